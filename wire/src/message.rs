@@ -1,0 +1,143 @@
+//! A message in memory, and how it becomes frames and back.
+
+use bytes::Bytes;
+
+use crate::routing_header::Lengths;
+use crate::{DecodeError, Kind, RoutingHeader, limits};
+
+/// One message: the routing header decoded, everything behind it as it travels.
+///
+/// A clone shares metadata and content. Within one process messages are handed over as they are; only sockets encode them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// What brokers read.
+    pub header: RoutingHeader,
+    /// What a later version has put behind the header's fields; passed on untouched, empty in messages of this version.
+    pub extension: Bytes,
+    /// What the kind says beyond the header; see the types named after the kinds. Brokers pass that of streams on unread.
+    pub metadata: Bytes,
+    /// Content of a request or response; at most [`limits::CONTENT`] bytes.
+    pub content: Bytes,
+}
+
+impl Message {
+    /// A message of header alone.
+    #[must_use]
+    pub const fn new(header: RoutingHeader) -> Self {
+        Self {
+            header,
+            extension: Bytes::new(),
+            metadata: Bytes::new(),
+            content: Bytes::new(),
+        }
+    }
+
+    /// The same message with this metadata.
+    #[must_use]
+    pub fn with_metadata(mut self, metadata: Bytes) -> Self {
+        self.metadata = metadata;
+        self
+    }
+
+    /// The same message with this content.
+    #[must_use]
+    pub fn with_content(mut self, content: Bytes) -> Self {
+        self.content = content;
+        self
+    }
+
+    /// Bytes that this message occupies where it waits, as bounds count them.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        RoutingHeader::LENGTH + self.extension.len() + self.metadata.len() + self.content.len()
+    }
+
+    /// Appends the first frame to `frame`; the content is returned if it is to follow as a frame of its own.
+    ///
+    /// # Errors
+    /// When a length is over the protocol's limit; `frame` is then unchanged. Whoever made the message is at fault.
+    pub fn encode(&self, frame: &mut Vec<u8>) -> Result<Option<Bytes>, DecodeError> {
+        let lengths = self.lengths()?;
+        frame.extend_from_slice(&self.header.encode(lengths));
+        frame.extend_from_slice(&self.extension);
+        frame.extend_from_slice(&self.metadata);
+        if self.content_is_inline() {
+            frame.extend_from_slice(&self.content);
+            return Ok(None);
+        }
+        Ok(Some(self.content.clone()))
+    }
+
+    /// Reads a message from its frames. Metadata and content share their buffers.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the bytes; see [`DecodeError`].
+    pub fn decode(frame: &Bytes, content: Option<Bytes>) -> Result<Self, DecodeError> {
+        let (header, lengths) = RoutingHeader::decode(frame)?;
+        let metadata_at = usize::from(lengths.header);
+        let metadata_end = metadata_at + lengths.metadata as usize;
+        let stated = lengths.content as usize;
+        let frames = 1 + usize::from(content.is_some());
+
+        let frame_end = if content.is_some() {
+            metadata_end
+        } else {
+            metadata_end + stated
+        };
+        exactly(frame_end, frame.len())?;
+        if let Some(content) = &content {
+            exactly(stated, content.len())?;
+        }
+        let message = Self {
+            header,
+            extension: frame.slice(RoutingHeader::LENGTH..metadata_at),
+            metadata: frame.slice(metadata_at..metadata_end),
+            content: content.unwrap_or_else(|| frame.slice(metadata_end..)),
+        };
+        if message.content_is_inline() != (frames == 1) {
+            return Err(DecodeError::Framing {
+                frames,
+                content: stated,
+            });
+        }
+        Ok(message)
+    }
+
+    /// Content travels in the first frame while all is short, but never in a CHUNK: a chunk's bytes are shared by all who
+    /// send them on, and are not copied for it.
+    fn content_is_inline(&self) -> bool {
+        self.content.is_empty()
+            || (self.header.kind != Kind::Chunk && self.size() <= limits::ONE_FRAME)
+    }
+
+    fn lengths(&self) -> Result<Lengths, DecodeError> {
+        let header = RoutingHeader::LENGTH + self.extension.len();
+        Ok(Lengths {
+            header: u16::try_from(within("header", header, limits::HEADER)?).unwrap_or(u16::MAX),
+            metadata: u32::try_from(within("metadata", self.metadata.len(), limits::METADATA)?)
+                .unwrap_or(u32::MAX),
+            content: u32::try_from(within("content", self.content.len(), limits::CONTENT)?)
+                .unwrap_or(u32::MAX),
+        })
+    }
+}
+
+fn within(what: &'static str, found: usize, limit: usize) -> Result<usize, DecodeError> {
+    if limit < found {
+        Err(DecodeError::TooLong { what, found, limit })
+    } else {
+        Ok(found)
+    }
+}
+
+fn exactly(needed: usize, found: usize) -> Result<(), DecodeError> {
+    if found < needed {
+        return Err(DecodeError::Truncated { needed, found });
+    }
+    if needed < found {
+        return Err(DecodeError::Excess {
+            excess: found - needed,
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,306 @@
+//! Metadata of the kinds that open, keep and end a session.
+
+use std::time::Duration;
+
+use bytes::{BufMut, Bytes};
+
+use crate::codec::{Reader, is_name, put_bytes};
+use crate::{DecodeError, Kind, limits};
+
+/// HELLO: who dials, and what it offers.
+///
+/// The header's `epoch` is the session's; every later message of either side carries it. A second HELLO from the same
+/// connection with another epoch opens a new session and ends the former.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The oldest protocol version it speaks.
+    pub oldest: u8,
+    /// The newest.
+    pub newest: u8,
+    /// The node's name, for people: logs, metrics, `Via`.
+    pub node: String,
+    /// Drawn once per process: two processes with one name are told apart by it, and lanes of one process are known as such.
+    pub instance: u64,
+    /// Which of the node's connections this is.
+    pub lane: u16,
+    /// The longest it wants to go without hearing anything.
+    pub heartbeat: Duration,
+    /// The connection's window towards it, in bytes of content.
+    pub window: u32,
+    /// How many requests it works on at a time, over all its brokers; 0 from a frontend.
+    pub capacity: u32,
+    /// The services it offers, in lower case; `*` answers for any that nobody else offers. Empty from a frontend.
+    pub services: Vec<String>,
+}
+
+impl Hello {
+    /// The metadata's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut to = Vec::with_capacity(64);
+        to.extend_from_slice(&[self.oldest, self.newest]);
+        put_bytes(&mut to, self.node.as_bytes());
+        to.put_u64_le(self.instance);
+        to.put_u16_le(self.lane);
+        to.put_u32_le(milliseconds(self.heartbeat));
+        to.put_u32_le(self.window);
+        to.put_u32_le(self.capacity);
+        to.put_u16_le(u16::try_from(self.services.len()).unwrap_or(u16::MAX));
+        for service in &self.services {
+            put_bytes(&mut to, service.as_bytes());
+        }
+        to.into()
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// Truncated or excess bytes, invalid names, too many services.
+    pub fn decode(metadata: &Bytes) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(metadata);
+        let hello = Self {
+            oldest: from.u8()?,
+            newest: from.u8()?,
+            node: from.name("node")?,
+            instance: from.u64()?,
+            lane: from.u16()?,
+            heartbeat: Duration::from_millis(u64::from(from.u32()?)),
+            window: from.u32()?,
+            capacity: from.u32()?,
+            services: {
+                let count = usize::from(from.u16()?);
+                if limits::SERVICES < count {
+                    return Err(DecodeError::TooLong {
+                        what: "list of services",
+                        found: count,
+                        limit: limits::SERVICES,
+                    });
+                }
+                (0..count)
+                    .map(|_| from.name("service"))
+                    .collect::<Result<_, _>>()?
+            },
+        };
+        from.end()?;
+        Ok(hello)
+    }
+
+    /// Whether these can be the names of a node, a site or a service; what HELLO and WELCOME carry must be.
+    #[must_use]
+    pub fn is_name(name: &str) -> bool {
+        is_name(name.as_bytes())
+    }
+}
+
+/// WELCOME: who was dialled, and what both keep to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// The protocol version of this session.
+    pub version: u8,
+    /// The broker's node name: home brokers are chosen by it.
+    pub node: String,
+    /// Drawn once per broker process.
+    pub instance: u64,
+    /// The broker's site.
+    pub site: String,
+    /// How often both sides are heard at least.
+    pub heartbeat: Duration,
+    /// The connection's window towards the broker, in bytes of content.
+    pub window: u32,
+}
+
+impl Welcome {
+    /// The metadata's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut to = Vec::with_capacity(64);
+        to.put_u8(self.version);
+        put_bytes(&mut to, self.node.as_bytes());
+        to.put_u64_le(self.instance);
+        put_bytes(&mut to, self.site.as_bytes());
+        to.put_u32_le(milliseconds(self.heartbeat));
+        to.put_u32_le(self.window);
+        to.into()
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// Truncated or excess bytes, invalid names.
+    pub fn decode(metadata: &Bytes) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(metadata);
+        let welcome = Self {
+            version: from.u8()?,
+            node: from.name("node")?,
+            instance: from.u64()?,
+            site: from.name("site")?,
+            heartbeat: Duration::from_millis(u64::from(from.u32()?)),
+            window: from.u32()?,
+        };
+        from.end()?;
+        Ok(welcome)
+    }
+}
+
+/// HEARTBEAT: that its sender lives, and its load. A receiver echoes the newest `sequence` in its own next HEARTBEAT, which
+/// tells the round trip.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heartbeat {
+    /// Counts the sender's heartbeats in this session.
+    pub sequence: u32,
+    /// The newest `sequence` received; 0: none yet.
+    pub echo: u32,
+    /// How long that one waited here before it was echoed, in microseconds.
+    pub echo_delay_us: u32,
+    /// Requests it works on now (a broker: has queued and sent).
+    pub outstanding: u32,
+    /// Requests it could work on at a time.
+    pub capacity: u32,
+    /// Moving average of the time a request takes, in microseconds.
+    pub service_time_us: u32,
+    /// Moving average of the time a request waits before, in microseconds.
+    pub queue_time_us: u32,
+    /// CPU in use by the node's process, in thousandths of one core.
+    pub cpu_permille: u16,
+}
+
+impl Heartbeat {
+    /// The metadata's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut to = Vec::with_capacity(30);
+        to.put_u32_le(self.sequence);
+        to.put_u32_le(self.echo);
+        to.put_u32_le(self.echo_delay_us);
+        to.put_u32_le(self.outstanding);
+        to.put_u32_le(self.capacity);
+        to.put_u32_le(self.service_time_us);
+        to.put_u32_le(self.queue_time_us);
+        to.put_u16_le(self.cpu_permille);
+        to.into()
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// Truncated or excess bytes.
+    pub fn decode(metadata: &Bytes) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(metadata);
+        let heartbeat = Self {
+            sequence: from.u32()?,
+            echo: from.u32()?,
+            echo_delay_us: from.u32()?,
+            outstanding: from.u32()?,
+            capacity: from.u32()?,
+            service_time_us: from.u32()?,
+            queue_time_us: from.u32()?,
+            cpu_permille: from.u16()?,
+        };
+        from.end()?;
+        Ok(heartbeat)
+    }
+}
+
+/// DEMAND and RECLAIM: how much credit is wanted now. The newest message counts, not their sum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted(pub u32);
+
+impl Wanted {
+    /// The metadata's bytes.
+    #[must_use]
+    pub fn encode(self) -> Bytes {
+        Bytes::copy_from_slice(&self.0.to_le_bytes())
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// Truncated or excess bytes.
+    pub fn decode(metadata: &Bytes) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(metadata);
+        let wanted = Self(from.u32()?);
+        from.end()?;
+        Ok(wanted)
+    }
+}
+
+/// BYE: why a session ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Bye {
+    /// Its sender is done and leaves.
+    Leaving = 0,
+    /// Its sender is gone: written by the transport in its place.
+    Lost = 1,
+    /// A newer session of the same node and lane has taken its place.
+    Replaced = 2,
+    /// The other side broke the protocol.
+    ProtocolError = 3,
+    /// The session is not known here, or no longer: say HELLO again.
+    UnknownSession = 4,
+    /// The versions have nothing in common.
+    Version = 5,
+    /// Nothing was heard for too long.
+    Silent = 6,
+}
+
+impl Bye {
+    /// The metadata's bytes.
+    #[must_use]
+    pub fn encode(self) -> Bytes {
+        Bytes::copy_from_slice(&[self as u8])
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// Truncated or excess bytes, a reason that means nothing.
+    pub fn decode(metadata: &Bytes) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(metadata);
+        let bye = match from.u8()? {
+            0 => Self::Leaving,
+            1 => Self::Lost,
+            2 => Self::Replaced,
+            3 => Self::ProtocolError,
+            4 => Self::UnknownSession,
+            5 => Self::Version,
+            6 => Self::Silent,
+            value => {
+                return Err(DecodeError::Value {
+                    what: "reason of BYE",
+                    value,
+                });
+            }
+        };
+        from.end()?;
+        Ok(bye)
+    }
+}
+
+/// UNSUPPORTED: the kind that its receiver does not speak. The header's `correlation` is that of the message it answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unsupported(pub Kind);
+
+impl Unsupported {
+    /// The metadata's bytes.
+    #[must_use]
+    pub fn encode(self) -> Bytes {
+        Bytes::copy_from_slice(&[self.0.number()])
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// Truncated or excess bytes.
+    pub fn decode(metadata: &Bytes) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(metadata);
+        let unsupported = Self(Kind::from_number(from.u8()?));
+        from.end()?;
+        Ok(unsupported)
+    }
+}
+
+/// A duration in whole milliseconds, as far as 32 bits say it: 49 days.
+fn milliseconds(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
