@@ -1,113 +1,169 @@
 //! Length-prefixed values, written and read by hand: one codec for all metadata.
 
-use bytes::{Buf, BufMut, Bytes};
+use bytes::{BufMut, Bytes};
 
 use crate::{DecodeError, limits};
 
 /// Reads metadata front to back; every read checks what is left.
 #[derive(Debug)]
-pub(crate) struct Reader {
-    left: Bytes,
+pub(crate) struct Reader<'a> {
+    metadata: &'a Bytes,
+    at: usize,
 }
 
-impl Reader {
-    pub(crate) fn new(metadata: &Bytes) -> Self {
-        Self {
-            left: metadata.clone(),
-        }
+impl<'a> Reader<'a> {
+    pub(crate) const fn new(metadata: &'a Bytes) -> Self {
+        Self::starting_at(metadata, 0)
+    }
+
+    /// A reader that has passed what is before `at`; that must lie within `metadata`.
+    pub(crate) const fn starting_at(metadata: &'a Bytes, at: usize) -> Self {
+        Self { metadata, at }
     }
 
     pub(crate) fn u8(&mut self) -> Result<u8, DecodeError> {
-        self.need(1)?;
-        Ok(self.left.get_u8())
+        self.array().map(u8::from_le_bytes)
     }
 
     pub(crate) fn u16(&mut self) -> Result<u16, DecodeError> {
-        self.need(2)?;
-        Ok(self.left.get_u16_le())
+        self.array().map(u16::from_le_bytes)
     }
 
     pub(crate) fn u32(&mut self) -> Result<u32, DecodeError> {
-        self.need(4)?;
-        Ok(self.left.get_u32_le())
+        self.array().map(u32::from_le_bytes)
     }
 
     pub(crate) fn u64(&mut self) -> Result<u64, DecodeError> {
-        self.need(8)?;
-        Ok(self.left.get_u64_le())
+        self.array().map(u64::from_le_bytes)
     }
 
     /// Bytes with their length in 16 bits before them; shares the metadata's buffer.
     pub(crate) fn bytes(&mut self) -> Result<Bytes, DecodeError> {
+        let length = self.skip()?;
+        Ok(self.metadata.slice(self.at - length..self.at))
+    }
+
+    /// Passes over bytes with their length before them, and tells how many they are: a look at them costs no reference count.
+    pub(crate) fn skip(&mut self) -> Result<usize, DecodeError> {
         let length = usize::from(self.u16()?);
         self.need(length)?;
-        Ok(self.left.split_to(length))
+        self.at += length;
+        Ok(length)
     }
 
-    /// A name: 1 to 253 bytes of visible ASCII.
+    /// A name: 1 to [`limits::NAME`] bytes of visible ASCII.
     pub(crate) fn name(&mut self, what: &'static str) -> Result<String, DecodeError> {
         let bytes = self.bytes()?;
-        if !is_name(&bytes) {
-            return Err(DecodeError::Name { what });
+        match str::from_utf8(&bytes) {
+            Ok(name) if is_name(name) => Ok(name.to_owned()),
+            _ => Err(DecodeError::Name { what }),
         }
-        String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Name { what })
     }
 
-    /// Text for humans: UTF-8 of at most 1 KiB.
+    /// The name of a service: in lower case, so that no service has two spellings.
+    pub(crate) fn service(&mut self) -> Result<String, DecodeError> {
+        let name = self.name("service")?;
+        if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            return Err(DecodeError::Name { what: "service" });
+        }
+        Ok(name)
+    }
+
+    /// Text for people: UTF-8 of at most [`limits::TEXT`] bytes.
     pub(crate) fn text(&mut self, what: &'static str) -> Result<String, DecodeError> {
         let bytes = self.bytes()?;
-        if TEXT < bytes.len() {
-            return Err(DecodeError::TooLong {
-                what,
-                found: bytes.len(),
-                limit: TEXT,
-            });
+        within::<usize>(what, bytes.len(), limits::TEXT)?;
+        match str::from_utf8(&bytes) {
+            Ok(text) => Ok(text.to_owned()),
+            Err(_) => Err(DecodeError::Text { what }),
         }
-        String::from_utf8(bytes.to_vec()).map_err(|_| DecodeError::Name { what })
+    }
+
+    /// How many bytes it has passed.
+    pub(crate) const fn position(&self) -> usize {
+        self.at
     }
 
     /// What is left, all of it.
     pub(crate) fn rest(self) -> Bytes {
-        self.left
+        self.metadata.slice(self.at..)
     }
 
     /// Nothing may be left.
     pub(crate) fn end(self) -> Result<(), DecodeError> {
-        match self.left.len() {
-            0 => Ok(()),
-            excess => Err(DecodeError::Excess { excess }),
-        }
+        exactly(self.at, self.metadata.len())
     }
 
-    fn need(&self, needed: usize) -> Result<(), DecodeError> {
-        if self.left.len() < needed {
-            return Err(DecodeError::Truncated {
-                needed,
-                found: self.left.len(),
-            });
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let Some(array) = self.metadata[self.at..].first_chunk() else {
+            return Err(self.truncated(N));
+        };
+        self.at += N;
+        Ok(*array)
+    }
+
+    fn need(&self, length: usize) -> Result<(), DecodeError> {
+        if self.metadata.len() - self.at < length {
+            return Err(self.truncated(length));
         }
         Ok(())
     }
+
+    fn truncated(&self, length: usize) -> DecodeError {
+        DecodeError::Truncated {
+            needed: self.at + length,
+            found: self.metadata.len(),
+        }
+    }
 }
 
-/// The longest text for humans in a message.
-pub(crate) const TEXT: usize = 1024;
-
-/// Whether these bytes can be the name of a node, a site or a service.
-pub(crate) fn is_name(bytes: &[u8]) -> bool {
-    (1..=limits::NAME).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+/// A length as the number that travels, refused over its limit.
+pub(crate) fn within<T: TryFrom<usize>>(
+    what: &'static str,
+    found: usize,
+    limit: usize,
+) -> Result<T, DecodeError> {
+    match T::try_from(found) {
+        Ok(length) if found <= limit => Ok(length),
+        _ => Err(DecodeError::TooLong { what, found, limit }),
+    }
 }
 
-/// Writes `bytes` behind their length in 16 bits; what is longer than that can say is cut off.
+/// Refuses bytes that are not as many as were announced.
+pub(crate) const fn exactly(needed: usize, found: usize) -> Result<(), DecodeError> {
+    if found < needed {
+        return Err(DecodeError::Truncated { needed, found });
+    }
+    if needed < found {
+        return Err(DecodeError::Excess {
+            excess: found - needed,
+        });
+    }
+    Ok(())
+}
+
+/// Whether this can be the name of a node, a site or a service.
+pub(crate) fn is_name(name: &str) -> bool {
+    (1..=limits::NAME).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// Writes `bytes` behind their length in 16 bits, or none where they are more than that can say: half a target asks for
+/// something else, an empty one for nothing.
 ///
-/// Callers pass names, targets and fields, all of which are bounded well below it before they come here.
+/// Callers pass names, targets and fields, all of which are bounded below it before they come here.
 pub(crate) fn put_bytes(to: &mut Vec<u8>, bytes: &[u8]) {
-    let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+    let (length, bytes) = match u16::try_from(bytes.len()) {
+        Ok(length) => (length, bytes),
+        Err(_) => (0, &[][..]),
+    };
     to.put_u16_le(length);
-    to.put_slice(&bytes[..usize::from(length)]);
+    to.put_slice(bytes);
 }
 
-/// Writes text for humans, cut to what may be sent.
+/// Writes text for people, cut to what may be sent.
 pub(crate) fn put_text(to: &mut Vec<u8>, text: &str) {
-    put_bytes(to, &text.as_bytes()[..text.floor_char_boundary(TEXT)]);
+    put_bytes(
+        to,
+        &text.as_bytes()[..text.floor_char_boundary(limits::TEXT)],
+    );
 }

@@ -26,7 +26,7 @@ pub enum DecodeError {
         /// How many there are too many.
         excess: usize,
     },
-    /// The header says that it is shorter or longer than any can be.
+    /// The header says that it is shorter than any can be.
     #[error("a routing header of {found} bytes")]
     HeaderLength {
         /// What the header states.
@@ -64,10 +64,16 @@ pub enum DecodeError {
         /// What it holds.
         value: u8,
     },
-    /// A name is not UTF-8, is empty, or has characters that no name has.
+    /// A name is empty, too long, or has characters that no name has.
     #[error("{what} is no valid name")]
     Name {
         /// Whose name.
+        what: &'static str,
+    },
+    /// Text for people is not UTF-8.
+    #[error("{what} is not UTF-8")]
+    Text {
+        /// Which text.
         what: &'static str,
     },
 }

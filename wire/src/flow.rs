@@ -97,7 +97,7 @@ impl ReceiveWindow {
     /// Bytes received and not consumed yet.
     #[must_use]
     pub const fn held(&self) -> u64 {
-        self.received - self.consumed
+        self.received.saturating_sub(self.consumed)
     }
 
     /// Counts bytes as received. Returns false if the other side had no right to send them: it breaks the protocol.
@@ -112,7 +112,7 @@ impl ReceiveWindow {
     #[must_use]
     pub fn consume(&mut self, bytes: usize, now: Instant, round_trip: Duration) -> Option<u64> {
         self.consumed += bytes as u64;
-        let left = self.announced - self.consumed.min(self.announced);
+        let left = self.announced.saturating_sub(self.consumed);
         if u64::from(self.size / 2) < left {
             return None;
         }

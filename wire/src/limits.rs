@@ -19,7 +19,7 @@ pub const CONTENT: usize = 64 * 1024;
 /// The most metadata one message carries: a head of [`FIELD_BYTES`] with room for its framing.
 pub const METADATA: usize = 160 * 1024;
 
-/// The most bytes the names and values of all fields of one head have together.
+/// The most bytes all fields of one head have together as they travel, with their count and lengths.
 pub const FIELD_BYTES: usize = 128 * 1024;
 
 /// The most fields one head has.
@@ -31,11 +31,14 @@ pub const NAME: usize = 253;
 /// The most services one backend announces in its HELLO.
 pub const SERVICES: usize = 1024;
 
+/// The longest text for people in a message; what is longer is cut when it is written.
+pub const TEXT: usize = 1024;
+
 /// The longest routing header this side reads. Ours has [`crate::RoutingHeader::LENGTH`] bytes; the rest is for later versions.
 pub const HEADER: usize = 512;
 
-/// The largest first frame: header, metadata, and content where it fits.
-pub const FRAME: usize = HEADER + METADATA + ONE_FRAME;
+/// The largest frame: header and metadata. Content rides along only within [`ONE_FRAME`], and alone it is smaller than this.
+pub const FRAME: usize = HEADER + METADATA;
 
 /// A stream's window of response content to start with; see [`crate::flow`].
 pub const STREAM_WINDOW: u32 = 256 * 1024;

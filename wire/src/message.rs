@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 
+use crate::codec::exactly;
 use crate::routing_header::Lengths;
-use crate::{DecodeError, Kind, RoutingHeader, limits};
+use crate::{DecodeError, RoutingHeader};
 
 /// One message: the routing header decoded, everything behind it as it travels.
 ///
@@ -16,7 +17,7 @@ pub struct Message {
     pub extension: Bytes,
     /// What the kind says beyond the header; see the types named after the kinds. Brokers pass that of streams on unread.
     pub metadata: Bytes,
-    /// Content of a request or response; at most [`limits::CONTENT`] bytes.
+    /// Content of a request or response; at most [`CONTENT`](crate::limits::CONTENT) bytes.
     pub content: Bytes,
 }
 
@@ -58,10 +59,12 @@ impl Message {
     /// When a length is over the protocol's limit; `frame` is then unchanged. Whoever made the message is at fault.
     pub fn encode(&self, frame: &mut Vec<u8>) -> Result<Option<Bytes>, DecodeError> {
         let lengths = self.lengths()?;
-        frame.extend_from_slice(&self.header.encode(lengths));
+        let is_inline = lengths.content_is_inline(self.header.kind);
+        frame.reserve(self.size() - if is_inline { 0 } else { self.content.len() });
+        self.header.encode(lengths, frame);
         frame.extend_from_slice(&self.extension);
         frame.extend_from_slice(&self.metadata);
-        if self.content_is_inline() {
+        if is_inline {
             frame.extend_from_slice(&self.content);
             return Ok(None);
         }
@@ -77,67 +80,32 @@ impl Message {
         let metadata_at = usize::from(lengths.header);
         let metadata_end = metadata_at + lengths.metadata as usize;
         let stated = lengths.content as usize;
-        let frames = 1 + usize::from(content.is_some());
-
-        let frame_end = if content.is_some() {
-            metadata_end
-        } else {
-            metadata_end + stated
-        };
-        exactly(frame_end, frame.len())?;
-        if let Some(content) = &content {
-            exactly(stated, content.len())?;
+        match &content {
+            None => exactly(metadata_end + stated, frame.len())?,
+            Some(content) => {
+                exactly(metadata_end, frame.len())?;
+                exactly(stated, content.len())?;
+            }
         }
-        let message = Self {
+        if lengths.content_is_inline(header.kind) != content.is_none() {
+            return Err(DecodeError::Framing {
+                frames: 1 + usize::from(content.is_some()),
+                content: stated,
+            });
+        }
+        Ok(Self {
             header,
             extension: frame.slice(RoutingHeader::LENGTH..metadata_at),
             metadata: frame.slice(metadata_at..metadata_end),
             content: content.unwrap_or_else(|| frame.slice(metadata_end..)),
-        };
-        if message.content_is_inline() != (frames == 1) {
-            return Err(DecodeError::Framing {
-                frames,
-                content: stated,
-            });
-        }
-        Ok(message)
-    }
-
-    /// Content travels in the first frame while all is short, but never in a CHUNK: a chunk's bytes are shared by all who
-    /// send them on, and are not copied for it.
-    fn content_is_inline(&self) -> bool {
-        self.content.is_empty()
-            || (self.header.kind != Kind::Chunk && self.size() <= limits::ONE_FRAME)
+        })
     }
 
     fn lengths(&self) -> Result<Lengths, DecodeError> {
-        let header = RoutingHeader::LENGTH + self.extension.len();
-        Ok(Lengths {
-            header: u16::try_from(within("header", header, limits::HEADER)?).unwrap_or(u16::MAX),
-            metadata: u32::try_from(within("metadata", self.metadata.len(), limits::METADATA)?)
-                .unwrap_or(u32::MAX),
-            content: u32::try_from(within("content", self.content.len(), limits::CONTENT)?)
-                .unwrap_or(u32::MAX),
-        })
+        Lengths::new(
+            RoutingHeader::LENGTH + self.extension.len(),
+            self.metadata.len(),
+            self.content.len(),
+        )
     }
-}
-
-fn within(what: &'static str, found: usize, limit: usize) -> Result<usize, DecodeError> {
-    if limit < found {
-        Err(DecodeError::TooLong { what, found, limit })
-    } else {
-        Ok(found)
-    }
-}
-
-fn exactly(needed: usize, found: usize) -> Result<(), DecodeError> {
-    if found < needed {
-        return Err(DecodeError::Truncated { needed, found });
-    }
-    if needed < found {
-        return Err(DecodeError::Excess {
-            excess: found - needed,
-        });
-    }
-    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The fixed header that a broker reads, and all it reads.
 
+use crate::codec::within;
 use crate::{DecodeError, Kind, limits};
 
 /// The version of the protocol this crate speaks.
@@ -8,6 +9,25 @@ pub const VERSION: u8 = 1;
 /// A service, by the first 16 bytes of the blake3 hash of its lower-case name. Names travel in HELLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub struct ServiceId(pub [u8; 16]);
+
+impl ServiceId {
+    /// Who answers for any service that nobody else offers.
+    pub const ANY_NAME: &'static str = "*";
+
+    /// The service with this name, whatever its case.
+    #[must_use]
+    pub fn of(name: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        if name.iter().any(u8::is_ascii_uppercase) {
+            hasher.update(&name.to_ascii_lowercase());
+        } else {
+            hasher.update(name);
+        }
+        let mut id = [0; 16];
+        hasher.finalize_xof().fill(&mut id);
+        Self(id)
+    }
+}
 
 /// A flight: requests with an equal key may be answered by one response. All zero: never shared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -178,9 +198,12 @@ impl RoutingHeader {
         }
     }
 
-    /// The bytes of this header, for a message with these lengths.
-    pub(crate) fn encode(&self, lengths: Lengths) -> [u8; Self::LENGTH] {
-        let mut to = [0; Self::LENGTH];
+    /// Appends the bytes of this header, for a message with these lengths.
+    pub(crate) fn encode(&self, lengths: Lengths, frame: &mut Vec<u8>) {
+        let start = frame.len();
+        // Written where they stay: on the stack first and copied from there, they would cost twice as much.
+        frame.resize(start + Self::LENGTH, 0);
+        let to = &mut frame[start..start + Self::LENGTH];
         to[0] = VERSION;
         to[1] = self.kind.number();
         to[2..4].copy_from_slice(&lengths.header.to_le_bytes());
@@ -208,10 +231,10 @@ impl RoutingHeader {
         to[104..120].copy_from_slice(&self.trace.trace);
         to[120..128].copy_from_slice(&self.trace.parent);
         to[128..136].copy_from_slice(&self.credit.to_le_bytes());
-        to
     }
 
     /// Reads the header at the start of `frame`, and the lengths it states.
+    #[inline]
     pub(crate) fn decode(frame: &[u8]) -> Result<(Self, Lengths), DecodeError> {
         // The version decides how to read everything else, so it is judged before the length is.
         let found = *frame.first().ok_or(DecodeError::Truncated {
@@ -234,8 +257,8 @@ impl RoutingHeader {
             header: u16::from_le_bytes(array(from, 2)),
             metadata: u32::from_le_bytes(array(from, 4)),
             content: u32::from_le_bytes(array(from, 56)),
-        };
-        lengths.check()?;
+        }
+        .check()?;
         if array::<4>(from, 60) != [0; 4] {
             return Err(DecodeError::Reserved { offset: 60 });
         }
@@ -309,27 +332,34 @@ pub(crate) struct Lengths {
 }
 
 impl Lengths {
-    /// Refuses what no message may have, before anything is sliced or added up.
-    fn check(self) -> Result<(), DecodeError> {
-        let header = usize::from(self.header);
-        if !(RoutingHeader::LENGTH..=limits::HEADER).contains(&header) {
+    /// Whether the content of such a message is the end of its first frame, rather than a frame of its own.
+    ///
+    /// It is while all is short, but never in a CHUNK: a chunk's bytes are shared by all who send them on, and are not
+    /// copied for it.
+    pub(crate) const fn content_is_inline(self, kind: Kind) -> bool {
+        let size = self.header as usize + self.metadata as usize + self.content as usize;
+        self.content == 0 || (!matches!(kind, Kind::Chunk) && size <= limits::ONE_FRAME)
+    }
+
+    /// Of a message to be written: none over its limit.
+    pub(crate) fn new(header: usize, metadata: usize, content: usize) -> Result<Self, DecodeError> {
+        Ok(Self {
+            header: within("header", header, limits::HEADER)?,
+            metadata: within("metadata", metadata, limits::METADATA)?,
+            content: within("content", content, limits::CONTENT)?,
+        })
+    }
+
+    /// Of a message being read: refuses what none may have, before anything is sliced or added up.
+    fn check(self) -> Result<Self, DecodeError> {
+        if usize::from(self.header) < RoutingHeader::LENGTH {
             return Err(DecodeError::HeaderLength { found: self.header });
         }
-        if limits::METADATA < self.metadata as usize {
-            return Err(DecodeError::TooLong {
-                what: "metadata",
-                found: self.metadata as usize,
-                limit: limits::METADATA,
-            });
-        }
-        if limits::CONTENT < self.content as usize {
-            return Err(DecodeError::TooLong {
-                what: "content",
-                found: self.content as usize,
-                limit: limits::CONTENT,
-            });
-        }
-        Ok(())
+        Self::new(
+            self.header.into(),
+            self.metadata as usize,
+            self.content as usize,
+        )
     }
 }
 

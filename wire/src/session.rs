@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 
-use crate::codec::{Reader, is_name, put_bytes};
+use crate::codec::{Reader, is_name, put_bytes, within};
 use crate::{DecodeError, Kind, limits};
 
 /// HELLO: who dials, and what it offers.
@@ -55,7 +55,7 @@ impl Hello {
     /// Reads it back.
     ///
     /// # Errors
-    /// Truncated or excess bytes, invalid names, too many services.
+    /// Truncated or excess bytes, invalid names, services not in lower case or too many.
     pub fn decode(metadata: &Bytes) -> Result<Self, DecodeError> {
         let mut from = Reader::new(metadata);
         let hello = Self {
@@ -68,16 +68,10 @@ impl Hello {
             window: from.u32()?,
             capacity: from.u32()?,
             services: {
-                let count = usize::from(from.u16()?);
-                if limits::SERVICES < count {
-                    return Err(DecodeError::TooLong {
-                        what: "list of services",
-                        found: count,
-                        limit: limits::SERVICES,
-                    });
-                }
+                let count: usize =
+                    within("number of services", from.u16()?.into(), limits::SERVICES)?;
                 (0..count)
-                    .map(|_| from.name("service"))
+                    .map(|_| from.service())
                     .collect::<Result<_, _>>()?
             },
         };
@@ -85,10 +79,10 @@ impl Hello {
         Ok(hello)
     }
 
-    /// Whether these can be the names of a node, a site or a service; what HELLO and WELCOME carry must be.
+    /// Whether this can be the name of a node, a site or (in lower case) a service; what HELLO and WELCOME carry must be.
     #[must_use]
     pub fn is_name(name: &str) -> bool {
-        is_name(name.as_bytes())
+        is_name(name)
     }
 }
 

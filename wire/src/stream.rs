@@ -2,7 +2,7 @@
 
 use bytes::{BufMut, Bytes};
 
-use crate::codec::{Reader, put_bytes, put_text};
+use crate::codec::{Reader, put_bytes, put_text, within};
 use crate::{DecodeError, limits};
 
 /// REQUEST: what is asked, but for its content. What the names and values mean is HTTP's business (RFC 9110).
@@ -24,9 +24,9 @@ impl RequestHead {
     /// The metadata's bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
-        let length =
-            16 + self.method.len() + self.authority.len() + self.target.len() + self.fields.0.len();
-        let mut to = Vec::with_capacity(length);
+        // To the byte: a vector without room to spare becomes `Bytes` without another allocation.
+        let parts = self.method.len() + self.authority.len() + self.target.len();
+        let mut to = Vec::with_capacity(7 + parts + self.fields.0.len());
         put_bytes(&mut to, &self.method);
         to.put_u8(u8::from(self.secure));
         put_bytes(&mut to, &self.authority);
@@ -92,6 +92,9 @@ impl ResponseHead {
     }
 }
 
+/// Bytes of the number that stands before the fields.
+const COUNT: usize = 2;
+
 /// Header or trailer fields in the order they came, as they travel: a count, then name and value of each behind its length.
 ///
 /// Within [`limits::FIELDS`] and [`limits::FIELD_BYTES`], and well-formed: both constructors check.
@@ -112,41 +115,33 @@ impl Fields {
     pub fn new<'a>(
         fields: impl IntoIterator<Item = (&'a [u8], &'a [u8])>,
     ) -> Result<Self, DecodeError> {
-        let mut to = vec![0, 0];
-        to.reserve(512);
+        let mut to = Vec::with_capacity(512);
+        to.put_bytes(0, COUNT);
         let mut count = 0;
         for (name, value) in fields {
             count += 1;
-            if limits::FIELD_BYTES < to.len() + name.len() + value.len() + 4
-                || usize::from(u16::MAX) < value.len().max(name.len())
-            {
-                let found = to.len() + name.len() + value.len();
-                return Err(DecodeError::TooLong {
-                    what: "fields",
-                    found,
-                    limit: limits::FIELD_BYTES,
-                });
-            }
+            within::<u16>("field's name", name.len(), limits::FIELD_BYTES)?;
+            within::<u16>("field's value", value.len(), limits::FIELD_BYTES)?;
             put_bytes(&mut to, name);
             put_bytes(&mut to, value);
+            within::<usize>("fields", to.len(), limits::FIELD_BYTES)?;
         }
-        if limits::FIELDS < count {
-            return Err(DecodeError::TooLong {
-                what: "number of fields",
-                found: count,
-                limit: limits::FIELDS,
-            });
-        }
-        to[..2].copy_from_slice(&u16::try_from(count).unwrap_or(u16::MAX).to_le_bytes());
+        let count: u16 = within("number of fields", count, limits::FIELDS)?;
+        to[..COUNT].copy_from_slice(&count.to_le_bytes());
         Ok(Self(to.into()))
     }
 
     /// Names and values, sharing this buffer.
     pub fn iter(&self) -> impl Iterator<Item = (Bytes, Bytes)> + use<> {
-        let mut from = Reader::new(&self.0);
-        let count = from.u16().unwrap_or(0);
+        let fields = self.0.clone();
+        let mut at = COUNT;
         // Well-formed since construction: the iterator ends early for nobody.
-        (0..count).map_while(move |_| Some((from.bytes().ok()?, from.bytes().ok()?)))
+        (0..self.len()).map_while(move |_| {
+            let mut from = Reader::starting_at(&fields, at);
+            let field = (from.bytes().ok()?, from.bytes().ok()?);
+            at = from.position();
+            Some(field)
+        })
     }
 
     /// How many there are.
@@ -164,25 +159,11 @@ impl Fields {
     }
 
     fn decode(bytes: Bytes) -> Result<Self, DecodeError> {
-        if limits::FIELD_BYTES < bytes.len() {
-            return Err(DecodeError::TooLong {
-                what: "fields",
-                found: bytes.len(),
-                limit: limits::FIELD_BYTES,
-            });
-        }
+        within::<usize>("fields", bytes.len(), limits::FIELD_BYTES)?;
         let mut from = Reader::new(&bytes);
-        let count = usize::from(from.u16()?);
-        if limits::FIELDS < count {
-            return Err(DecodeError::TooLong {
-                what: "number of fields",
-                found: count,
-                limit: limits::FIELDS,
-            });
-        }
-        for _ in 0..count {
-            from.bytes()?;
-            from.bytes()?;
+        let count: usize = within("number of fields", from.u16()?.into(), limits::FIELDS)?;
+        for _ in 0..2 * count {
+            from.skip()?;
         }
         from.end()?;
         Ok(Self(bytes))
