@@ -1,0 +1,263 @@
+//! The command line, as `--help` teaches it.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// The layer in front of a website that is meant to outgrow one machine.
+///
+/// Backends dial out to a broker and pull work as they have room for it; frontends answer HTTP, from a cache where they can, and
+/// fold identical requests into one.
+#[derive(Debug, Parser)]
+#[command(
+    name = "scale0",
+    version,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  scale0 up                              everything in one process on loopback, with a demo
+  scale0 up --config scale0.toml         the roles the file has
+  scale0 check --config scale0.toml      is the file right, and what does it come to?
+
+Exit codes: 0 done, 1 failed, 2 wrong usage or configuration."
+)]
+pub(crate) struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What there is to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Say whether a configuration is right, and print it with all its defaults
+    Check(CheckArguments),
+    /// Not in this version
+    #[command(hide = true, disable_help_flag = true)]
+    Top(Later),
+    /// Not in this version
+    #[command(hide = true, disable_help_flag = true)]
+    Purge(Later),
+    /// Not in this version
+    #[command(hide = true, disable_help_flag = true)]
+    Keygen(Later),
+    /// Not in this version
+    #[command(hide = true, disable_help_flag = true)]
+    Completions(Later),
+}
+
+/// Whatever is said to a subcommand of a later version.
+#[derive(Debug, Args)]
+pub(crate) struct Later {
+    /// Taken in so that the answer is "not in this version", not a complaint about a flag.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) rest: Vec<OsString>,
+}
+
+/// `--set`, where it is accepted.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Settings {
+    /// Set one setting, over the file and over variables; may be repeated
+    ///
+    /// KEY is SECTION.KEY, or SECTION.POSITION.KEY for a section that stands several times, counted from 0. VALUE needs no quotes;
+    /// a list is written ["a","b"]. The environment says the same as SCALE0__SECTION__KEY=VALUE, and gives way to --set. Which
+    /// sections there are is said by the file alone.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) sets: Vec<String>,
+}
+
+/// Run the roles a file has; without a file everything, on loopback, with a demo backend
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Without a file: pages on http://127.0.0.1:8080, admin on http://127.0.0.1:8081, a broker, a memory cache and a demo backend.
+Relative file names in the configuration start at the working directory.
+
+Examples:
+  scale0 up
+  scale0 up --config scale0.toml --set limits.drain_timeout=5m
+  scale0 up --config scale0.toml --set bridge.0.concurrency=8
+  SCALE0__LOG__LEVEL=debug scale0 up
+
+Stop it with SIGTERM or Ctrl-C: what is in flight ends first. A second one ends at once.")]
+pub(crate) struct UpArguments {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// Settings on top of it
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// Make an application that speaks HTTP a backend
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  scale0 bridge --service www.example.com --upstream http://127.0.0.1:3000 --broker tcp://127.0.0.1:5702
+  scale0 bridge --service '*' --upstream unix:/run/app.sock --broker tcp://127.0.0.1:5702 --concurrency 16 --health /healthz
+
+A broker on another machine whose network is trusted: SCALE0__SECURITY__INSECURE=true")]
+pub(crate) struct BridgeArguments {
+    /// A service the application answers for; "*" for whatever nobody else answers; may be repeated
+    #[arg(long = "service", value_name = "NAME", required = true)]
+    pub(crate) services: Vec<String>,
+    /// Where the application listens, http://host:port or unix:/path; several are balanced
+    #[arg(long = "upstream", value_name = "URL", required = true)]
+    pub(crate) upstreams: Vec<String>,
+    /// A broker's endpoint for backends; name all brokers of the site
+    #[arg(long = "broker", value_name = "ENDPOINT", required = true)]
+    pub(crate) brokers: Vec<String>,
+    /// The brokers' public key: one for all, or one for each in their order
+    #[arg(long = "broker-key", value_name = "KEY")]
+    pub(crate) broker_keys: Vec<String>,
+    /// The most requests the application is given at once [default: 64]
+    #[arg(long, value_name = "N")]
+    pub(crate) concurrency: Option<i64>,
+    /// The path that answers 2xx or 3xx while the application is well [default: a TCP connect]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) health: Option<String>,
+}
+
+/// Say whether a configuration is right, and print it with all its defaults
+#[derive(Args, Debug)]
+#[command(after_help = "\
+What is printed is itself a configuration of the same meaning. Variables (SCALE0__SECTION__KEY) and --set count, so
+that it shows what `scale0 up` would run here and now. Nothing is bound, dialled or started.
+
+Examples:
+  scale0 check --config scale0.toml
+  scale0 check --config scale0.toml --format json | jq .limits")]
+pub(crate) struct CheckArguments {
+    /// The configuration file
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t = Format::Toml)]
+    pub(crate) format: Format,
+    /// Settings on top of it
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+/// How `check` prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// With a line on each setting.
+    Toml,
+    /// For programs.
+    Json,
+}
+
+/// Where a running process answers for itself.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct AdminUrl {
+    /// The admin interface of the process
+    #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
+    pub(crate) admin: String,
+}
+
+/// Show sites, brokers, services, backends, load and cache of a running process
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  scale0 status
+  scale0 status --admin http://127.0.0.1:9081 --json | jq .services")]
+pub(crate) struct StatusArguments {
+    /// Whom to ask
+    #[command(flatten)]
+    pub(crate) admin: AdminUrl,
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Let a running process, or one role of it, finish its work and take no more
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Examples:
+  scale0 drain --wait                      exit 0 once nothing is in flight
+  scale0 drain --role bridge --timeout 5m")]
+pub(crate) struct DrainArguments {
+    /// Whom to ask
+    #[command(flatten)]
+    pub(crate) admin: AdminUrl,
+    /// Only this role
+    #[arg(long, value_enum)]
+    pub(crate) role: Option<Role>,
+    /// How long work in flight may take to end [default: the process's limits.drain_timeout]
+    #[arg(long, value_name = "TIME", value_parser = crate::config::time)]
+    pub(crate) timeout: Option<std::time::Duration>,
+    /// Return only when it has ended
+    #[arg(long)]
+    pub(crate) wait: bool,
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Answers HTTP.
+    Frontend,
+    /// Brings requests and backends together.
+    Broker,
+    /// Makes applications backends.
+    Bridge,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[derive(Debug, Parser)]
+    enum Every {
+        Up(UpArguments),
+        Bridge(BridgeArguments),
+        Status(StatusArguments),
+        Drain(DrainArguments),
+    }
+
+    fn parse(line: &str) -> Result<Every, clap::Error> {
+        Every::try_parse_from(["scale0"].into_iter().chain(line.split(' ')))
+    }
+
+    #[test]
+    fn the_definitions_do_not_contradict_themselves() {
+        Arguments::command().debug_assert();
+        Every::command().debug_assert();
+    }
+
+    #[test]
+    fn the_command_lines_of_the_public_interface_are_understood() {
+        assert!(
+            matches!(parse("up --set a.b=1 -c x.toml --set c.d=2"), Ok(Every::Up(up)) if up.settings.sets.len() == 2 && up.config.is_some())
+        );
+        assert!(
+            matches!(parse("bridge --service a --service b --upstream http://x --broker tcp://y:1 --broker-key k --concurrency 8 --health /h"),
+            Ok(Every::Bridge(bridge)) if bridge.services == ["a", "b"] && bridge.broker_keys == ["k"] && bridge.concurrency == Some(8)
+                && bridge.upstreams == ["http://x"] && bridge.brokers == ["tcp://y:1"] && bridge.health.as_deref() == Some("/h"))
+        );
+        assert!(
+            matches!(parse("status --json"), Ok(Every::Status(status)) if status.json && status.admin.admin == "http://127.0.0.1:8081")
+        );
+        assert!(
+            matches!(parse("drain --role broker --timeout 30s --wait --admin http://h:1"),
+            Ok(Every::Drain(drain)) if drain.role == Some(Role::Broker) && drain.timeout.unwrap().as_secs() == 30 && drain.wait && drain.admin.admin == "http://h:1")
+        );
+    }
+
+    #[test]
+    fn a_time_without_a_unit_and_a_bridge_without_a_broker_are_wrong_usage() {
+        assert!(
+            parse("drain --timeout 30")
+                .unwrap_err()
+                .to_string()
+                .contains("the unit is missing")
+        );
+        assert_eq!(
+            parse("bridge --service a --upstream http://x")
+                .unwrap_err()
+                .exit_code(),
+            2
+        );
+    }
+}

@@ -1,0 +1,3 @@
+//! A file per subcommand.
+
+pub(crate) mod check;

@@ -1,0 +1,47 @@
+//! The `scale0` binary.
+#![expect(
+    clippy::print_stderr,
+    reason = "a command line says on standard error what went wrong"
+)]
+
+mod args;
+mod command;
+mod config;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Arguments, Command};
+use config::ConfigError;
+
+/// Wrong usage or configuration; clap's own choice too.
+const WRONG: u8 = 2;
+
+fn main() -> ExitCode {
+    let done = match Arguments::parse().command {
+        Command::Check(arguments) => command::check::run(&arguments),
+        Command::Top(_) => return not_in_this_version("top"),
+        Command::Purge(_) => return not_in_this_version("purge"),
+        Command::Keygen(_) => return not_in_this_version("keygen"),
+        Command::Completions(_) => return not_in_this_version("completions"),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => match error.downcast::<ConfigError>() {
+            Ok(wrong) => {
+                eprint!("{wrong}");
+                ExitCode::from(WRONG)
+            }
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        },
+    }
+}
+
+fn not_in_this_version(subcommand: &str) -> ExitCode {
+    eprintln!("error: `scale0 {subcommand}` is not in this version");
+    ExitCode::from(WRONG)
+}
