@@ -72,7 +72,7 @@ impl Endpoint {
     pub(crate) fn is_local(&self) -> bool {
         match self {
             Self::Tcp { host, .. } => {
-                host == "localhost" || ip(host).is_some_and(|ip| ip.is_loopback())
+                host == "localhost" || ip(host).is_some_and(|ip| ip.to_canonical().is_loopback())
             }
             Self::Ipc(_) => true,
         }
@@ -158,6 +158,9 @@ impl Text for Endpoint {
         if let Some(path) = text.strip_prefix("ipc://") {
             // The kernel's `sockaddr_un` ends there.
             return match path.len() {
+                _ if !path.bytes().all(|byte| b' ' < byte && byte != 0x7f) => {
+                    Err("the path has blanks or control characters in it")
+                }
                 0 => Err("the path is missing"),
                 1..=107 => Ok(Self::Ipc(path.to_owned())),
                 _ => Err("the path is longer than 107 characters"),
@@ -289,6 +292,10 @@ impl Serialize for BrokerAddress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PublicKey(String);
 
+/// ZeroMQ's digits, in the order of their values.
+const Z85: &[u8; 85] =
+    b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
+
 impl PublicKey {
     /// The 40 characters.
     pub(crate) fn as_str(&self) -> &str {
@@ -300,12 +307,17 @@ impl Text for PublicKey {
     const EXPECTED: &'static str = "a public key of 40 characters in Z85";
 
     fn read(text: &str) -> Result<Self, &'static str> {
-        let is_z85 =
-            |byte: u8| byte.is_ascii_alphanumeric() || b".-:+=^!/*?&<>()[]{}@%$#".contains(&byte);
-        if text.len() == 40 && text.bytes().all(is_z85) {
-            Ok(Self(text.to_owned()))
-        } else {
-            Err("")
+        // Five characters are four bytes; not every five are.
+        let is_word = |word: &[u8]| {
+            let value = |byte| Z85.iter().position(|digit| *digit == byte);
+            let sum = word
+                .iter()
+                .try_fold(0, |sum, byte| Some(sum * Z85.len() + value(*byte)?));
+            sum.is_some_and(|sum| u32::try_from(sum).is_ok())
+        };
+        match text.len() == 40 && text.as_bytes().chunks(5).all(is_word) {
+            true => Ok(Self(text.to_owned())),
+            false => Err(""),
         }
     }
 }
@@ -337,10 +349,9 @@ impl Text for Upstream {
     fn read(text: &str) -> Result<Self, &'static str> {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = path.strip_prefix("//").unwrap_or(path);
-            return if path.is_empty() {
-                Err("the path is missing")
-            } else {
-                Ok(Self::Unix(path.into()))
+            return match path.starts_with('/') && !path.contains('\0') {
+                true => Ok(Self::Unix(path.into())),
+                false => Err("the path starts with \"/\""),
             };
         }
         if text.starts_with("https://") {
@@ -422,6 +433,10 @@ mod tests {
             ("tcp://::1:5701", "an IPv6 address stands in [ ]"),
             ("tcp://:5701", "the host is neither a name nor an address"),
             ("ipc://", "the path is missing"),
+            (
+                "ipc:///a b",
+                "the path has blanks or control characters in it",
+            ),
         ] {
             assert_eq!(Endpoint::read(text), Err(why), "{text}");
         }
@@ -434,9 +449,28 @@ mod tests {
             ),
             ("http://user:secret@app", "no user and password here"),
             ("http://app:0", "the port is no port"),
-            ("unix:", "the path is missing"),
+            ("unix:", "the path starts with \"/\""),
+            ("unix:app.sock", "the path starts with \"/\""),
         ] {
             assert_eq!(Upstream::read(text), Err(why), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_public_key_is_forty_digits_that_are_bytes() {
+        let key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7";
+        assert_eq!(
+            PublicKey::read(key).map(|key| key.to_string()),
+            Ok(key.to_owned())
+        );
+        for wrong in [
+            "",
+            &key[1..],
+            &"#".repeat(40),
+            &"é".repeat(20),
+            &key.replace('r', "\""),
+        ] {
+            assert!(PublicKey::read(wrong).is_err(), "{wrong}");
         }
     }
 
@@ -446,6 +480,7 @@ mod tests {
             "tcp://127.0.0.1:1",
             "tcp://127.9.9.9:1",
             "tcp://[::1]:1",
+            "tcp://[::ffff:127.0.0.1]:1",
             "tcp://localhost:1",
             "ipc:///a",
         ] {

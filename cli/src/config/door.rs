@@ -8,7 +8,7 @@ use super::model::{
     Admin, Bridge, Broker, Brokers, Cache, Config, Frontend, Limits, Log, Node, Route, Security,
     Service, Site,
 };
-use super::names::{Name, ServiceName};
+use super::names::Name;
 use super::problem::{Origin, Problem};
 use super::settings::{
     RawAdmin, RawBridge, RawBroker, RawCache, RawConfig, RawFrontend, RawLimits, RawRoute,
@@ -284,7 +284,7 @@ impl Door<'_> {
             if let Some(first) = raw[..index].iter().position(|earlier| {
                 earlier.host.covers(&route.host) && earlier.path.covers(&route.path)
             }) {
-                let is_same = raw[first].host == route.host && route.path.covers(&raw[first].path);
+                let is_same = raw[first].host == route.host && raw[first].path == route.path;
                 let message = if is_same {
                     "two routes for the same host and path"
                 } else {
@@ -532,20 +532,6 @@ impl Door<'_> {
                 path,
                 format!("expected at most \"{most}\", {why}, found \"{size}\""),
             );
-        }
-    }
-}
-
-impl Service {
-    /// What a service has that no file names.
-    pub(crate) fn unnamed(name: ServiceName) -> Self {
-        let RawService {
-            queue, queue_bytes, ..
-        } = RawService::default();
-        Self {
-            name,
-            queue: queue.0,
-            queue_bytes,
         }
     }
 }

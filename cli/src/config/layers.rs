@@ -192,7 +192,7 @@ impl Layers {
         let (section, index, name) =
             match given.path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
                 [name, key] => (section(name), None, key),
-                [name, index, key] => (section(name), index.parse::<usize>().ok(), key),
+                [name, index, key] => (section(name), position(index), key),
                 _ => return Err(refuse(format!("expected SECTION.KEY, found `{whole}`"))),
             };
         let Some(section) = section else {
@@ -291,6 +291,13 @@ impl Problem {
     fn at(self, origin: Origin) -> Self {
         Self { origin, ..self }
     }
+}
+
+/// A position as we write it ourselves: `00` would be another name for the same place.
+fn position(text: &str) -> Option<usize> {
+    text.parse()
+        .ok()
+        .filter(|position: &usize| position.to_string() == text)
 }
 
 /// Reads the text of a variable or a `--set`: `8` for a number, `["a", "b"]` for a list, and no quotes needed around a text.

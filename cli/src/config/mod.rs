@@ -3,9 +3,12 @@
 //! `settings` declares every setting; `layers` merges the sources and remembers where each setting was given; `door` turns
 //! the result into a [`Config`], or into a [`ConfigError`] that names place, expectation and remedy of everything that is
 //! wrong. Nothing else in the binary reads files or variables for settings.
-#![expect(
-    dead_code,
-    reason = "the subcommands that use the rest come one by one"
+#![cfg_attr(
+    not(test),
+    expect(
+        dead_code,
+        reason = "the subcommands that use the rest come one by one"
+    )
 )]
 
 mod address;

@@ -105,14 +105,16 @@ pub(crate) enum HostPattern {
 }
 
 impl HostPattern {
-    /// Whether every host that `other` is for is certainly one of ours. With "certainly", because how deep `*.` reaches is
-    /// the router's business: only one label more is beyond doubt.
+    /// Whether every host that `other` is for is one of ours.
     pub(super) fn covers(&self, other: &Self) -> bool {
+        let is_below = |host: &str, domain: &str| {
+            host.strip_suffix(domain)
+                .is_some_and(|rest| rest.ends_with('.'))
+        };
         match (self, other) {
             (Self::Any, _) => true,
-            (Self::Under(domain), Self::Exact(host)) => host
-                .split_once('.')
-                .is_some_and(|(_, parent)| parent == domain),
+            (Self::Under(ours), Self::Under(theirs)) => ours == theirs || is_below(theirs, ours),
+            (Self::Under(ours), Self::Exact(host)) => is_below(host, ours),
             (ours, theirs) => ours == theirs,
         }
     }
@@ -171,12 +173,12 @@ impl RequestPath {
         Self("/".to_owned())
     }
 
-    /// Whether `other`, read as a prefix on segment boundaries, lies below this one.
+    /// Whether every path below `other` is below this one too. Below `/api` are `/api`, `/api/` and `/api/x`; below `/api/`
+    /// only the last two.
     pub(super) fn covers(&self, other: &Self) -> bool {
-        let (ours, theirs) = (self.0.trim_end_matches('/'), other.0.trim_end_matches('/'));
-        theirs
-            .strip_prefix(ours)
-            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let trunk = self.0.strip_suffix('/').unwrap_or(&self.0);
+        let rest = other.0.strip_prefix(trunk);
+        rest.is_some_and(|rest| rest.starts_with('/') || rest.is_empty() && trunk == self.0)
     }
 }
 
@@ -189,6 +191,10 @@ impl Text for RequestPath {
             _ if text.contains(['?', '#']) => Err("it has no query and no fragment"),
             _ if !text.bytes().all(|byte| byte.is_ascii_graphic()) => {
                 Err("other characters are written as %20 and the like")
+            }
+            // A request's path has none left when it meets a route.
+            _ if text.split('/').any(|segment| matches!(segment, "." | "..")) => {
+                Err("no segment is \".\" or \"..\"")
             }
             _ => Ok(Self(text.to_owned())),
         }
@@ -242,19 +248,23 @@ mod tests {
         for text in ["", "a*", "a b", "a/b", "a,b", "é"] {
             assert!(ServiceName::read(text).is_err(), "{text}");
         }
-        for text in ["", "api", "/a?b", "/a b", "/é"] {
+        for text in ["", "api", "/a?b", "/a b", "/é", "/a/../b"] {
             assert!(RequestPath::read(text).is_err(), "{text}");
         }
     }
 
     #[test]
-    fn a_pattern_covers_what_it_certainly_matches() {
+    fn a_pattern_covers_what_the_router_would_match() {
         assert!(host("*").covers(&host("*.example.com")));
         assert!(host("*.example.com").covers(&host("www.example.com")));
+        assert!(host("*.example.com").covers(&host("a.b.example.com")));
+        assert!(host("*.example.com").covers(&host("*.b.example.com")));
         assert!(!host("*.example.com").covers(&host("example.com")));
+        assert!(!host("*.example.com").covers(&host("badexample.com")));
         assert!(!host("www.example.com").covers(&host("*")));
         assert!(path("/").covers(&path("/api/")));
-        assert!(path("/api").covers(&path("/api/")) && path("/api/").covers(&path("/api")));
+        assert!(path("/api").covers(&path("/api/")) && path("/api").covers(&path("/api/x")));
+        assert!(!path("/api/").covers(&path("/api")));
         assert!(!path("/api").covers(&path("/apiary")));
     }
 }

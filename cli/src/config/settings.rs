@@ -249,15 +249,15 @@ section! {
         /// The most fields in a request head; then 431. At most the protocol's 1024.
         header_count: Count = Count(128),
         /// The largest request body; then 413. Bodies are streamed, so this is about what the application wants to receive, not about
-        /// this process's memory. `"0B"` accepts no body at all.
+        /// this process's memory. `"0B"`: any.
         body_bytes: ByteCount = ByteCount::gib(1),
         /// How long a client may take to send a request's head; then 408. Short: it is what slow-header attacks live on.
         header_timeout: Time = Time::seconds(10),
         /// How long an idle connection is kept for the client's next request. Longer than the keep-alive of the proxy in front, so that
         /// it is the proxy who closes and no request races a close.
         keepalive_timeout: Time = Time::seconds(75),
-        /// The least number of bytes per second, averaged over some seconds, that a client must send of a body or take of a response.
-        /// Slower ones are cut off. Guards against clients that trickle to hold resources; `"0B"` lets them.
+        /// The least number of bytes per second that a client must send of a body or take of a response, averaged over
+        /// `header_timeout`. Slower ones are cut off: they hold what others could use. `"0B"`: any.
         min_rate: ByteCount = ByteCount::kib(1),
         /// The most bytes of requests and responses that this process holds on their way through, all connections together.
         /// Beyond it readers are slowed down, not refused. Together with `cache.memory` it is nearly all the memory the process takes.
