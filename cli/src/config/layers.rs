@@ -7,9 +7,9 @@ use config::builder::DefaultState;
 use config::{ConfigBuilder, Map, Source, Value as Merged, ValueKind};
 use toml_edit::{Document, Item, TableLike, Value};
 
-use super::nearest::nearest;
+use super::hints::{found, unknown_key, unknown_section, wrong_value};
 use super::problem::{Origin, Problem};
-use super::settings::{Key, RawConfig, SECTIONS, Section, Shape, section};
+use super::settings::{Key, RawConfig, Section, Shape, section};
 
 /// How variables that are settings begin; `__` stands between section and key too.
 pub(super) const PREFIX: &str = "SCALE0__";
@@ -55,8 +55,7 @@ impl Origins {
     }
 
     fn note(&mut self, path: String, span: Option<Range<usize>>) {
-        self.0
-            .insert(path, span.map_or(Origin::Whole, Origin::File));
+        self.0.insert(path, Origin::of_span(span));
     }
 }
 
@@ -103,7 +102,11 @@ impl Layers {
                 .and_then(toml_edit::Key::span)
                 .or_else(|| item.span());
             let Some(section) = section(name) else {
-                self.problems.push(unknown_section(name, item, span));
+                self.problems.push(unknown_section(
+                    name,
+                    item.is_value(),
+                    Origin::of_span(span),
+                ));
                 continue;
             };
             match (section.shape, item) {
@@ -132,11 +135,8 @@ impl Layers {
                 }
                 (_, item) => {
                     let message = format!("expected {}, found {}", section.header(), found(item));
-                    self.problems.push(Problem::new(
-                        span.map_or(Origin::Whole, Origin::File),
-                        name,
-                        message,
-                    ));
+                    self.problems
+                        .push(Problem::new(Origin::of_span(span), name, message));
                 }
             }
         }
@@ -155,7 +155,7 @@ impl Layers {
                 .key(name)
                 .and_then(toml_edit::Key::span)
                 .or_else(|| item.span());
-            let origin = at.map_or(Origin::Whole, Origin::File);
+            let origin = Origin::of_span(at);
             let Some(key) = section.key(name) else {
                 self.problems.push(unknown_key(section, name, origin));
                 continue;
@@ -196,7 +196,7 @@ impl Layers {
                 _ => return Err(refuse(format!("expected SECTION.KEY, found `{whole}`"))),
             };
         let Some(section) = section else {
-            return Err(unknown_section(&given.path[0], &Item::None, None).at(given.origin.clone()));
+            return Err(unknown_section(&given.path[0], false, given.origin.clone()));
         };
         let there = match file.get(section.name) {
             Some(Item::ArrayOfTables(tables)) => tables.len(),
@@ -287,12 +287,6 @@ impl Layers {
     }
 }
 
-impl Problem {
-    fn at(self, origin: Origin) -> Self {
-        Self { origin, ..self }
-    }
-}
-
 /// A position as we write it ourselves: `00` would be another name for the same place.
 fn position(text: &str) -> Option<usize> {
     text.parse()
@@ -319,79 +313,6 @@ fn read(key: &Key, text: &str) -> Result<Value, String> {
                 _ => error.message().to_owned(),
             },
         ),
-    }
-}
-
-/// Puts a serde message into our own words: expected first, found second.
-fn wrong_value(key: &Key, path: &str, message: &str, origin: Origin) -> Problem {
-    let unexpected = ["invalid type: ", "invalid value: "]
-        .iter()
-        .find_map(|prefix| message.strip_prefix(prefix));
-    let message = match unexpected.and_then(|rest| rest.split_once(", expected ")) {
-        Some((found, expected)) => format!("expected {expected}, found {found}"),
-        None => message.to_owned(),
-    };
-    Problem::new(origin, path, message).help(format!("`{}`: {}", key.name, key.summary()))
-}
-
-fn unknown_section(name: &str, item: &Item, span: Option<Range<usize>>) -> Problem {
-    let origin = span.map_or(Origin::Whole, Origin::File);
-    let owners = owners(name);
-    if item.is_value() && !owners.is_empty() {
-        return Problem::new(origin, name, format!("`{name}` outside of its section"))
-            .help(format!("it belongs into {owners}"));
-    }
-    let problem = Problem::new(origin, name, format!("unknown section `{name}`"));
-    let names: Vec<&str> = SECTIONS.iter().map(|section| section.name).collect();
-    match nearest(name, &names).and_then(section) {
-        Some(near) => problem.help(format!("did you mean {}?", near.header())),
-        None => {
-            let headers: Vec<String> = SECTIONS.iter().map(Section::header).collect();
-            problem.help(format!("the sections are {}", headers.join(", ")))
-        }
-    }
-}
-
-/// The sections that have a key of this name.
-fn owners(key: &str) -> String {
-    let owners = SECTIONS
-        .iter()
-        .filter(|section| section.key(key).is_some() || section.later.contains(&key));
-    owners.map(Section::header).collect::<Vec<_>>().join(" or ")
-}
-
-fn unknown_key(section: &Section, name: &str, origin: Origin) -> Problem {
-    let path = format!("{}.{name}", section.name);
-    if section.later.contains(&name) {
-        return Problem::new(
-            origin,
-            path,
-            format!("`{name}` in {} is not in this version", section.header()),
-        );
-    }
-    let problem = Problem::new(
-        origin,
-        path,
-        format!("unknown key `{name}` in {}", section.header()),
-    );
-    let names: Vec<&str> = section.keys.iter().map(|key| key.name).collect();
-    let near = nearest(name, &names).and_then(|near| section.key(near));
-    let owners = owners(name);
-    match near {
-        Some(near) => problem.help(format!("did you mean `{}`? {}", near.name, near.summary())),
-        None if !owners.is_empty() => problem.help(format!("`{name}` belongs into {owners}")),
-        None => problem.help(format!("the keys are {}", names.join(", "))),
-    }
-}
-
-fn found(item: &Item) -> &'static str {
-    match item {
-        Item::ArrayOfTables(_) => "a list of tables; the section stands once, in single brackets",
-        Item::Table(_) | Item::Value(Value::InlineTable(_)) => {
-            "a single table; each one is written in double brackets"
-        }
-        Item::Value(Value::Array(_)) => "a list",
-        Item::Value(_) | Item::None => "a value",
     }
 }
 

@@ -11,19 +11,21 @@
     )
 )]
 
-mod address;
-mod choices;
+pub(crate) mod address;
+pub(crate) mod choices;
 mod door;
 mod effective;
+mod hints;
 mod layers;
-mod model;
-mod names;
+pub(crate) mod model;
+pub(crate) mod names;
 mod nearest;
 mod problem;
 mod redact;
+mod roles;
 mod settings;
 mod text;
-mod units;
+pub(crate) mod units;
 
 #[cfg(test)]
 mod tests;
@@ -204,7 +206,7 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let fail = |problems| ConfigError::new(name, text, problems);
         let document = Document::parse(text).map_err(|error| {
-            let origin = error.span().map_or(Origin::Whole, Origin::File);
+            let origin = Origin::of_span(error.span());
             // The parser's messages can have several lines; ours have one.
             fail(vec![Problem::new(
                 origin,

@@ -20,6 +20,13 @@ pub(super) enum Origin {
     Whole,
 }
 
+impl Origin {
+    /// This place in the file; the file as a whole if the parser does not know the place.
+    pub(super) fn of_span(span: Option<Range<usize>>) -> Self {
+        span.map_or(Self::Whole, Self::File)
+    }
+}
+
 /// One thing that is wrong.
 #[derive(Clone, Debug)]
 pub(super) struct Problem {
