@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use config::builder::DefaultState;
-use config::{ConfigBuilder, Map, Source, Value as Merged, ValueKind};
+use config::{Map, Source, Value as Merged, ValueKind};
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::hints::{found, unknown_key, unknown_section, wrong_value};
@@ -61,46 +60,47 @@ impl Origins {
 
 /// Merges the file and what was given besides it, later ones over earlier ones.
 ///
-/// Every key and every single value has been looked at before anything is merged, so that all that is wrong with them is told
-/// in one go, each in the place where it stands.
+/// Every key and every single value is looked at before anything is merged, so that all that is wrong with them is told in one
+/// go, each in the place where it stands.
 pub(super) fn merge(
     file: &Document<&str>,
     overrides: Vec<Override>,
 ) -> Result<(RawConfig, Origins), Vec<Problem>> {
-    let mut layers = Layers {
+    let file = file.as_table();
+    let mut inspection = Inspection {
         origins: Origins::default(),
         problems: Vec::new(),
     };
-    layers.inspect(file.as_table());
-    let mut builder = config::Config::builder().add_source(Tree(tree(file.as_table())));
-    for given in overrides {
-        match layers.resolve(&given, file.as_table()) {
-            Ok((path, value)) => builder = layers.lay(builder, &given, &path, &value),
-            Err(problem) => layers.problems.push(problem),
-        }
+    inspection.file(file);
+    let resolved: Vec<_> = overrides
+        .into_iter()
+        .filter_map(|given| inspection.given(given, file))
+        .collect();
+    if !inspection.problems.is_empty() {
+        return Err(inspection.problems);
     }
-    if !layers.problems.is_empty() {
-        return Err(layers.problems);
-    }
-    match builder.build().and_then(config::Config::try_deserialize) {
-        Ok(raw) => Ok((raw, layers.origins)),
+    let lower = config::Config::builder().add_source(Tree(tree(file)));
+    let builder = resolved.iter().try_fold(lower, |builder, (path, value)| {
+        builder.set_override(path, merged(value))
+    });
+    match builder.and_then(|builder| builder.build()?.try_deserialize()) {
+        Ok(raw) => Ok((raw, inspection.origins)),
+        // Not to be expected of values that have been looked at; but if so, it is a message and not a panic.
         Err(error) => Err(vec![Problem::new(Origin::Whole, "", error.to_string())]),
     }
 }
 
-struct Layers {
+/// One look at everything that was given.
+struct Inspection {
     origins: Origins,
     problems: Vec<Problem>,
 }
 
-impl Layers {
+impl Inspection {
     /// Looks at every section of the file.
-    fn inspect(&mut self, file: &dyn TableLike) {
+    fn file(&mut self, file: &dyn TableLike) {
         for (name, item) in file.iter() {
-            let span = file
-                .key(name)
-                .and_then(toml_edit::Key::span)
-                .or_else(|| item.span());
+            let span = key_span(file, name, item);
             let Some(section) = section(name) else {
                 self.problems.push(unknown_section(
                     name,
@@ -109,55 +109,31 @@ impl Layers {
                 ));
                 continue;
             };
-            match (section.shape, item) {
-                (Shape::Many, Item::ArrayOfTables(tables)) => {
-                    for (index, table) in tables.iter().enumerate() {
-                        self.inspect_table(section, format!("{name}.{index}"), table, table.span());
-                    }
-                }
-                (Shape::Many, Item::Value(Value::Array(tables)))
-                    if tables.iter().all(Value::is_inline_table) =>
-                {
-                    for (index, table) in tables.iter().enumerate() {
-                        let table = table.as_inline_table().map(|table| (table, table.span()));
-                        table.into_iter().for_each(|(table, span)| {
-                            self.inspect_table(section, format!("{name}.{index}"), table, span);
-                        });
-                    }
-                }
-                (Shape::Plain | Shape::Role, item) if item.is_table_like() => {
-                    let table = item
-                        .as_table_like()
-                        .map(|table| (table, item.span().or(span.clone())));
-                    table.into_iter().for_each(|(table, span)| {
-                        self.inspect_table(section, name.to_owned(), table, span);
-                    });
-                }
-                (_, item) => {
-                    let message = format!("expected {}, found {}", section.header(), found(item));
-                    self.problems
-                        .push(Problem::new(Origin::of_span(span), name, message));
-                }
+            let Some(tables) = tables(section, item) else {
+                let message = format!("expected {}, found {}", section.header(), found(item));
+                self.problems
+                    .push(Problem::new(Origin::of_span(span), name, message));
+                continue;
+            };
+            for (index, (table, its_span)) in tables.into_iter().enumerate() {
+                let path = if section.shape == Shape::Many {
+                    format!("{name}.{index}")
+                } else {
+                    name.to_owned()
+                };
+                self.table(section, &path, table);
+                self.origins.note(path, its_span.or_else(|| span.clone()));
             }
         }
     }
 
     /// Looks at every setting of a section.
-    fn inspect_table(
-        &mut self,
-        section: &Section,
-        path: String,
-        table: &dyn TableLike,
-        span: Option<Range<usize>>,
-    ) {
+    fn table(&mut self, section: &Section, path: &str, table: &dyn TableLike) {
         for (name, item) in table.iter() {
-            let at = table
-                .key(name)
-                .and_then(toml_edit::Key::span)
-                .or_else(|| item.span());
-            let origin = Origin::of_span(at);
+            let span = key_span(table, name, item);
             let Some(key) = section.key(name) else {
-                self.problems.push(unknown_key(section, name, origin));
+                self.problems
+                    .push(unknown_key(section, name, Origin::of_span(span)));
                 continue;
             };
             // `[[frontend.brokers]]` is one more way to write a list of tables.
@@ -165,154 +141,148 @@ impl Layers {
                 continue;
             };
             let path = format!("{path}.{name}");
-            self.origins
-                .note(path.clone(), value.span().or_else(|| item.span()));
-            for (index, element) in value
-                .as_array()
-                .into_iter()
-                .flat_map(|list| list.iter().enumerate())
-            {
+            for (index, element) in value.as_array().into_iter().flatten().enumerate() {
                 self.origins.note(format!("{path}.{index}"), element.span());
             }
+            let span = value.span().or(span);
             if let Err(error) = (key.check)(&value) {
-                let origin = error
-                    .span()
-                    .map_or_else(|| self.origins.of(&path), Origin::File);
+                let origin = Origin::of_span(error.span().or_else(|| span.clone()));
                 self.problems
                     .push(wrong_value(key, &path, error.message(), origin));
             }
-        }
-        self.origins.note(path, span);
-    }
-
-    /// Which setting is meant, and what it is set to.
-    fn resolve(&self, given: &Override, file: &dyn TableLike) -> Result<(String, Value), Problem> {
-        let whole = given.path.join(".");
-        let refuse = |message: String| Problem::new(given.origin.clone(), whole.clone(), message);
-        let (section, index, name) =
-            match given.path.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-                [name, key] => (section(name), None, key),
-                [name, index, key] => (section(name), position(index), key),
-                _ => return Err(refuse(format!("expected SECTION.KEY, found `{whole}`"))),
-            };
-        let Some(section) = section else {
-            return Err(unknown_section(&given.path[0], false, given.origin.clone()));
-        };
-        let there = match file.get(section.name) {
-            Some(Item::ArrayOfTables(tables)) => tables.len(),
-            Some(Item::Value(Value::Array(tables))) => tables.len(),
-            Some(_) => 1,
-            None => 0,
-        };
-        let path = match (section.shape, index) {
-            (Shape::Many, Some(index)) if index < there => {
-                format!("{}[{index}].{name}", section.name)
-            }
-            (Shape::Many, Some(index)) => {
-                let message = format!(
-                    "expected the position of a {}, counted from 0, of which there are {there}; found {index}",
-                    section.header()
-                );
-                return Err(
-                    refuse(message).help("which sections there are is said by the file alone")
-                );
-            }
-            (Shape::Many, None) => {
-                return Err(refuse(format!(
-                    "expected the position of the {}: {}.0.KEY, found `{whole}`",
-                    section.header(),
-                    section.name
-                )));
-            }
-            (Shape::Role, None) if there == 0 => {
-                let message = format!("{} is not in the file", section.header());
-                return Err(
-                    refuse(message).help("which roles a process plays is said by the file alone")
-                );
-            }
-            (Shape::Plain | Shape::Role, None) if given.path.len() == 2 => {
-                format!("{}.{name}", section.name)
-            }
-            (Shape::Plain | Shape::Role, _) => {
-                return Err(refuse(format!(
-                    "expected {}.KEY, found `{whole}`",
-                    section.name
-                )));
-            }
-        };
-        let key = section
-            .key(name)
-            .ok_or_else(|| unknown_key(section, name, given.origin.clone()))?;
-        match &given.given {
-            Given::Value(value) => match (key.check)(value) {
-                Ok(()) => Ok((path, value.clone())),
-                Err(error) => Err(wrong_value(
-                    key,
-                    &whole,
-                    error.message(),
-                    given.origin.clone(),
-                )),
-            },
-            Given::Text(text) => {
-                let read = read(key, text)
-                    .map_err(|message| wrong_value(key, &whole, &message, given.origin.clone()))?;
-                Ok((path, read))
-            }
+            self.origins.note(path, span);
         }
     }
 
-    /// Lays one setting over what is there.
-    fn lay(
-        &mut self,
-        builder: ConfigBuilder<DefaultState>,
-        given: &Override,
-        path: &str,
-        value: &Value,
-    ) -> ConfigBuilder<DefaultState> {
+    /// Looks at a setting given elsewhere: where the `config` crate puts it, and its value.
+    fn given(&mut self, given: Override, file: &dyn TableLike) -> Option<(String, Value)> {
         let whole = given.path.join(".");
-        // What the file said about the elements of a list says nothing about the list that replaces it.
-        self.origins.0.retain(|path, _| {
-            path.strip_prefix(&whole)
-                .is_none_or(|rest| !rest.starts_with('.'))
-        });
-        self.origins.0.insert(whole, given.origin.clone());
-        match builder.clone().set_override(path, merged(value)) {
-            Ok(builder) => builder,
-            Err(error) => {
-                self.problems
-                    .push(Problem::new(given.origin.clone(), path, error.to_string()));
-                builder
+        match resolve(&given, &whole, file) {
+            Ok(resolved) => {
+                // What the file said about the elements of a list says nothing about the list that replaces it.
+                self.origins.0.retain(|path, _| {
+                    path.strip_prefix(&whole)
+                        .is_none_or(|rest| !rest.starts_with('.'))
+                });
+                self.origins.0.insert(whole, given.origin);
+                Some(resolved)
+            }
+            Err(problem) => {
+                self.problems.push(problem);
+                None
             }
         }
     }
 }
 
-/// A position as we write it ourselves: `00` would be another name for the same place.
-fn position(text: &str) -> Option<usize> {
-    text.parse()
-        .ok()
-        .filter(|position: &usize| position.to_string() == text)
+/// Which setting is meant, and what it is set to.
+fn resolve(
+    given: &Override,
+    whole: &str,
+    file: &dyn TableLike,
+) -> Result<(String, Value), Problem> {
+    let refuse = |message: String| Err(Problem::new(given.origin.clone(), whole, message));
+    let words: Vec<&str> = given.path.iter().map(String::as_str).collect();
+    let &[name, .., key] = &words[..] else {
+        return refuse(format!("expected SECTION.KEY, found `{whole}`"));
+    };
+    let Some(section) = section(name) else {
+        return Err(unknown_section(name, false, given.origin.clone()));
+    };
+    let header = section.header();
+    let there = file
+        .get(name)
+        .and_then(|item| tables(section, item))
+        .map_or(0, |tables| tables.len());
+    let path = match (section.shape, &words[1..words.len() - 1]) {
+        (Shape::Plain, []) => format!("{name}.{key}"),
+        (Shape::Role, []) if 0 < there => format!("{name}.{key}"),
+        (Shape::Role, []) => {
+            let message = format!("{header} is not in the file");
+            return refuse(message).map_err(|problem| {
+                problem.help("which roles a process plays is said by the file alone")
+            });
+        }
+        (Shape::Many, [position]) if (0..there).any(|index| index.to_string() == *position) => {
+            format!("{name}[{position}].{key}")
+        }
+        (Shape::Many, _) => {
+            let message = format!(
+                "expected {name}.POSITION.KEY with the position of a {header}, from 0, of which there are {there}; found `{whole}`"
+            );
+            return refuse(message).map_err(|problem| {
+                problem.help("which sections there are is said by the file alone")
+            });
+        }
+        (Shape::Plain | Shape::Role, _) => {
+            return refuse(format!("expected {name}.KEY, found `{whole}`"));
+        }
+    };
+    let key = section
+        .key(key)
+        .ok_or_else(|| unknown_key(section, key, given.origin.clone()))?;
+    let value = match &given.given {
+        Given::Value(value) => (key.check)(value)
+            .map(|()| value.clone())
+            .map_err(|error| error.message().to_owned()),
+        Given::Text(text) => read(key, text),
+    };
+    value
+        .map(|value| (path, value))
+        .map_err(|message| wrong_value(key, whole, &message, given.origin.clone()))
+}
+
+/// A table and its place in the file.
+type Placed<'a> = (&'a dyn TableLike, Option<Range<usize>>);
+
+/// The tables of a section with their places; none if what stands there has not the section's shape.
+fn tables<'a>(section: &Section, item: &'a Item) -> Option<Vec<Placed<'a>>> {
+    match (section.shape, item) {
+        (Shape::Many, Item::ArrayOfTables(tables)) => Some(
+            tables
+                .iter()
+                .map(|table| (table as &dyn TableLike, table.span()))
+                .collect(),
+        ),
+        (Shape::Many, Item::Value(Value::Array(list))) => {
+            let table = |value: &'a Value| {
+                value
+                    .as_inline_table()
+                    .map(|table| (table as &dyn TableLike, table.span()))
+            };
+            list.iter().map(table).collect()
+        }
+        (Shape::Many, _) => None,
+        (Shape::Plain | Shape::Role, item) => {
+            item.as_table_like().map(|table| vec![(table, item.span())])
+        }
+    }
+}
+
+/// Where a key stands.
+fn key_span(table: &dyn TableLike, name: &str, item: &Item) -> Option<Range<usize>> {
+    table
+        .key(name)
+        .and_then(toml_edit::Key::span)
+        .or_else(|| item.span())
 }
 
 /// Reads the text of a variable or a `--set`: `8` for a number, `["a", "b"]` for a list, and no quotes needed around a text.
 fn read(key: &Key, text: &str) -> Result<Value, String> {
-    let typed = text.parse::<Value>().ok();
-    if let Some(value) = typed.as_ref().filter(|value| (key.check)(value).is_ok()) {
-        return Ok(value.clone());
-    }
     let plain = Value::from(text);
-    match (key.check)(&plain) {
-        Ok(()) => Ok(plain),
-        // A list with a mistake in it is told the mistake, not that it is no text.
-        Err(error) => Err(
-            match typed
-                .filter(|value| value.is_array() || value.is_inline_table())
-                .map(|value| (key.check)(&value))
-            {
-                Some(Err(error)) => error.message().to_owned(),
-                _ => error.message().to_owned(),
-            },
-        ),
+    let Err(mistake) = (key.check)(&plain) else {
+        return Ok(plain);
+    };
+    match text.parse::<Value>() {
+        Ok(typed) => match (key.check)(&typed) {
+            Ok(()) => Ok(typed),
+            // A list with a mistake in it is told the mistake, not that it is no text.
+            Err(mistake) if typed.is_array() || typed.is_inline_table() => {
+                Err(mistake.message().to_owned())
+            }
+            Err(_) => Err(mistake.message().to_owned()),
+        },
+        Err(_) => Err(mistake.message().to_owned()),
     }
 }
 

@@ -532,7 +532,8 @@ fn everything_wrong_is_told_at_once_and_in_order() {
             "environment variable SCALE0__FRONTEND__HTTP: [frontend] is not in the file",
             "environment variable SCALE0__LIMITS__HOLD: expected a time with its unit, such as \"30s\", found \"2\": the unit is missing",
             "--set a.b: unknown section `a`",
-            "--set bridge.0.concurrency: expected the position of a [[bridge]], counted from 0, of which there are 0; found 0",
+            "--set bridge.0.concurrency: expected bridge.POSITION.KEY with the position of a [[bridge]], from 0, of which there are 0; \
+             found `bridge.0.concurrency`",
         ]
     );
 }
