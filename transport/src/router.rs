@@ -1,0 +1,204 @@
+use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
+use std::fmt;
+use std::io;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use scale0_wire::Message;
+
+use crate::context::Context;
+use crate::endpoint::Endpoint;
+use crate::error::TransportError;
+use crate::frame::{self, NotSent};
+use crate::io_thread::{self, Source, ThreadWaker};
+use crate::links::{Incoming, PASS, SendOutcome};
+use crate::options::{self, RouterOptions};
+use crate::peer_id::PeerId;
+use crate::socket::{Errno, Interest, Socket};
+
+/// The bound side: one ROUTER, owned by one thread.
+///
+/// The peer's death is said in order, behind the last of its messages.
+pub struct Router {
+    socket: Socket,
+    number: u8,
+    address: String,
+    lost: Vec<u8>,
+    /// Peers to which a send was refused, until a wait has said that there is room. One that is gone has room.
+    refused: RefCell<HashSet<PeerId>>,
+    received_in_pass: usize,
+    scratch: Vec<u8>,
+    counters: RouterCounters,
+    backstop_saves: Cell<u64>,
+}
+
+/// What happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RouterCounters {
+    /// Times that news was found by the backstop alone: a mistake in this crate.
+    pub backstop_saves: u64,
+    /// Messages dropped because they were none.
+    pub malformed: u64,
+    /// Messages dropped because their sender had chosen its own routing id, which no peer of ours does.
+    pub foreign: u64,
+    /// Sends refused for want of room.
+    pub full: u64,
+    /// Sends to peers that were gone.
+    pub unreachable: u64,
+    /// Connections lost or closed.
+    pub lost: u64,
+}
+
+impl Router {
+    /// Binds. `number` tells the process's routers apart in a [`PeerId`].
+    ///
+    /// # Errors
+    /// When the address is in use, not this machine's or not ours to take, or no socket is to be had.
+    pub fn bind(
+        context: &Context,
+        endpoint: &Endpoint,
+        number: u8,
+        options: &RouterOptions,
+    ) -> Result<Self, TransportError> {
+        let mut socket = Socket::new(context.socket(zmq::ROUTER)?);
+        options.apply(&mut socket, endpoint)?;
+        let refused = |errno| TransportError::refused(format!("bind {endpoint}"), errno);
+        socket.bind(endpoint.address()).map_err(refused)?;
+        let address = socket.last_endpoint().map_err(refused)?;
+        Ok(Self {
+            socket,
+            number,
+            address,
+            lost: options::lost(),
+            refused: RefCell::default(),
+            received_in_pass: 0,
+            scratch: Vec::new(),
+            counters: RouterCounters::default(),
+            backstop_saves: Cell::new(0),
+        })
+    }
+
+    /// Where it is bound, with the port that was free.
+    #[must_use]
+    pub fn local_endpoint(&self) -> String {
+        self.address.clone()
+    }
+
+    /// The next message or event of any peer. Never waits. `None` ends a pass: there is nothing more now, or 256 were
+    /// received; the next call begins a new pass.
+    pub fn receive(&mut self) -> Option<(PeerId, Incoming)> {
+        while self.received_in_pass < PASS {
+            let Some(identity) = self.socket.receive() else {
+                break;
+            };
+            self.received_in_pass += 1;
+            // A ROUTER puts the identity frame before every message, so that there is one behind it.
+            let Some(first) = self.socket.receive() else {
+                break;
+            };
+            let Some(peer) = PeerId::from_routing_id(self.number, &identity) else {
+                frame::skip(&self.socket, &first);
+                self.counters.foreign += 1;
+                continue;
+            };
+            if !first.get_more() && *first == *self.lost {
+                self.refused.get_mut().remove(&peer);
+                self.counters.lost += 1;
+                return Some((peer, Incoming::Down));
+            }
+            let incoming = match frame::receive(&self.socket, first) {
+                Ok(message) => Incoming::Message(message),
+                Err(error) => {
+                    self.counters.malformed += 1;
+                    Incoming::Malformed(error)
+                }
+            };
+            return Some((peer, incoming));
+        }
+        self.received_in_pass = 0;
+        None
+    }
+
+    /// Sends. Never waits. `Down`: the peer is gone, or is not this router's.
+    pub fn send(&mut self, to: PeerId, message: &Message) -> SendOutcome {
+        if to.router() != Some(self.number) {
+            return SendOutcome::Down;
+        }
+        let identity = to.routing_id();
+        match frame::send(
+            &mut self.socket,
+            Some(&identity),
+            message,
+            &mut self.scratch,
+        ) {
+            Ok(()) => SendOutcome::Sent,
+            Err(NotSent::Message) => SendOutcome::TooLong,
+            Err(NotSent::Socket(Errno::AGAIN)) => {
+                self.refused.get_mut().insert(to);
+                self.counters.full += 1;
+                SendOutcome::Full
+            }
+            Err(NotSent::Socket(_)) => {
+                self.counters.unreachable += 1;
+                SendOutcome::Down
+            }
+        }
+    }
+
+    /// How long it goes on, once dropped, to send what was handed to it: for a last BYE while draining. The last owner of the
+    /// context waits for it.
+    pub fn set_linger(&mut self, linger: Duration) {
+        self.socket.set_linger(linger);
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub const fn counters(&self) -> RouterCounters {
+        RouterCounters {
+            backstop_saves: self.backstop_saves.get(),
+            ..self.counters
+        }
+    }
+}
+
+impl Source for Router {
+    fn has_news(&self) -> bool {
+        let readable = self.socket.has(Interest {
+            readable: true,
+            writable: false,
+        });
+        let mut refused = self.refused.borrow_mut();
+        let before = refused.len();
+        refused.retain(|peer| !self.socket.peer_has_room_or_is_gone(&peer.routing_id()));
+        readable || refused.len() < before
+    }
+
+    fn look_again(&self) {
+        self.socket.unsettle();
+    }
+
+    fn descriptor(&self) -> Option<RawFd> {
+        self.socket.descriptor()
+    }
+}
+
+impl fmt::Debug for Router {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Router")
+            .field("address", &self.address)
+            .field("counters", &self.counters)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Waits until one of the routers may have something to receive or room where a send was refused, `waker` wakes, or the
+/// deadline passed. It may return for nothing, and does so a few times a second.
+///
+/// # Errors
+/// When the operating system cannot wait, for want of memory.
+pub fn wait(routers: &[Router], waker: &ThreadWaker, deadline: Option<Instant>) -> io::Result<()> {
+    let missed = |router: &Router| router.backstop_saves.set(router.backstop_saves.get() + 1);
+    io_thread::wait(&routers.iter(), waker, deadline, missed)
+}
