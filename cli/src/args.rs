@@ -7,13 +7,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// The layer in front of a website that is meant to outgrow one machine.
 ///
-/// Backends dial out to a broker and pull work as they have room for it; frontends answer HTTP, from a cache where they can, and
-/// fold identical requests into one.
+/// Backends dial out to a broker and pull work as they have room for it;
+/// frontends answer HTTP, from a cache where they can, and fold identical
+/// requests into one.
 #[derive(Debug, Parser)]
 #[command(
     name = "scale0",
     version,
-    max_term_width = 100,
+    verbatim_doc_comment,
     after_help = "\
 Examples:
   scale0 up                              everything in one process on loopback, with a demo
@@ -55,15 +56,19 @@ pub(crate) struct Later {
     pub(crate) rest: Vec<OsString>,
 }
 
+const SET: &str = "\
+Set one setting, over the file and over variables; may be repeated.
+
+KEY is SECTION.KEY, or SECTION.POSITION.KEY for a section that may stand several
+times, counted from 0: limits.timeout, bridge.0.concurrency. VALUE needs no quotes;
+a list is [\"a\", \"b\"]. SCALE0__SECTION__KEY=VALUE in the environment says the same
+and gives way to --set. Which sections there are is said by the file alone.";
+
 /// `--set`, where it is accepted.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Settings {
     /// Set one setting, over the file and over variables; may be repeated
-    ///
-    /// KEY is SECTION.KEY, or SECTION.POSITION.KEY for a section that stands several times, counted from 0. VALUE needs no quotes;
-    /// a list is written ["a","b"]. The environment says the same as SCALE0__SECTION__KEY=VALUE, and gives way to --set. Which
-    /// sections there are is said by the file alone.
-    #[arg(long = "set", value_name = "KEY=VALUE")]
+    #[arg(long = "set", value_name = "KEY=VALUE", long_help = SET)]
     pub(crate) sets: Vec<String>,
 }
 
@@ -90,7 +95,7 @@ pub(crate) struct UpArguments {
 }
 
 /// Make an application that speaks HTTP a backend
-#[derive(Args, Debug)]
+#[derive(Args, Clone, Debug)]
 #[command(after_help = "\
 Examples:
   scale0 bridge --service www.example.com --upstream http://127.0.0.1:3000 --broker tcp://127.0.0.1:5702

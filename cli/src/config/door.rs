@@ -2,6 +2,7 @@
 //!
 //! Here are the checks that concern the whole process; those of a role are in `roles`.
 
+use std::collections::HashMap;
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -245,9 +246,11 @@ impl Door<'_> {
         }
     }
 
-    pub(super) fn no_two_equal<T: PartialEq + Display>(&mut self, path: &str, values: &[T]) {
+    pub(super) fn no_two_equal<T: Display>(&mut self, path: &str, values: &[T]) {
+        let mut first_of = HashMap::new();
         for (index, value) in values.iter().enumerate() {
-            if let Some(first) = values[..index].iter().position(|earlier| earlier == value) {
+            let first = *first_of.entry(value.to_string()).or_insert(index);
+            if first != index {
                 let problem = self.at(&format!("{path}.{index}"), format!("\"{value}\" twice"));
                 self.refuse(problem.beside(
                     "first named here",

@@ -7,7 +7,7 @@ use config::{Map, Source, Value as Merged, ValueKind};
 use toml_edit::{Document, Item, TableLike, Value};
 
 use super::hints::{found, unknown_key, unknown_section, wrong_value};
-use super::problem::{Origin, Problem};
+use super::problem::{MOST_SHOWN, Origin, Problem};
 use super::settings::{Key, RawConfig, Section, Shape, section};
 
 /// How variables that are settings begin; `__` stands between section and key too.
@@ -97,9 +97,12 @@ struct Inspection {
 }
 
 impl Inspection {
-    /// Looks at every section of the file.
+    /// Looks at every section of the file, until there is more wrong than is shown.
     fn file(&mut self, file: &dyn TableLike) {
         for (name, item) in file.iter() {
+            if MOST_SHOWN < self.problems.len() {
+                return;
+            }
             let span = key_span(file, name, item);
             let Some(section) = section(name) else {
                 self.problems.push(unknown_section(
@@ -130,6 +133,9 @@ impl Inspection {
     /// Looks at every setting of a section.
     fn table(&mut self, section: &Section, path: &str, table: &dyn TableLike) {
         for (name, item) in table.iter() {
+            if MOST_SHOWN < self.problems.len() {
+                return;
+            }
             let span = key_span(table, name, item);
             let Some(key) = section.key(name) else {
                 self.problems
@@ -269,20 +275,19 @@ fn key_span(table: &dyn TableLike, name: &str, item: &Item) -> Option<Range<usiz
 
 /// Reads the text of a variable or a `--set`: `8` for a number, `["a", "b"]` for a list, and no quotes needed around a text.
 fn read(key: &Key, text: &str) -> Result<Value, String> {
-    let plain = Value::from(text);
-    let Err(mistake) = (key.check)(&plain) else {
-        return Ok(plain);
+    let wrong = |value: &Value| {
+        (key.check)(value)
+            .err()
+            .map(|error| error.message().to_owned())
     };
-    match text.parse::<Value>() {
-        Ok(typed) => match (key.check)(&typed) {
-            Ok(()) => Ok(typed),
-            // A list with a mistake in it is told the mistake, not that it is no text.
-            Err(mistake) if typed.is_array() || typed.is_inline_table() => {
-                Err(mistake.message().to_owned())
-            }
-            Err(_) => Err(mistake.message().to_owned()),
-        },
-        Err(_) => Err(mistake.message().to_owned()),
+    let typed = text.parse::<Value>().ok();
+    let mistake = typed.as_ref().and_then(wrong);
+    let plain = Value::from(text);
+    match (typed, mistake) {
+        (Some(typed), None) => Ok(typed),
+        // A list with a mistake in it is told the mistake, not that it is no text.
+        (Some(Value::Array(_) | Value::InlineTable(_)), Some(mistake)) => Err(mistake),
+        _ => wrong(&plain).map_or(Ok(plain), Err),
     }
 }
 

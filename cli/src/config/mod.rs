@@ -1,8 +1,8 @@
 //! The configuration: read from a file, variables and the command line, checked once, and from then on true.
 //!
-//! `settings` declares every setting; `layers` merges the sources and remembers where each setting was given; `door` turns
-//! the result into a [`Config`], or into a [`ConfigError`] that names place, expectation and remedy of everything that is
-//! wrong. Nothing else in the binary reads files or variables for settings.
+//! `settings` declares every setting. `layers` looks at what the sources say, merges it and remembers where each setting was
+//! given. `door`, with `roles`, turns the result into a [`Config`], or into a [`ConfigError`] that names place, expectation and
+//! remedy of everything that is wrong. Nothing else in the binary reads files or variables for settings.
 #![cfg_attr(
     not(test),
     expect(
@@ -37,6 +37,8 @@ use std::time::Duration;
 
 use toml_edit::{Array, Document, InlineTable, Value};
 
+use crate::args::BridgeArguments;
+
 pub(crate) use model::Config;
 pub(crate) use problem::ConfigError;
 
@@ -61,7 +63,7 @@ const EMBEDDED: &str = include_str!("embedded.toml");
 const BRIDGE: &str = "[[bridge]]\n";
 
 /// The largest file that is read: a thousand routes need a tenth of it.
-const LARGEST_FILE: u64 = 4 * 1024 * 1024;
+const LARGEST_FILE: u64 = 1024 * 1024;
 
 /// Where settings come from, the later over the earlier: the file, variables, `--set`.
 #[derive(Clone, Debug, Default)]
@@ -98,23 +100,6 @@ impl Sources {
     }
 }
 
-/// What the flags of `scale0 bridge` say.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct BridgeFlags {
-    /// `--service`, at least one.
-    pub(crate) services: Vec<String>,
-    /// `--upstream`, at least one.
-    pub(crate) upstreams: Vec<String>,
-    /// `--broker`, at least one.
-    pub(crate) brokers: Vec<String>,
-    /// `--broker-key`: none, one for all brokers, or one for each.
-    pub(crate) broker_keys: Vec<String>,
-    /// `--concurrency`.
-    pub(crate) concurrency: Option<i64>,
-    /// `--health`.
-    pub(crate) health: Option<String>,
-}
-
 impl Config {
     /// Reads the file, or the embedded default, and lays variables and `--set`s over it.
     ///
@@ -137,7 +122,10 @@ impl Config {
     ///
     /// # Errors
     /// Everything that is wrong with them, at once.
-    pub(crate) fn of_bridge(flags: &BridgeFlags, sources: &Sources) -> Result<Self, ConfigError> {
+    pub(crate) fn of_bridge(
+        flags: &BridgeArguments,
+        sources: &Sources,
+    ) -> Result<Self, ConfigError> {
         const NAME: &str = "the command line";
         let keys = &flags.broker_keys;
         if 1 < keys.len() && keys.len() != flags.brokers.len() {
@@ -263,7 +251,7 @@ fn read(file: &Path) -> Result<String, String> {
         .read_to_end(&mut bytes)
         .map_err(|error| format!("cannot read the file: {error}"))?;
     if LARGEST_FILE < bytes.len() as u64 {
-        return Err("the file is larger than 4 MiB, which no configuration is".to_owned());
+        return Err("the file is larger than 1 MiB, which no configuration is".to_owned());
     }
     String::from_utf8(bytes).map_err(|error| {
         let line = error.as_bytes()[..error.utf8_error().valid_up_to()]

@@ -6,6 +6,9 @@
 /// The distance is Levenshtein's with swapped neighbours counted once: `memroy` is one slip away from `memory`.
 pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str> {
     let word = word.to_ascii_lowercase().replace('-', "_");
+    if LONGEST < word.len() {
+        return None;
+    }
     let reach = (word.chars().count() / 3).max(1);
     let near = candidates
         .iter()
@@ -24,14 +27,11 @@ pub(super) fn nearest<'a>(word: &str, candidates: &[&'a str]) -> Option<&'a str>
 /// A beginning shorter than this says too little.
 const SHORTEST: usize = 3;
 
-/// A word longer than this is no slip of ours; it bounds the work, which is a product of lengths.
+/// A longer word is no slip of any of ours. It bounds the work, which is a product of lengths.
 const LONGEST: usize = 64;
 
 fn distance(one: &str, two: &str) -> usize {
-    let (one, two): (Vec<char>, Vec<char>) = (
-        one.chars().take(LONGEST).collect(),
-        two.chars().take(LONGEST).collect(),
-    );
+    let (one, two): (Vec<char>, Vec<char>) = (one.chars().collect(), two.chars().collect());
     // Rows for the last two prefixes of `one` and the current one.
     let (mut before, mut last) = (Vec::new(), (0..=two.len()).collect::<Vec<usize>>());
     for i in 1..=one.len() {

@@ -74,8 +74,8 @@ pub(crate) struct ConfigError {
     problems: Vec<Problem>,
 }
 
-/// More problems than this are one problem: the file is something else.
-const MOST_SHOWN: usize = 20;
+/// More problems than this are one problem: the file is something else. Nobody looks for further ones.
+pub(super) const MOST_SHOWN: usize = 20;
 
 /// How much of a line is shown.
 const WIDTH: usize = 120;
@@ -132,24 +132,24 @@ impl ConfigError {
             "{gutter} |\n{number} | {}",
             shown.chars().take(WIDTH).map(printable).collect::<String>()
         )?;
-        if is_whole {
-            let width = self.text.get(span.clone()).map_or(1, |text| {
-                text.lines()
-                    .next()
-                    .unwrap_or_default()
-                    .chars()
-                    .count()
-                    .max(1)
-            });
-            let width = width.min((line.chars().count() + 1).saturating_sub(column - 1).max(1));
-            let marked = format!(
-                "{gutter} | {}{} {mark}",
-                " ".repeat(column - 1),
-                "^".repeat(width)
-            );
-            writeln!(f, "{}", marked.trim_end())?;
+        if !is_whole {
+            return if mark.is_empty() {
+                Ok(())
+            } else {
+                writeln!(f, "  = key: {mark}")
+            };
         }
-        Ok(())
+        let spot = self
+            .text
+            .get(span.clone())
+            .and_then(|text| text.lines().next());
+        let width = spot.map_or(1, |spot| spot.chars().count().max(1));
+        let marked = format!(
+            "{gutter} | {}{} {mark}",
+            " ".repeat(column - 1),
+            "^".repeat(width)
+        );
+        writeln!(f, "{}", marked.trim_end())
     }
 
     /// A place in a few words.
@@ -180,10 +180,7 @@ impl fmt::Display for ConfigError {
         match self.problems.len() {
             0 | 1 => Ok(()),
             count @ 2..=MOST_SHOWN => writeln!(f, "\n{count} problems; nothing was started"),
-            count => writeln!(
-                f,
-                "\n{count} problems, of which these are the first {MOST_SHOWN}; nothing was started"
-            ),
+            _ => writeln!(f, "\nmore than {MOST_SHOWN} problems; nothing was started"),
         }
     }
 }

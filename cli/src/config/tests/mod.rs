@@ -1,0 +1,333 @@
+//! Stories about whole configurations.
+
+mod properties;
+mod refused;
+
+use std::time::Duration;
+
+use super::address::{Endpoint, Upstream};
+use super::choices::{AccessLog, Coalesce};
+use super::*;
+
+/// A configuration with a bit of everything.
+const FULL: &str = r#"
+[node]
+name = "fra-1"
+[site]
+name = "fra"
+
+[frontend]
+http = ["127.0.0.1:8080", "0.0.0.0:80"]
+https = []
+brokers = [
+    "tcp://127.0.0.1:5701",
+    { endpoint = "tcp://10.0.0.5:5701", public_key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7" },
+]
+trusted_proxies = ["127.0.0.1/32", "10.0.0.7"]
+
+[[route]]
+host = "www.example.com"
+path = "/api/"
+service = "api"
+timeout = "120s"
+idle_timeout = "250ms"
+coalesce = "off"
+cache = "off"
+hold = "0s"
+[[route]]
+host = "*.example.com"
+service = "*"
+
+[cache]
+memory = "1GiB"
+flight_buffer = "64KiB"
+set_cookie = "refuse"
+store = "none"
+path = "scale0-cache"
+capacity = "10GiB"
+
+[limits]
+max_connections = 16000
+header_timeout = "5s"
+min_rate = "0B"
+
+[broker]
+frontends = "tcp://127.0.0.1:5701"
+[[service]]
+name = "API"
+queue = 10
+queue_bytes = "1MiB"
+
+[[bridge]]
+services = ["www.example.com", "api"]
+upstream = ["http://127.0.0.1:3000", "unix:/run/app.sock"]
+concurrency = 8
+health = "/healthz"
+[[bridge]]
+service = "*"
+upstream = "http://app.internal"
+brokers = "tcp://127.0.0.1:6000"
+
+[security]
+insecure = false
+[admin]
+listen = "127.0.0.1:9999"
+token_file = "./token"
+[log]
+level = "info,scale0_broker=debug"
+access = "./access.log"
+"#;
+
+fn sources() -> Sources {
+    Sources {
+        host_name: "host-1".to_owned(),
+        ..Sources::default()
+    }
+}
+
+fn load(text: &str) -> Result<Config, ConfigError> {
+    Config::from_text("scale0.toml", text, Vec::new(), &sources())
+}
+
+/// The configuration with these variables and `--set`s.
+fn load_with(text: &str, variables: &[(&str, &str)], sets: &[&str]) -> Result<Config, ConfigError> {
+    let own = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+    let sources = Sources {
+        variables: variables.iter().map(own).collect(),
+        sets: sets.iter().map(|set| (*set).to_owned()).collect(),
+        ..sources()
+    };
+    Config::from_text("scale0.toml", text, Vec::new(), &sources)
+}
+
+/// `place: message` of each problem, as it is shown.
+fn problems(result: Result<Config, ConfigError>) -> Vec<String> {
+    let shown = result.expect_err("this configuration is wrong").to_string();
+    let mut problems = Vec::new();
+    let mut message = "";
+    for line in shown.lines() {
+        if let Some(error) = line.strip_prefix("error: ") {
+            message = error;
+        } else if let Some(place) = line.strip_prefix("  --> ") {
+            problems.push(format!(
+                "{}: {message}",
+                place.trim_start_matches("scale0.toml:")
+            ));
+        }
+    }
+    problems
+}
+
+#[test]
+fn everything_the_design_writes_is_understood() {
+    let config = load(FULL).unwrap_or_else(|error| panic!("{error}"));
+    let frontend = config.frontend.expect("a frontend");
+    assert_eq!(&*config.node.name, "fra-1");
+    assert_eq!(&*config.site.name, "fra");
+    assert_eq!(frontend.http.len(), 2);
+    assert_eq!(frontend.trusted_proxies[1].to_string(), "10.0.0.7/32");
+    assert!(
+        frontend.brokers.in_process(),
+        "the [broker] of this process serves too"
+    );
+    let remote = frontend.brokers.addresses();
+    assert_eq!(remote.len(), 1, "its own endpoint is not dialled");
+    assert_eq!(
+        remote[0].public_key.as_ref().map(|key| key.as_str().len()),
+        Some(40)
+    );
+
+    let [api, rest] = &frontend.routes[..] else {
+        panic!("two routes")
+    };
+    assert_eq!(
+        (api.timeout, api.idle_timeout),
+        (Duration::from_secs(120), Duration::from_millis(250))
+    );
+    assert_eq!(
+        (api.coalesce, api.cache, api.hold),
+        (Coalesce::Off, false, Duration::ZERO)
+    );
+    assert_eq!(
+        (rest.timeout, rest.coalesce, rest.cache),
+        (Duration::from_secs(30), Coalesce::Frontend, true)
+    );
+    assert_eq!(
+        frontend.cache.memory_max_object.bytes(),
+        1 << 26,
+        "a sixteenth of the memory"
+    );
+
+    let broker = config.broker.expect("a broker");
+    assert_eq!(broker.backends, Endpoint::loopback(5702));
+    assert_eq!(
+        (&*broker.services[0].name, broker.services[0].queue),
+        ("api", 10)
+    );
+    assert_eq!(
+        config.bridges[0].upstream[1],
+        Upstream::Unix("/run/app.sock".into())
+    );
+    assert_eq!(
+        config.bridges[1].upstream[0],
+        Upstream::Http {
+            host: "app.internal".into(),
+            port: 80
+        }
+    );
+    assert_eq!(config.bridges[1].brokers.addresses().len(), 1);
+    assert_eq!(config.log.access, AccessLog::File("./access.log".into()));
+}
+
+#[test]
+fn without_a_file_every_role_runs_on_loopback() {
+    let config = Config::load(&sources()).unwrap();
+    let frontend = config.frontend.as_ref().expect("a frontend");
+    assert_eq!(frontend.http, [([127, 0, 0, 1], 8080).into()]);
+    assert_eq!(
+        config.admin.as_ref().map(|admin| admin.listen),
+        Some(([127, 0, 0, 1], 8081).into())
+    );
+    assert!(frontend.brokers.in_process() && config.broker.is_some());
+    assert_eq!(frontend.cache.memory.bytes(), 256 << 20);
+    assert_eq!(&*config.node.name, "host-1");
+}
+
+#[test]
+fn later_sources_win_over_earlier_ones() {
+    let file = "[broker]\n[limits]\ntimeout = \"1s\"\nhold = \"1s\"\nidle_timeout = \"1s\"\n";
+    let variables = [
+        ("SCALE0__LIMITS__HOLD", "2s"),
+        ("SCALE0__LIMITS__IDLE_TIMEOUT", "2s"),
+    ];
+    let limits = load_with(file, &variables, &["limits.idle_timeout=3s"])
+        .unwrap()
+        .limits;
+    let seconds = [
+        limits.drain_timeout,
+        limits.timeout,
+        limits.hold,
+        limits.idle_timeout,
+    ]
+    .map(|time| time.as_secs());
+    assert_eq!(seconds, [30, 1, 2, 3], "default, file, variable, --set");
+}
+
+#[test]
+fn a_value_from_outside_needs_no_quotes_whatever_its_type() {
+    let sets = [
+        "node.name=123",
+        "limits.max_connections=5",
+        "frontend.trusted_proxies=[\"10.0.0.0/8\", \"::1\"]",
+        "frontend.http=127.0.0.1:1",
+        "security.insecure=true",
+        "bridge.1.concurrency=9",
+        "route.0.cache=on",
+        "broker.backends=tcp://*:0",
+        "log.level=warn,scale0=debug",
+    ];
+    let variables = [
+        (
+            "SCALE0__BRIDGE__0__UPSTREAM",
+            "[\"http://a\", \"http://b\"]",
+        ),
+        ("OTHER", "x"),
+    ];
+    let config = load_with(FULL, &variables, &sets).unwrap_or_else(|error| panic!("{error}"));
+    let frontend = config.frontend.expect("a frontend");
+    assert_eq!(&*config.node.name, "123");
+    assert_eq!(config.limits.max_connections, 5);
+    assert_eq!(
+        (
+            frontend.trusted_proxies.len(),
+            frontend.http.len(),
+            frontend.routes[0].cache
+        ),
+        (2, 1, true)
+    );
+    assert_eq!(
+        (
+            config.bridges[0].upstream.len(),
+            config.bridges[0].concurrency,
+            config.bridges[1].concurrency
+        ),
+        (2, 8, 9)
+    );
+    assert_eq!(config.log.level.as_str(), "warn,scale0=debug");
+}
+
+#[test]
+fn the_flags_of_a_bridge_are_a_configuration() {
+    let flags = BridgeArguments {
+        services: vec!["a".into(), "b".into()],
+        upstreams: vec!["http://127.0.0.1:3000".into()],
+        brokers: vec!["tcp://127.0.0.1:1".into(), "tcp://127.0.0.1:2".into()],
+        broker_keys: vec!["rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7".into()],
+        concurrency: Some(7),
+        health: Some("/up".into()),
+    };
+    let config = Config::of_bridge(&flags, &sources()).unwrap_or_else(|error| panic!("{error}"));
+    let [bridge] = &config.bridges[..] else {
+        panic!("one bridge")
+    };
+    assert_eq!(
+        (
+            bridge.services.len(),
+            bridge.concurrency,
+            bridge.health.as_deref()
+        ),
+        (2, 7, Some("/up"))
+    );
+    assert!(
+        bridge
+            .brokers
+            .addresses()
+            .iter()
+            .all(|broker| broker.public_key.is_some()),
+        "one key for all"
+    );
+    assert!(config.frontend.is_none() && config.broker.is_none() && config.admin.is_none());
+
+    let far = BridgeArguments {
+        brokers: vec!["tcp://10.0.0.1:1".into()],
+        broker_keys: Vec::new(),
+        ..flags.clone()
+    };
+    assert_eq!(
+        problems(Config::of_bridge(&far, &sources())),
+        [
+            "command line, --broker: \"tcp://10.0.0.1:1\" is dialled beyond this machine without encryption"
+        ]
+    );
+    let insecure = Sources {
+        variables: vec![("SCALE0__SECURITY__INSECURE".into(), "true".into())],
+        ..sources()
+    };
+    assert!(Config::of_bridge(&far, &insecure).is_ok());
+
+    let wrong = BridgeArguments {
+        upstreams: vec!["app:80".into()],
+        concurrency: Some(0),
+        ..flags
+    };
+    assert_eq!(
+        problems(Config::of_bridge(&wrong, &sources())),
+        [
+            "command line, --upstream: expected an upstream such as \"http://127.0.0.1:3000\" or \"unix:/run/app.sock\", \
+             found \"app:80\": it starts with http:// or unix:",
+            "command line, --concurrency: expected a whole number from 1 to 1000000000, without quotes, found integer `0`",
+        ]
+    );
+}
+
+#[test]
+fn the_embedded_default_and_a_full_file_come_out_as_configurations_of_the_same_meaning() {
+    for text in [FULL, EMBEDDED] {
+        let config = load(text).unwrap();
+        let written = config.to_toml().unwrap();
+        let again = load(&written).unwrap_or_else(|error| panic!("{written}\n{error}"));
+        assert_eq!(again, config);
+        assert_eq!(again.to_toml().unwrap(), written);
+        assert_eq!(again.to_json().unwrap(), config.to_json().unwrap());
+    }
+}
