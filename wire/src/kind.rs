@@ -50,7 +50,7 @@ macro_rules! kinds {
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum Kind {
             $($(#[$doc])* $kind,)*
-            /// A number this version knows nothing about; see [`Kind::stranger`].
+            /// A number that no other variant has, made by [`Kind::from_number`]; see [`Kind::stranger`].
             Unknown(u8),
         }
 

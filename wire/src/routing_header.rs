@@ -53,7 +53,7 @@ impl Flags {
     pub const FINAL: Self = Self(1);
     /// The request may be executed twice: its method is idempotent, or it has an `Idempotency-Key`.
     pub const IDEMPOTENT: Self = Self(1 << 1);
-    /// On REQUEST: the client asks to switch protocols; on a 101 the stream becomes a tunnel.
+    /// On REQUEST: the client asks to switch protocols; the answer may be UPGRADE.
     pub const UPGRADE: Self = Self(1 << 2);
     /// On RESPONSE: an event stream begins; its backend's credit returns now.
     pub const EVENT_STREAM: Self = Self(1 << 3);

@@ -29,7 +29,7 @@ pub struct Hello {
     pub window: u32,
     /// How many requests it works on at a time, over all its brokers; 0 from a frontend.
     pub capacity: u32,
-    /// The services it offers, in lower case; `*` answers for any that nobody else offers. Empty from a frontend.
+    /// The services it offers, written in lower case; `*` answers for any that nobody else offers. Empty from a frontend.
     pub services: Vec<String>,
 }
 
@@ -47,7 +47,7 @@ impl Hello {
         to.put_u32_le(self.capacity);
         to.put_u16_le(u16::try_from(self.services.len()).unwrap_or(u16::MAX));
         for service in &self.services {
-            put_bytes(&mut to, service.as_bytes());
+            put_bytes(&mut to, service.to_ascii_lowercase().as_bytes());
         }
         to.into()
     }
@@ -79,7 +79,7 @@ impl Hello {
         Ok(hello)
     }
 
-    /// Whether this can be the name of a node, a site or (in lower case) a service; what HELLO and WELCOME carry must be.
+    /// Whether this can be the name of a node, a site or a service; what HELLO and WELCOME carry must be.
     #[must_use]
     pub fn is_name(name: &str) -> bool {
         is_name(name)

@@ -260,12 +260,9 @@ fn responses() -> Vec<Golden> {
         one(
             "upgrade",
             "A WebSocket opens, and its first bytes came with it.",
-            Message::new(RoutingHeader {
-                flags: Flags::UPGRADE,
-                ..stream(Kind::Upgrade)
-            })
-            .with_metadata(head(101, fields(&[(b"upgrade", b"websocket")])))
-            .with_content(Bytes::from_static(&[0x81, 0x02, b'h', b'i'])),
+            Message::new(stream(Kind::Upgrade))
+                .with_metadata(head(101, fields(&[(b"upgrade", b"websocket")])))
+                .with_content(Bytes::from_static(&[0x81, 0x02, b'h', b'i'])),
         ),
         one(
             "chunk",

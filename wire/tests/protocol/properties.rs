@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
 use scale0_wire::{
     Bye, Cancel, End, Fields, Flags, FlightKey, Heartbeat, Hello, Kind, Message, Priority, Reason,
     Reject, RequestHead, ResponseHead, RoutingHeader, Scope, ServiceId, SpillMode, TraceContext,
@@ -152,6 +153,17 @@ proptest! {
         prop_assert!(reject.detail.starts_with(&read.detail));
         prop_assert!(read.detail == reject.detail || limits::TEXT - 4 < read.detail.len());
     }
+}
+
+#[test]
+fn a_service_has_one_spelling_on_the_wire() {
+    let mut dice = proptest::test_runner::TestRunner::deterministic();
+    let mut hello = hello().new_tree(&mut dice).unwrap().current();
+    hello.services = vec!["Shop.Example".into()];
+    assert_eq!(
+        Hello::decode(&hello.encode()).unwrap().services,
+        ["shop.example"]
+    );
 }
 
 #[test]
