@@ -1,0 +1,22 @@
+//! A request at the cache's door.
+
+use std::time::Instant;
+
+use http::HeaderMap;
+
+use crate::key::CacheKey;
+use crate::policy::RequestFacts;
+
+/// A request as the cache sees it: made once per request, borrowed by every call about it.
+#[derive(Debug, Clone, Copy)]
+pub struct Asker<'a> {
+    /// The primary key of its target.
+    pub key: CacheKey,
+    /// What its method and fields say about storing and sharing.
+    pub facts: RequestFacts,
+    /// Its fields, for `Vary`.
+    pub headers: &'a HeaderMap,
+    /// When its client stops waiting for the head of a response; a flight lives as long as its most
+    /// patient waiter.
+    pub deadline: Instant,
+}

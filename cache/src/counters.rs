@@ -1,0 +1,112 @@
+//! What the cache counts: plain atomics, read by whoever exports them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Counter(AtomicU64);
+
+impl Counter {
+    /// Its value now.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn add(&self, count: u64) {
+        self.0.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Everything the cache counts, since the start of the process.
+        #[derive(Debug, Default)]
+        pub struct CacheCounters {
+            $($(#[$doc])* pub $name: Counter,)*
+        }
+
+        impl CacheCounters {
+            /// All of them with their names, in the order of their declaration, for whoever exports
+            /// them.
+            pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+                [$((stringify!($name), self.$name.get()),)*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Lookups answered by a stored, fresh response.
+    hits,
+    /// Lookups that found nothing for the request.
+    misses,
+    /// Lookups that found a response no longer fresh.
+    stale,
+    /// Lookups that found a fresh response which the request's own fields refused.
+    refused_by_request,
+    /// Responses stored.
+    insertions,
+    /// Stored responses that made room for others.
+    evictions,
+    /// Complete responses that were not stored because they are larger than `memory_max_object`.
+    refused_too_large,
+    /// Shareable responses that were not stored because their beginning had to leave the flight's
+    /// window.
+    refused_not_whole,
+    /// Flights opened by a request; each is one request to a backend.
+    flights_led,
+    /// Requests that joined a flight instead of making one.
+    flights_joined,
+    /// Waiters that were released because the response was for the leader only.
+    joined_then_private,
+    /// Waiters that went on to the flight of their variant.
+    joined_then_variant,
+    /// Waiters released because their own request asks for more than the response gives (`max-age`,
+    /// cookies with heuristic freshness).
+    joined_then_unfit,
+    /// Waiters that came to their flight's head when its beginning was gone already.
+    missed,
+    /// Time that waiters spent between joining and the head of the response, in microseconds.
+    join_wait_micros,
+    /// Requests sent alone at once because their key is remembered as leader-only.
+    alone_marked,
+    /// Requests sent alone for another reason.
+    alone_other,
+    /// Times a key was remembered as leader-only.
+    markers_set,
+    /// Markers forgotten before their time because there were too many.
+    markers_evicted,
+    /// Markers ended by a shareable response.
+    markers_ended,
+    /// Requests answered with the failure that a herd of the same key met within the last second.
+    failure_repeated,
+    /// Flights that ended complete.
+    completed,
+    /// Flights that failed, for whatever reason but the next two.
+    failed,
+    /// Flights that failed because the task that filled them vanished.
+    vanished,
+    /// Flights given up because nobody was left.
+    abandoned,
+    /// Readers that fell out of their flight's window.
+    lagged,
+    /// Laggards that took a seat in a slower flight.
+    rejoined,
+    /// Laggards that opened a slower flight.
+    continued,
+    /// Laggards whose connection had to be aborted.
+    laggards_aborted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_counter_is_listed_with_its_name() {
+        let counters = CacheCounters::default();
+        counters.flights_led.add(3);
+        assert!(counters.each().any(|named| named == ("flights_led", 3)));
+        assert_eq!(counters.each().filter(|(_, value)| *value != 0).count(), 1);
+    }
+}

@@ -1,0 +1,40 @@
+//! How flights fail.
+
+use http::StatusCode;
+
+/// Why a flight came to no good end; the same for everybody who waited for it.
+///
+/// Before the head it is an answer: `status`, with `reason` for the client and the log. After it,
+/// the client's connection is aborted: never a clean short body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failure {
+    /// What to answer while nothing has been sent.
+    pub status: StatusCode,
+    /// One word or a few, joined by hyphens.
+    pub reason: &'static str,
+    /// Seconds for `Retry-After`.
+    pub retry_after: Option<u32>,
+}
+
+impl Failure {
+    /// The task that filled the flight was dropped without a word.
+    pub const VANISHED: Self = Self::bad_gateway("fetch-vanished");
+    /// Everybody left, and the flight was given up.
+    pub const ABANDONED: Self = Self::bad_gateway("fetch-abandoned");
+    /// The body ended before its `Content-Length`.
+    pub const SHORT_BODY: Self = Self::bad_gateway("body-shorter-than-content-length");
+    /// The body went on beyond its `Content-Length`.
+    pub const LONG_BODY: Self = Self::bad_gateway("body-longer-than-content-length");
+    /// Content came, or the end, before any head.
+    pub const NO_HEAD: Self = Self::bad_gateway("no-response-head");
+    /// What was to continue a body is another representation, or starts elsewhere.
+    pub const DISCONTINUED: Self = Self::bad_gateway("representation-changed");
+
+    const fn bad_gateway(reason: &'static str) -> Self {
+        Self {
+            status: StatusCode::BAD_GATEWAY,
+            reason,
+            retry_after: None,
+        }
+    }
+}

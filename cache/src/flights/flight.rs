@@ -1,0 +1,586 @@
+//! One flight as a pure state machine: seats, verdict, window and pace. It has no lock, no waker
+//! and no clock.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use super::Failure;
+use super::pace::Pace;
+use super::seats::{SeatId, Seats};
+use super::window::{Cursor, Window};
+use crate::key::CacheKey;
+use crate::policy::conditional::strong_validator;
+use crate::policy::{RequestFacts, Shareable, Sharing};
+use crate::store::{BLOCK, COPY_BELOW, ResponseHead};
+
+/// What a flight may hold when memory is short, or when its response is for one client alone:
+/// enough to keep a connection busy over a round trip.
+pub(super) const MIN_WINDOW: usize = 256 * 1024;
+
+/// The producer goes on when the fastest reader has less than this part of the window before it.
+const AHEAD_DIVISOR: usize = 8;
+
+/// What makes an abandoned fill "nearly done": at most so much is missing, or at most a quarter of
+/// the whole.
+const NEARLY_DONE: u64 = 256 * 1024;
+const NEARLY_DONE_DIVISOR: u64 = 4;
+
+/// The bounds of one flight.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bounds {
+    /// The window, once the whole is not kept.
+    pub(super) buffer: usize,
+    /// What may be stored, and so is kept whole for longer.
+    pub(super) max_object: u64,
+    /// The last flight its key may have: nobody is left behind, the slowest sets the pace.
+    pub(super) patient: bool,
+}
+
+/// The state of a flight.
+#[derive(Debug)]
+pub(super) struct Flight {
+    bounds: Bounds,
+    begun: Instant,
+    leader: RequestFacts,
+    seats: Seats,
+    window: Window,
+    pace: Pace,
+    /// The offset of the reader that is furthest.
+    fastest: u64,
+    latest_deadline: Instant,
+    continuation: Option<Continuation>,
+    /// Bytes still to be dropped because a continuation was answered with the whole.
+    skip: u64,
+    announced: Option<Arc<Announced>>,
+    /// Open → `Complete` | `Failed`, and no further.
+    end: Option<End>,
+}
+
+/// A response's head and the verdict about it.
+#[derive(Debug)]
+pub(super) struct Announced {
+    pub(super) head: Arc<ResponseHead>,
+    pub(super) sharing: Sharing,
+    pub(super) received: Instant,
+    /// The variant the leader selected, where the response varies.
+    pub(super) variant: Option<CacheKey>,
+    /// The content's length, where the head gives it.
+    pub(super) length: Option<u64>,
+}
+
+/// How a flight ended.
+#[derive(Debug, Clone)]
+pub(super) enum End {
+    Complete(Option<Arc<HeaderMap>>),
+    Failed(Failure),
+}
+
+/// What a continuing flight asks for: the rest of a representation from an offset on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Continuation {
+    pub(super) offset: u64,
+    pub(super) validator: HeaderValue,
+}
+
+impl Continuation {
+    /// The value for `Range`.
+    pub fn range(&self) -> HeaderValue {
+        HeaderValue::try_from(format!("bytes={}-", self.offset)).expect("digits are a field value")
+    }
+
+    /// The value for `If-Range`: a strong entity tag.
+    pub fn if_range(&self) -> HeaderValue {
+        self.validator.clone()
+    }
+
+    /// How many bytes of the body that follows `head` come before those asked for; `None` when it
+    /// does not continue the representation.
+    fn skip(&self, head: &ResponseHead) -> Option<u64> {
+        if strong_validator(&head.headers) != Some(&self.validator) {
+            return None;
+        }
+        match head.status {
+            StatusCode::PARTIAL_CONTENT => {
+                let range = head.headers.get(CONTENT_RANGE)?.to_str().ok()?;
+                let (first, rest) = range.strip_prefix("bytes ")?.split_once('-')?;
+                let (last, total) = rest.split_once('/')?;
+                let reaches_the_end =
+                    total != "*" && last.parse::<u64>().ok()?.checked_add(1) == total.parse().ok();
+                (first.parse() == Ok(self.offset) && reaches_the_end).then_some(0)
+            }
+            // A server that knows no ranges sends the same representation whole.
+            StatusCode::OK => Some(self.offset),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a request may take a seat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Admission {
+    /// Yes.
+    Welcome,
+    /// Not in this flight: its start is gone, or it is no longer fresh enough for this request.
+    NotThisOne,
+}
+
+/// Room for the producer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Room {
+    /// So many bytes may be pushed.
+    Open(usize),
+    /// None; ask again when a reader moves, or at this time.
+    Closed(Option<Instant>),
+}
+
+/// What a reader gets.
+#[derive(Debug, Clone)]
+pub(super) enum Read {
+    Data(Bytes),
+    /// Nothing yet.
+    Starved,
+    End(Option<Arc<HeaderMap>>),
+    /// Its place has left the window; the seat is gone.
+    Behind,
+    Failed(Failure),
+}
+
+impl Flight {
+    /// A flight that has just been opened, without a reader.
+    pub(super) fn new(
+        now: Instant,
+        leader: RequestFacts,
+        bounds: Bounds,
+        continuation: Option<Continuation>,
+    ) -> Self {
+        let begin = continuation
+            .as_ref()
+            .map_or(0, |continuation| continuation.offset);
+        Self {
+            bounds,
+            begun: now,
+            leader,
+            seats: Seats::default(),
+            window: Window::new(begin),
+            pace: Pace::default(),
+            fastest: begin,
+            latest_deadline: now,
+            continuation,
+            skip: 0,
+            announced: None,
+            end: None,
+        }
+    }
+
+    // ---- Seats ---------------------------------------------------------------------------------
+
+    /// Whether a request that wants the response from its start may join.
+    pub(super) fn admission(&self, now: Instant, facts: &RequestFacts) -> Admission {
+        let admits = self.continuation.is_none()
+            && self.end.is_none()
+            && self.window.is_whole()
+            && self
+                .announced
+                .as_ref()
+                .is_none_or(|announced| match &announced.sharing {
+                    Sharing::Shared(shareable) => {
+                        shareable.admits(facts, now.saturating_duration_since(announced.received))
+                    }
+                    Sharing::LeaderOnly { .. } => false,
+                });
+        if admits {
+            Admission::Welcome
+        } else {
+            Admission::NotThisOne
+        }
+    }
+
+    /// Takes a seat at the start.
+    pub(super) fn seat(
+        &mut self,
+        now: Instant,
+        facts: &RequestFacts,
+        deadline: Instant,
+        is_leader: bool,
+    ) -> SeatId {
+        self.latest_deadline = self.latest_deadline.max(deadline);
+        let begin = self
+            .continuation
+            .as_ref()
+            .map_or(0, |continuation| continuation.offset);
+        let cursor = if facts.is_head() {
+            None
+        } else {
+            self.window.enter(begin)
+        };
+        self.seats.take(is_leader, cursor, now)
+    }
+
+    /// Takes a seat in the middle of the same representation, if that place is held.
+    pub(super) fn seat_at(&mut self, now: Instant, continuation: &Continuation) -> Option<SeatId> {
+        let is_same = match (&self.continuation, &self.announced) {
+            (Some(ours), _) => ours.validator == continuation.validator,
+            (None, Some(announced)) => {
+                announced.sharing.is_shared()
+                    && strong_validator(&announced.head.headers) == Some(&continuation.validator)
+            }
+            (None, None) => false,
+        };
+        if self.end.is_some() || !is_same {
+            return None;
+        }
+        let cursor = self.window.enter(continuation.offset)?;
+        self.fastest = self.fastest.max(cursor.offset);
+        Some(self.seats.take(false, Some(cursor), now))
+    }
+
+    /// Gives up a seat. Whether the producer may want to know.
+    pub(super) fn leave(&mut self, seat: SeatId) -> bool {
+        let Some(seat) = self.seats.leave(seat) else {
+            return false;
+        };
+        if let Some(cursor) = seat.cursor {
+            self.vacate(cursor);
+        }
+        true
+    }
+
+    fn vacate(&mut self, cursor: Cursor) {
+        self.window.leave(cursor);
+        if cursor.offset == self.fastest {
+            let furthest = self
+                .seats
+                .iter()
+                .filter_map(|seat| seat.cursor)
+                .map(|cursor| cursor.offset)
+                .max();
+            self.fastest = furthest.unwrap_or(self.fastest);
+        }
+        if self.end.is_some() {
+            self.window.trim();
+        }
+    }
+
+    /// How many have a seat.
+    pub(super) fn taken_seats(&self) -> usize {
+        self.seats.taken()
+    }
+
+    /// When the most patient of all who ever had a seat stops waiting.
+    pub(super) fn latest_deadline(&self) -> Instant {
+        self.latest_deadline
+    }
+
+    // ---- The producer --------------------------------------------------------------------------
+
+    /// The leader's request.
+    pub(super) fn leader(&self) -> &RequestFacts {
+        &self.leader
+    }
+
+    /// The time since the flight was opened: an upper bound of the request's round trip.
+    pub(super) fn delay(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.begun)
+    }
+
+    /// The head is here. Where it is for the leader alone, all others lose their seats at once; how
+    /// many those were.
+    ///
+    /// # Errors
+    /// A continuing flight whose response continues nothing has failed.
+    pub(super) fn announce(&mut self, announced: Announced) -> Result<u64, Failure> {
+        if let Some(continuation) = &self.continuation {
+            let Some(skip) = continuation.skip(&announced.head) else {
+                return Err(self.fail(Failure::DISCONTINUED));
+            };
+            self.skip = skip;
+        }
+        let leader_only = self.continuation.is_none() && !announced.sharing.is_shared();
+        self.announced = Some(Arc::new(announced));
+        if !leader_only {
+            return Ok(0);
+        }
+        let window = &mut self.window;
+        Ok(self.seats.retain(|seat| {
+            if !seat.is_leader
+                && let Some(cursor) = seat.cursor
+            {
+                window.leave(cursor);
+            }
+            seat.is_leader
+        }))
+    }
+
+    /// How long those with a seat have waited for the head, all together.
+    pub(super) fn waited(&self, now: Instant) -> Duration {
+        self.seats
+            .iter()
+            .filter(|seat| !seat.is_leader)
+            .map(|seat| now.saturating_duration_since(seat.joined))
+            .sum()
+    }
+
+    /// Room under this flight's own bound, or under the smaller one that holds while memory is
+    /// short. Readers that are too slow lose their seats here; how many those were.
+    pub(super) fn room(&mut self, now: Instant, is_short: bool) -> (Room, u64) {
+        if self.announced.is_none() || self.end.is_some() {
+            return (Room::Closed(None), 0);
+        }
+        let limit = self.limit(is_short);
+        if self.window.weight() < limit {
+            self.pace.release(now);
+            return (Room::Open(limit - self.window.weight()), 0);
+        }
+        // From here on the window slides. What everybody has read goes first.
+        self.window.trim();
+        let limit = self.limit(is_short);
+        if self.window.weight() < limit {
+            self.pace.release(now);
+            return (Room::Open(limit - self.window.weight()), 0);
+        }
+        let ahead = self.window.weight_from(self.fastest);
+        if self.bounds.patient || limit / AHEAD_DIVISOR < ahead {
+            // Nobody waits for us: all readers are slower than the backend, which is to feel it.
+            self.pace.release(now);
+            return (Room::Closed(None), 0);
+        }
+        if let Some(until) = self.pace.hold(now) {
+            return (Room::Closed(Some(until)), 0);
+        }
+        self.pace.release(now);
+        // The fastest reader has little before it, so this ends well before its place.
+        while limit <= self.window.weight() {
+            self.window.pop();
+        }
+        let window = &self.window;
+        let left_behind = self
+            .seats
+            .retain(|seat| seat.cursor.is_none_or(|cursor| window.holds(cursor)));
+        (Room::Open(limit - self.window.weight()), left_behind)
+    }
+
+    fn limit(&self, is_short: bool) -> usize {
+        let Some(announced) = &self.announced else {
+            return 0;
+        };
+        if is_short || (self.continuation.is_none() && !announced.sharing.is_shared()) {
+            return MIN_WINDOW.min(self.bounds.buffer);
+        }
+        if self.may_be_stored() {
+            // An eighth more, for what small pieces weigh beyond their bytes until they are settled
+            // in the store.
+            let stored = self
+                .bounds
+                .max_object
+                .saturating_add(self.bounds.max_object / 8);
+            return self
+                .bounds
+                .buffer
+                .max(usize::try_from(stored).unwrap_or(usize::MAX));
+        }
+        self.bounds.buffer
+    }
+
+    /// Whether it is still on its way into the store.
+    pub(super) fn may_be_stored(&self) -> bool {
+        let Some(announced) = &self.announced else {
+            return false;
+        };
+        self.continuation.is_none()
+            && announced.sharing.is_shared()
+            && self.window.is_whole()
+            && announced.length.unwrap_or(0).max(self.window.end()) <= self.bounds.max_object
+    }
+
+    /// Bytes of the body.
+    ///
+    /// # Errors
+    /// The flight has failed: no head yet, or more than its head announced.
+    pub(super) fn push(&mut self, mut chunk: Bytes) -> Result<(), Failure> {
+        let Some(announced) = &self.announced else {
+            return Err(self.fail(Failure::NO_HEAD));
+        };
+        if let Some(End::Failed(failure)) = self.end {
+            return Err(failure);
+        }
+        let skipped = self.skip.min(chunk.len() as u64);
+        self.skip -= skipped;
+        chunk = chunk.split_off(usize::try_from(skipped).unwrap_or(chunk.len()));
+        if chunk.is_empty() {
+            return Ok(());
+        }
+        let end = self.window.end() + chunk.len() as u64;
+        if announced.length.is_some_and(|length| length < end) {
+            return Err(self.fail(Failure::LONG_BODY));
+        }
+        // What goes into the store is to pin nothing but itself.
+        let copy_below = if self.may_be_stored() {
+            BLOCK
+        } else {
+            COPY_BELOW
+        };
+        self.window.push(chunk, copy_below);
+        Ok(())
+    }
+
+    /// The body is over. Nothing changes yet: a complete response is stored before anybody hears of
+    /// its end.
+    ///
+    /// # Errors
+    /// The flight has failed: no head, or less than its head announced.
+    pub(super) fn check_complete(&mut self) -> Result<(), Failure> {
+        let Some(announced) = &self.announced else {
+            return Err(self.fail(Failure::NO_HEAD));
+        };
+        if let Some(End::Failed(failure)) = self.end {
+            return Err(failure);
+        }
+        if 0 < self.skip
+            || announced
+                .length
+                .is_some_and(|length| length != self.window.end())
+        {
+            return Err(self.fail(Failure::SHORT_BODY));
+        }
+        Ok(())
+    }
+
+    /// The whole body in pieces, if the response is one for the store.
+    pub(super) fn storable(&self) -> Option<(Arc<Announced>, Shareable, Vec<Bytes>)> {
+        let announced = self.announced.as_ref()?;
+        match &announced.sharing {
+            Sharing::Shared(shareable) if self.may_be_stored() => Some((
+                Arc::clone(announced),
+                shareable.clone(),
+                self.window.pieces(),
+            )),
+            Sharing::Shared(_) | Sharing::LeaderOnly { .. } => None,
+        }
+    }
+
+    /// Open → Complete.
+    pub(super) fn complete(&mut self, trailers: Option<HeaderMap>) {
+        self.end
+            .get_or_insert(End::Complete(trailers.map(Arc::new)));
+        // Nobody joins any more.
+        self.window.trim();
+    }
+
+    /// Open → Failed. What it was, if it had ended before.
+    pub(super) fn fail(&mut self, failure: Failure) -> Failure {
+        match self.end.get_or_insert(End::Failed(failure)) {
+            End::Failed(failure) => {
+                let failure = *failure;
+                self.window.clear();
+                failure
+            }
+            End::Complete(_) => failure,
+        }
+    }
+
+    /// Nobody is left who wants it, and it is not worth finishing.
+    pub(super) fn is_abandoned(&self) -> bool {
+        let Some(announced) = &self.announced else {
+            return self.seats.taken() == 0;
+        };
+        if 0 < self.seats.reading() {
+            return false;
+        }
+        let missing = announced
+            .length
+            .map(|length| (length, length.saturating_sub(self.window.end())));
+        let nearly_done = missing.is_some_and(|(length, missing)| {
+            missing <= NEARLY_DONE.max(length / NEARLY_DONE_DIVISOR)
+        });
+        !(nearly_done && self.may_be_stored())
+    }
+
+    // ---- Readers -------------------------------------------------------------------------------
+
+    /// Head and verdict, once they are here.
+    pub(super) fn announced(&self) -> Option<&Arc<Announced>> {
+        self.announced.as_ref()
+    }
+
+    /// How it ended, once it has.
+    pub(super) fn end(&self) -> Option<&End> {
+        self.end.as_ref()
+    }
+
+    /// Whether that seat is still there and its next byte held.
+    pub(super) fn has_seat(&mut self, seat: SeatId) -> bool {
+        self.seats.get_mut(seat).is_some()
+    }
+
+    /// The next bytes of one reader, and whether the producer may want to know that it moved.
+    pub(super) fn read(&mut self, id: SeatId) -> (Read, bool) {
+        if let Some(End::Failed(failure)) = self.end {
+            return (Read::Failed(failure), false);
+        }
+        let Some(seat) = self.seats.get_mut(id) else {
+            return (Read::Behind, false);
+        };
+        let Some(cursor) = &mut seat.cursor else {
+            return (Read::End(None), false);
+        };
+        let Some(bytes) = self.window.read(cursor) else {
+            return match &self.end {
+                Some(End::Complete(trailers)) => (Read::End(trailers.clone()), false),
+                Some(End::Failed(_)) | None => (Read::Starved, false),
+            };
+        };
+        let offset = cursor.offset;
+        let leads = self.fastest < offset;
+        self.fastest = self.fastest.max(offset);
+        if self.end.is_some() {
+            self.window.trim();
+        }
+        (Read::Data(bytes), leads || self.window.has_unread_front())
+    }
+
+    /// The bytes it keeps from being freed.
+    pub(super) fn weight(&self) -> usize {
+        self.window.weight()
+    }
+}
+
+impl Announced {
+    /// Reads what a flight needs of a head.
+    pub(super) fn new(
+        now: Instant,
+        head: ResponseHead,
+        sharing: Sharing,
+        variant: Option<CacheKey>,
+        continues_at: Option<u64>,
+    ) -> Self {
+        let length = content_length(&head).map(|length| match (continues_at, head.status) {
+            (Some(offset), StatusCode::PARTIAL_CONTENT) => length.saturating_add(offset),
+            _ => length,
+        });
+        Self {
+            head: Arc::new(head),
+            sharing,
+            received: now,
+            variant,
+            length,
+        }
+    }
+}
+
+/// The length of the content that follows; 204 and 304 have none whatever they say.
+fn content_length(head: &ResponseHead) -> Option<u64> {
+    match head.status {
+        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Some(0),
+        _ => head
+            .headers
+            .get(CONTENT_LENGTH)?
+            .to_str()
+            .ok()?
+            .parse()
+            .ok(),
+    }
+}

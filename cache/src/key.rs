@@ -1,0 +1,158 @@
+//! The cache key: what makes two requests the same request.
+
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+use http::{HeaderMap, HeaderName};
+
+use crate::policy::variant;
+
+/// Separates our hashes from any other use of blake3, and one version of the key's layout from the
+/// next.
+const PRIMARY_CONTEXT: &[u8] = b"scale0 cache key 1";
+const VARIANT_CONTEXT: &[u8] = b"scale0 cache variant 1";
+
+/// 256 bits of blake3 over a normalised request (RFC 9111 §2).
+///
+/// GET and HEAD share a key; no other method has one. The key is a hash of exactly the strings it
+/// is given: whoever normalises a target sends that same form to the backend, so that *what is
+/// keyed is what is sent*.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CacheKey([u8; 32]);
+
+impl CacheKey {
+    /// The primary key of a target URI in its normalised parts.
+    pub fn new(scheme: &str, authority: &str, path_and_query: &str) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(PRIMARY_CONTEXT);
+        for part in [scheme, authority, path_and_query] {
+            hash_part(&mut hasher, part.as_bytes());
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The key of the variant that `request` selects by the fields that `Vary` names (RFC 9111
+    /// §4.1).
+    ///
+    /// Always called on the primary key. Two requests have the same variant key iff their nominated
+    /// fields match; the order in which `Vary` names them is of no account as long as `names` is
+    /// sorted, which [`variant::Vary`] sees to.
+    pub fn variant(&self, names: &[HeaderName], request: &HeaderMap) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(VARIANT_CONTEXT);
+        hasher.update(&self.0);
+        for name in names {
+            hash_part(&mut hasher, name.as_str().as_bytes());
+            match variant::normalised_value(name, request) {
+                // Absent and empty are different answers to what the origin asked.
+                None => hasher.update(&[0]),
+                Some(value) => {
+                    hasher.update(&[1]);
+                    hash_part(&mut hasher, &value);
+                    &mut hasher
+                }
+            };
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+
+    /// The first 128 bits, as flights are named on the wire.
+    pub fn flight_key(&self) -> u128 {
+        let mut first = [0; 16];
+        first.copy_from_slice(&self.0[..16]);
+        u128::from_le_bytes(first)
+    }
+
+    /// All 256 bits.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// 64 bits for tables and shards: blake3 has mixed them already.
+    pub(crate) fn short_hash(&self) -> u64 {
+        let mut first = [0; 8];
+        first.copy_from_slice(&self.0[..8]);
+        u64::from_le_bytes(first)
+    }
+}
+
+/// Length first, so that no two lists of parts have the same bytes.
+fn hash_part(hasher: &mut blake3::Hasher, part: &[u8]) {
+    hasher.update(&(part.len() as u64).to_le_bytes());
+    hasher.update(part);
+}
+
+impl Hash for CacheKey {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.short_hash());
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CacheKey({:032x})", self.flight_key().swap_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE};
+
+    fn key() -> CacheKey {
+        CacheKey::new("https", "example.com", "/a?b")
+    }
+
+    fn with(lines: &[(&HeaderName, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            headers.append(*name, value.parse().unwrap());
+        }
+        headers
+    }
+
+    #[test]
+    fn every_part_of_the_target_is_part_of_the_key() {
+        let others = [
+            CacheKey::new("http", "example.com", "/a?b"),
+            CacheKey::new("https", "example.org", "/a?b"),
+            CacheKey::new("https", "example.com", "/a?c"),
+            CacheKey::new("https", "example.com", "/a"),
+            CacheKey::new("https", "example.com/a", "?b"),
+        ];
+        for other in others {
+            assert_ne!(key(), other);
+        }
+        assert_eq!(key(), CacheKey::new("https", "example.com", "/a?b"));
+    }
+
+    #[test]
+    fn a_variant_is_chosen_by_the_nominated_fields_only() {
+        let names = [ACCEPT_ENCODING, ACCEPT_LANGUAGE];
+        let german = with(&[(&ACCEPT_LANGUAGE, "de")]);
+        let english = with(&[(&ACCEPT_LANGUAGE, "en")]);
+        let german_with_cookie = with(&[(&ACCEPT_LANGUAGE, "de"), (&http::header::COOKIE, "a=b")]);
+        assert_ne!(
+            key().variant(&names, &german),
+            key().variant(&names, &english)
+        );
+        assert_eq!(
+            key().variant(&names, &german),
+            key().variant(&names, &german_with_cookie)
+        );
+        assert_ne!(
+            key().variant(&names, &german),
+            key().variant(&names[..1], &german)
+        );
+    }
+
+    #[test]
+    fn an_absent_field_is_not_an_empty_field() {
+        let names = [ACCEPT_LANGUAGE];
+        let empty = with(&[(&ACCEPT_LANGUAGE, "")]);
+        assert_ne!(
+            key().variant(&names, &empty),
+            key().variant(&names, &HeaderMap::new())
+        );
+    }
+}

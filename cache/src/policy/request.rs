@@ -1,0 +1,249 @@
+//! A request as the cache sees it.
+
+use std::time::Duration;
+
+use http::header::{AUTHORIZATION, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE};
+use http::{HeaderMap, Method};
+
+use super::{Directives, Freshness};
+
+/// What of a request bears on storing and sharing; read once, copied freely.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestFacts {
+    coalescing: Coalescing,
+    is_head: bool,
+    has_authorization: bool,
+    has_cookie: bool,
+    no_store: bool,
+    no_cache: bool,
+    only_if_cached: bool,
+    max_age: Option<u32>,
+    min_fresh: Option<u32>,
+}
+
+/// The part a request may play in a flight.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Coalescing {
+    /// A plain GET: it leads a flight or waits for one.
+    LeadOrWait,
+    /// A GET that wants an answer made for it (`no-cache`, `max-age=0`): others may wait for it, it
+    /// waits for nobody.
+    LeadOnly,
+    /// A HEAD: it takes the head of a running GET, and is dispatched alone where there is none.
+    WaitOnly,
+    /// Dispatched alone, whatever is in flight.
+    Never(Bypass),
+}
+
+/// Why a request has nothing to do with flights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Bypass {
+    /// Neither GET nor HEAD.
+    Method,
+    /// A request for ranges; they go alone until ranges are served from stored wholes.
+    Range,
+    /// `Cache-Control: no-store` in the request.
+    NoStore,
+    /// It carries content, of which the key knows nothing.
+    Content,
+    /// It asks for another protocol.
+    Upgrade,
+    /// `If-Match` or `If-Unmodified-Since`, which a cache must leave to the origin (RFC 9111
+    /// §4.3.2).
+    Precondition,
+}
+
+impl RequestFacts {
+    /// Reads a request's method and fields.
+    pub fn of(method: &Method, headers: &HeaderMap, has_content: bool) -> Self {
+        let directives = Directives::of(headers);
+        let is_head = method == Method::HEAD;
+        let never = [
+            (!is_head && method != Method::GET, Bypass::Method),
+            (headers.contains_key(UPGRADE), Bypass::Upgrade),
+            (has_content, Bypass::Content),
+            (headers.contains_key(RANGE), Bypass::Range),
+            (directives.no_store, Bypass::NoStore),
+            (
+                headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE),
+                Bypass::Precondition,
+            ),
+        ];
+        let no_cache = directives.no_cache || directives.max_age == Some(0);
+        let coalescing = match never.into_iter().find(|(applies, _)| *applies) {
+            Some((_, bypass)) => Coalescing::Never(bypass),
+            None if is_head && no_cache => Coalescing::Never(Bypass::Method),
+            None if is_head => Coalescing::WaitOnly,
+            None if no_cache => Coalescing::LeadOnly,
+            None => Coalescing::LeadOrWait,
+        };
+        Self {
+            coalescing,
+            is_head,
+            has_authorization: headers.contains_key(AUTHORIZATION),
+            has_cookie: headers.contains_key(COOKIE),
+            no_store: directives.no_store,
+            no_cache,
+            only_if_cached: directives.only_if_cached,
+            max_age: directives.max_age,
+            min_fresh: directives.min_fresh,
+        }
+    }
+
+    /// The part it may play in a flight.
+    pub fn coalescing(&self) -> Coalescing {
+        self.coalescing
+    }
+
+    /// Whether a stored response may answer it at all: GET or HEAD, without content, ranges,
+    /// preconditions or another protocol.
+    pub fn may_be_answered_from_store(&self) -> bool {
+        !matches!(self.coalescing, Coalescing::Never(_))
+    }
+
+    /// A HEAD: it ends with the head.
+    pub fn is_head(&self) -> bool {
+        self.is_head
+    }
+
+    /// `only-if-cached`: 504 rather than a fetch (RFC 9111 §5.2.1.7).
+    pub fn only_if_cached(&self) -> bool {
+        self.only_if_cached
+    }
+
+    /// `no-store`: nothing of the exchange is kept (RFC 9111 §5.2.1.5).
+    pub fn no_store(&self) -> bool {
+        self.no_store
+    }
+
+    /// It carries `Authorization` (RFC 9111 §3.5).
+    pub fn has_authorization(&self) -> bool {
+        self.has_authorization
+    }
+
+    /// It carries `Cookie` or `Authorization`: an answer without explicit freshness is not for
+    /// others, and theirs not for it.
+    pub fn is_personal(&self) -> bool {
+        self.has_cookie || self.has_authorization
+    }
+
+    /// Whether this very request may be answered, unvalidated, by a response of that freshness,
+    /// `elapsed` after it was received.
+    pub fn accepts(&self, freshness: &Freshness, elapsed: Duration) -> bool {
+        let age = freshness.age_after(elapsed);
+        let Some(ttl) = freshness.ttl_after(elapsed) else {
+            return false;
+        };
+        !(self.no_cache || self.no_store)
+            && self
+                .max_age
+                .is_none_or(|limit| age <= Duration::from_secs(limit.into()))
+            && self
+                .min_fresh
+                .is_none_or(|least| Duration::from_secs(least.into()) <= ttl)
+            && (freshness.is_explicit() || !self.is_personal())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::Source;
+    use http::HeaderName;
+    use http::header::CACHE_CONTROL;
+
+    fn request(method: &Method, fields: &[(HeaderName, &str)]) -> RequestFacts {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(name, value.parse().unwrap());
+        }
+        RequestFacts::of(method, &headers, false)
+    }
+
+    #[test]
+    fn only_a_plain_get_leads_and_a_head_only_waits() {
+        assert_eq!(
+            request(&Method::GET, &[]).coalescing(),
+            Coalescing::LeadOrWait
+        );
+        assert_eq!(
+            request(&Method::HEAD, &[]).coalescing(),
+            Coalescing::WaitOnly
+        );
+        // cloudflare/pingora#265: the answer to OPTIONS was stored for GET.
+        for method in [
+            Method::OPTIONS,
+            Method::POST,
+            Method::PUT,
+            Method::from_bytes(b"M-SEARCH").unwrap(),
+        ] {
+            assert_eq!(
+                request(&method, &[]).coalescing(),
+                Coalescing::Never(Bypass::Method)
+            );
+        }
+        assert_eq!(
+            request(&Method::GET, &[(RANGE, "bytes=0-1")]).coalescing(),
+            Coalescing::Never(Bypass::Range)
+        );
+        assert_eq!(
+            request(&Method::GET, &[(UPGRADE, "websocket")]).coalescing(),
+            Coalescing::Never(Bypass::Upgrade)
+        );
+        assert_eq!(
+            request(&Method::GET, &[(IF_MATCH, "\"a\"")]).coalescing(),
+            Coalescing::Never(Bypass::Precondition)
+        );
+        assert_eq!(
+            request(&Method::GET, &[(CACHE_CONTROL, "no-store")]).coalescing(),
+            Coalescing::Never(Bypass::NoStore)
+        );
+        assert_eq!(
+            RequestFacts::of(&Method::GET, &HeaderMap::new(), true).coalescing(),
+            Coalescing::Never(Bypass::Content)
+        );
+        assert_eq!(
+            request(&Method::GET, &[(CACHE_CONTROL, "no-cache")]).coalescing(),
+            Coalescing::LeadOnly
+        );
+        assert_eq!(
+            request(&Method::GET, &[(CACHE_CONTROL, "max-age=0")]).coalescing(),
+            Coalescing::LeadOnly
+        );
+    }
+
+    #[test]
+    fn a_request_accepts_what_is_fresh_enough_for_it() {
+        let freshness = Freshness {
+            lifetime: Duration::from_secs(100),
+            age: Duration::from_secs(10),
+            source: Source::MaxAge,
+        };
+        let after = Duration::from_secs(20);
+        let accepts = |cache_control: &str| {
+            request(&Method::GET, &[(CACHE_CONTROL, cache_control)]).accepts(&freshness, after)
+        };
+        assert!(accepts("max-age=30"));
+        assert!(!accepts("max-age=29"));
+        assert!(accepts("min-fresh=70"));
+        assert!(!accepts("min-fresh=71"));
+        assert!(!accepts("no-cache"));
+        assert!(!accepts("no-store"));
+        assert!(!request(&Method::GET, &[]).accepts(&freshness, Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn heuristic_freshness_is_not_for_requests_with_cookies_or_credentials() {
+        let guessed = Freshness {
+            lifetime: Duration::from_secs(100),
+            age: Duration::ZERO,
+            source: Source::Heuristic,
+        };
+        assert!(request(&Method::GET, &[]).accepts(&guessed, Duration::ZERO));
+        assert!(!request(&Method::GET, &[(COOKIE, "a=b")]).accepts(&guessed, Duration::ZERO));
+        assert!(
+            !request(&Method::GET, &[(AUTHORIZATION, "Basic eA==")])
+                .accepts(&guessed, Duration::ZERO)
+        );
+    }
+}

@@ -1,0 +1,424 @@
+//! Who may share a response: the verdict of a flight.
+//!
+//! One rule (RFC 9111 §3 and §4): a response is shared with a waiter iff a shared cache may reuse
+//! it, unvalidated, for that very request now.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::HeaderName;
+
+use super::{Directives, Freshness, Policy, RequestFacts, Vary, may_store};
+use crate::store::ResponseHead;
+
+/// What a response's head says about sharing it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sharing {
+    /// Others may have it: each waiter still asks [`Shareable::admits`], and compares its variant.
+    Shared(Shareable),
+    /// Only the request that fetched it may have it.
+    LeaderOnly {
+        /// Why.
+        reason: LeaderOnly,
+        /// Whether the key should be remembered as leader-only: errors of the server say nothing
+        /// about the next answer.
+        marks: bool,
+    },
+}
+
+/// Why a response is for the leader only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LeaderOnly {
+    /// The leader's request said `no-store`, or was a HEAD.
+    Request,
+    /// Its status cannot be stored: 206, 304, or one that `must-understand` wants understood.
+    Status,
+    /// `no-store`.
+    NoStore,
+    /// `private`.
+    Private,
+    /// The leader carried `Authorization` and the response does not open itself to others (RFC 9111
+    /// §3.5).
+    Authorization,
+    /// An event stream.
+    EventStream,
+    /// `Vary: *`, or more of `Vary` than we compare.
+    VaryStar,
+    /// `Set-Cookie` without explicit freshness, or refused by configuration.
+    SetCookie,
+    /// No explicit freshness, and the leader carried `Cookie` or `Authorization`.
+    Personal,
+    /// No freshness, neither explicit nor heuristic.
+    NoFreshness,
+    /// `no-cache`: reuse needs validation.
+    NoCache,
+    /// Its lifetime was over when it came.
+    Stale,
+}
+
+/// A response that a shared cache may reuse unvalidated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shareable {
+    /// Lifetime and age at receipt.
+    pub freshness: Freshness,
+    /// The fields that select the variant, sorted; empty when there is but one.
+    pub vary: Arc<[HeaderName]>,
+}
+
+impl Sharing {
+    /// Judges the head of a response to `leader`. `delay` is the time from sending the request to
+    /// receiving the head, `wall` the time of receipt.
+    pub fn judge(
+        policy: Policy,
+        leader: &RequestFacts,
+        head: &ResponseHead,
+        delay: Duration,
+        wall: SystemTime,
+    ) -> Self {
+        let freshness = Freshness::of(head.status, &head.headers, delay, wall);
+        let (directives, _) = Directives::governing(&head.headers);
+        let verdict = may_store(policy, leader, head, &freshness).and_then(|()| {
+            match Vary::of(&head.headers) {
+                _ if directives.no_cache => Err(LeaderOnly::NoCache),
+                _ if freshness.lifetime.is_zero() => Err(LeaderOnly::NoFreshness),
+                _ if freshness.ttl_after(Duration::ZERO).is_none() => Err(LeaderOnly::Stale),
+                Vary::Star => Err(LeaderOnly::VaryStar),
+                Vary::Nothing => Ok(Shareable {
+                    freshness,
+                    vary: Arc::new([]),
+                }),
+                Vary::Names(vary) => Ok(Shareable { freshness, vary }),
+            }
+        });
+        match verdict {
+            Ok(shareable) => Self::Shared(shareable),
+            Err(reason) => Self::LeaderOnly {
+                reason,
+                marks: !head.status.is_server_error(),
+            },
+        }
+    }
+
+    /// Whether anybody but the leader may have it.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, Self::Shared(_))
+    }
+}
+
+impl Shareable {
+    /// Whether a waiter of the same variant may have it, `elapsed` after the head was received.
+    pub fn admits(&self, waiter: &RequestFacts, elapsed: Duration) -> bool {
+        waiter.accepts(&self.freshness, elapsed)
+    }
+}
+
+/// The whole rule for one pair of requests of the same key and variant.
+pub fn may_share(
+    policy: Policy,
+    leader: &RequestFacts,
+    waiter: &RequestFacts,
+    head: &ResponseHead,
+    delay: Duration,
+    wall: SystemTime,
+) -> bool {
+    match Sharing::judge(policy, leader, head, delay, wall) {
+        Sharing::Shared(shareable) => shareable.admits(waiter, Duration::ZERO),
+        Sharing::LeaderOnly { .. } => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::SetCookie;
+    use http::{HeaderMap, Method, StatusCode};
+
+    const PLAIN: &[(&str, &str)] = &[];
+    const COOKIE: &[(&str, &str)] = &[("cookie", "user=1")];
+    const CREDENTIALS: &[(&str, &str)] = &[("authorization", "Bearer x")];
+
+    fn wall() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000)
+    }
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields {
+            headers.append(
+                HeaderName::from_bytes(name.as_bytes()).unwrap(),
+                value.parse().unwrap(),
+            );
+        }
+        headers
+    }
+
+    fn facts(fields: &[(&str, &str)]) -> RequestFacts {
+        RequestFacts::of(&Method::GET, &headers(fields), false)
+    }
+
+    fn judge(
+        leader: &[(&str, &str)],
+        status: u16,
+        response: &[(&str, &str)],
+    ) -> Result<Shareable, LeaderOnly> {
+        let head = ResponseHead {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers: headers(response),
+        };
+        match Sharing::judge(
+            Policy::default(),
+            &facts(leader),
+            &head,
+            Duration::ZERO,
+            wall(),
+        ) {
+            Sharing::Shared(shareable) => Ok(shareable),
+            Sharing::LeaderOnly { reason, .. } => Err(reason),
+        }
+    }
+
+    fn shares(leader: &[(&str, &str)], waiter: &[(&str, &str)], response: &[(&str, &str)]) -> bool {
+        let head = ResponseHead {
+            status: StatusCode::OK,
+            headers: headers(response),
+        };
+        may_share(
+            Policy::default(),
+            &facts(leader),
+            &facts(waiter),
+            &head,
+            Duration::ZERO,
+            wall(),
+        )
+    }
+
+    #[test]
+    fn without_explicit_freshness_a_response_is_for_its_leader_only() {
+        assert_eq!(judge(PLAIN, 200, &[]).unwrap_err(), LeaderOnly::NoFreshness);
+        assert_eq!(
+            judge(PLAIN, 200, &[("etag", "\"a\"")]).unwrap_err(),
+            LeaderOnly::NoFreshness
+        );
+        assert_eq!(
+            judge(PLAIN, 200, &[("cache-control", "public")]).unwrap_err(),
+            LeaderOnly::NoFreshness
+        );
+        assert_eq!(
+            judge(PLAIN, 200, &[("cache-control", "max-age=0")]).unwrap_err(),
+            LeaderOnly::NoFreshness
+        );
+        assert_eq!(judge(PLAIN, 503, &[]).unwrap_err(), LeaderOnly::NoFreshness);
+        for fresh in [
+            ("cache-control", "max-age=1"),
+            ("cache-control", "s-maxage=1"),
+            ("cdn-cache-control", "max-age=1"),
+        ] {
+            assert!(judge(PLAIN, 200, &[fresh]).is_ok(), "{fresh:?}");
+        }
+    }
+
+    #[test]
+    fn what_may_not_be_reused_unvalidated_is_not_shared() {
+        for (reason, response) in [
+            (
+                LeaderOnly::NoStore,
+                ("cache-control", "no-store, max-age=60"),
+            ),
+            (
+                LeaderOnly::Private,
+                ("cache-control", "private, max-age=60"),
+            ),
+            (
+                LeaderOnly::Private,
+                ("cache-control", "private=\"set-cookie\", max-age=60"),
+            ),
+            (
+                LeaderOnly::NoCache,
+                ("cache-control", "no-cache, max-age=60"),
+            ),
+            (
+                LeaderOnly::NoCache,
+                ("cache-control", "max-age=60, no-cache=\"foo\""),
+            ),
+            (
+                LeaderOnly::Private,
+                ("cdn-cache-control", "private, max-age=60"),
+            ),
+            (LeaderOnly::NoStore, ("cdn-cache-control", "no-store")),
+        ] {
+            assert_eq!(
+                judge(PLAIN, 200, &[response]).unwrap_err(),
+                reason,
+                "{response:?}"
+            );
+        }
+        assert_eq!(
+            judge(
+                PLAIN,
+                200,
+                &[("cache-control", "max-age=60"), ("age", "60")]
+            )
+            .unwrap_err(),
+            LeaderOnly::Stale
+        );
+        assert_eq!(
+            judge(
+                PLAIN,
+                200,
+                &[
+                    ("cache-control", "max-age=60"),
+                    ("vary", "accept"),
+                    ("vary", " , *")
+                ]
+            )
+            .unwrap_err(),
+            LeaderOnly::VaryStar
+        );
+        assert_eq!(
+            judge(PLAIN, 206, &[("cache-control", "max-age=60")]).unwrap_err(),
+            LeaderOnly::Status
+        );
+        assert_eq!(
+            judge(PLAIN, 304, &[("cache-control", "max-age=60")]).unwrap_err(),
+            LeaderOnly::Status
+        );
+        assert_eq!(
+            judge(
+                &[("cache-control", "no-store")],
+                200,
+                &[("cache-control", "max-age=60")]
+            )
+            .unwrap_err(),
+            LeaderOnly::Request
+        );
+    }
+
+    #[test]
+    fn an_event_stream_is_never_shared_whatever_its_freshness() {
+        let stream = [
+            ("cache-control", "max-age=60"),
+            ("content-type", "Text/Event-Stream; charset=utf-8"),
+        ];
+        assert_eq!(
+            judge(PLAIN, 200, &stream).unwrap_err(),
+            LeaderOnly::EventStream
+        );
+    }
+
+    #[test]
+    fn every_status_with_explicit_freshness_is_shared() {
+        for status in [
+            200, 203, 204, 299, 301, 302, 303, 307, 308, 400, 404, 410, 499, 500, 502, 503, 504,
+            599, 999,
+        ] {
+            assert!(
+                judge(PLAIN, status, &[("cache-control", "max-age=60")]).is_ok(),
+                "{status}"
+            );
+        }
+        assert!(
+            judge(
+                PLAIN,
+                200,
+                &[("cache-control", "max-age=60, no-store, must-understand")]
+            )
+            .is_ok()
+        );
+        assert_eq!(
+            judge(
+                PLAIN,
+                599,
+                &[("cache-control", "max-age=60, no-store, must-understand")]
+            )
+            .unwrap_err(),
+            LeaderOnly::Status
+        );
+    }
+
+    #[test]
+    fn an_answer_to_credentials_is_shared_only_if_it_opens_itself() {
+        assert_eq!(
+            judge(CREDENTIALS, 200, &[("cache-control", "max-age=60")]).unwrap_err(),
+            LeaderOnly::Authorization
+        );
+        for open in [
+            "max-age=60, public",
+            "max-age=60, must-revalidate",
+            "s-maxage=60",
+        ] {
+            assert!(
+                judge(CREDENTIALS, 200, &[("cache-control", open)]).is_ok(),
+                "{open}"
+            );
+        }
+        // A waiter with credentials may have what was fetched without them: a shared cache would
+        // serve it.
+        assert!(shares(
+            PLAIN,
+            CREDENTIALS,
+            &[("cache-control", "max-age=60")]
+        ));
+    }
+
+    #[test]
+    fn heuristic_freshness_shares_only_between_strangers_without_cookies() {
+        let old = httpdate::fmt_http_date(wall() - Duration::from_secs(86_400));
+        let guess = [("last-modified", old.as_str())];
+        assert!(shares(PLAIN, PLAIN, &guess));
+        assert!(!shares(COOKIE, PLAIN, &guess));
+        assert!(!shares(PLAIN, COOKIE, &guess));
+        assert!(!shares(PLAIN, CREDENTIALS, &guess));
+        assert!(!shares(
+            PLAIN,
+            PLAIN,
+            &[("last-modified", old.as_str()), ("set-cookie", "a=b")]
+        ));
+        assert!(
+            shares(
+                COOKIE,
+                COOKIE,
+                &[("cache-control", "max-age=60"), ("set-cookie", "a=b")]
+            ),
+            "explicit freshness is the origin's word"
+        );
+    }
+
+    #[test]
+    fn set_cookie_can_be_refused_by_configuration() {
+        let head = ResponseHead {
+            status: StatusCode::OK,
+            headers: headers(&[("cache-control", "max-age=60"), ("set-cookie", "a=b")]),
+        };
+        let policy = Policy {
+            set_cookie: SetCookie::Refuse,
+        };
+        assert!(!may_share(
+            policy,
+            &facts(PLAIN),
+            &facts(PLAIN),
+            &head,
+            Duration::ZERO,
+            wall()
+        ));
+    }
+
+    #[test]
+    fn errors_of_the_server_mark_no_key() {
+        for (status, expected) in [(200, true), (404, true), (500, false), (503, false)] {
+            let head = ResponseHead {
+                status: StatusCode::from_u16(status).unwrap(),
+                headers: HeaderMap::new(),
+            };
+            let Sharing::LeaderOnly { marks, .. } = Sharing::judge(
+                Policy::default(),
+                &facts(PLAIN),
+                &head,
+                Duration::ZERO,
+                wall(),
+            ) else {
+                panic!("{status} without freshness was shared");
+            };
+            assert_eq!(marks, expected, "{status}");
+        }
+    }
+}
