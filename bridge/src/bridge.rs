@@ -1,0 +1,100 @@
+//! The bridge as its users see it.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::{Request, Response};
+use tokio::sync::watch;
+use tower_service::Service;
+
+use crate::config::{BridgeConfig, ConfigError};
+use crate::content::Content;
+use crate::counters::{Counters, Counts};
+use crate::error::BridgeError;
+use crate::forward::{Answer, Asker, Shared};
+use crate::origin::Origins;
+use crate::upload::RequestBody;
+
+/// Takes requests to an application that speaks HTTP/1.1. Clones are the same bridge.
+pub struct Bridge<B: RequestBody> {
+    shared: Arc<Shared<B>>,
+}
+
+impl<B: RequestBody> Clone for Bridge<B> {
+    fn clone(&self) -> Self {
+        let shared = self.shared.clone();
+        Self { shared }
+    }
+}
+
+impl<B: RequestBody> Bridge<B> {
+    /// A bridge with these settings. It connects when the first request comes.
+    ///
+    /// # Errors
+    /// Settings that leave nothing to bridge.
+    pub fn new(config: BridgeConfig) -> Result<Self, ConfigError> {
+        if config.upstreams.is_empty() {
+            return Err(ConfigError::NoUpstream);
+        }
+        if config.services.is_empty() {
+            return Err(ConfigError::NoService);
+        }
+        let shared = Arc::new(Shared {
+            origins: Origins::new(&config.upstreams, config.idle_connections),
+            config,
+            counters: Counters::default(),
+        });
+        Ok(Self { shared })
+    }
+
+    /// Probes the upstreams and drops idle connections past their time, until dropped. Without it an upstream that went down
+    /// is never sent anything again.
+    pub async fn watch(&self) {
+        self.shared.watch().await;
+    }
+
+    /// Probes every upstream once.
+    pub async fn probe(&self) {
+        self.shared.probe_all().await;
+    }
+
+    /// Whether any upstream is up, as it changes.
+    #[must_use]
+    pub fn any_up(&self) -> watch::Receiver<bool> {
+        self.shared.origins.any_up()
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.shared.counters.read()
+    }
+
+    /// How many connections are kept for the next requests.
+    #[must_use]
+    pub fn idle_connections(&self) -> usize {
+        let idle = self.shared.origins.iter().map(|origin| origin.idle.len());
+        idle.sum()
+    }
+}
+
+impl<B: RequestBody> Service<Request<B>> for Bridge<B> {
+    type Response = Response<Content<B>>;
+    type Error = BridgeError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BridgeError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BridgeError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            match shared.forward(request, Asker::default()).await? {
+                Answer::Response(response) => Ok(response),
+                Answer::Upgrade { .. } => unreachable!("this asker cannot upgrade"),
+            }
+        })
+    }
+}
