@@ -1,1 +1,36 @@
-//! Scale0.
+//! Makes any tower service a Scale0 backend.
+//!
+//! A backend dials brokers, says which services it offers, and is sent as many requests at a time as it has room for. Whatever is
+//! a [`tower_service::Service`] of `http` requests will do, so an axum router is a backend in one line:
+//!
+//! ```no_run
+//! # async fn run() -> Result<(), scale0_backend::Error> {
+//! use axum::{Router, routing::get};
+//! use scale0_backend::Backend;
+//!
+//! let app = Router::new().route("/", get(|| async { "hello" }));
+//! Backend::new("www.example.com").broker("tcp://127.0.0.1:5702").serve(app).await
+//! # }
+//! ```
+//!
+//! Start with [`Backend`], [`Body`] and [`RequestContext`]. This crate refuses to know caches and how a broker chooses. `session`
+//! holds all decisions and no socket, task or clock; `shell` carries them out.
+
+mod backend;
+mod body;
+mod counters;
+mod error;
+mod exchange;
+mod fields;
+mod handler;
+mod request;
+mod session;
+mod shell;
+pub mod upgrade;
+
+pub use backend::{Backend, Throttle};
+pub use body::Body;
+pub use counters::{Counter, Counters};
+pub use error::{BodyError, Error};
+pub use handler::NotStarted;
+pub use request::RequestContext;

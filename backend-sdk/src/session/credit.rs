@@ -1,0 +1,571 @@
+//! One capacity, lent to several brokers.
+//!
+//! Credit is a right to send one request. It is counted in three numbers per broker, each of which only grows within a session:
+//! what was granted, what came back unused, and how many requests are over. What a broker holds is the first less the others, and
+//! the sum of what all hold never exceeds the capacity: so one process can serve through any number of brokers, and neither a lost
+//! nor a repeated message changes that.
+
+use super::BrokerId;
+
+/// Who holds how much of the capacity.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    capacity: u32,
+    /// What is lent at most: the capacity, or less while the application takes less.
+    limit: u32,
+    /// Requests of ended sessions whose handlers have not stopped yet.
+    orphans: u64,
+    /// One for each broker in session.
+    shares: Vec<Option<Share>>,
+    /// Counts grants, to know who was served longest ago.
+    turn: u64,
+}
+
+/// What one broker holds in this session.
+#[derive(Clone, Copy, Debug, Default)]
+struct Share {
+    granted: u64,
+    used: u64,
+    returned: u64,
+    finished: u64,
+    /// How many requests wait there for credit, by its newest word.
+    demand: u32,
+    /// How much we asked back and have not seen yet.
+    asked: u32,
+    /// The turn in which it was granted something last.
+    served_at: u64,
+}
+
+impl Share {
+    /// Credit it has, used by a request under way or not.
+    const fn held(&self) -> u64 {
+        self.granted
+            .saturating_sub(self.returned)
+            .saturating_sub(self.finished)
+    }
+
+    /// Credit it has and did not use.
+    const fn idle(&self) -> u64 {
+        self.granted
+            .saturating_sub(self.returned)
+            .saturating_sub(self.used)
+    }
+
+    /// Requests that wait there beyond the credit it has for them.
+    fn wants(&self) -> u64 {
+        u64::from(self.demand).saturating_sub(self.idle())
+    }
+
+    /// Credit it has beyond the requests that wait there.
+    fn spare(&self) -> u64 {
+        self.idle().saturating_sub(u64::from(self.demand))
+    }
+}
+
+impl Ledger {
+    /// Nothing lent yet of this capacity, for as many brokers.
+    pub(crate) fn new(capacity: u32, brokers: usize) -> Self {
+        Self {
+            capacity,
+            limit: capacity,
+            orphans: 0,
+            shares: vec![None; brokers],
+            turn: 0,
+        }
+    }
+
+    /// A session with this broker begins.
+    pub(crate) fn join(&mut self, broker: BrokerId) {
+        self.leave(broker);
+        self.shares[broker.0] = Some(Share::default());
+        self.settle();
+    }
+
+    /// Its session is over. What it had is free again, but for the requests that still occupy their handlers.
+    pub(crate) fn leave(&mut self, broker: BrokerId) {
+        if let Some(share) = self.shares[broker.0].take() {
+            self.orphans += share.used - share.finished;
+            self.settle();
+        }
+    }
+
+    /// The handler of a request whose session is over has stopped.
+    pub(crate) fn orphan_stopped(&mut self) {
+        self.orphans = self.orphans.saturating_sub(1);
+        self.settle();
+    }
+
+    /// A request came. Returns false if its broker had no right to send it: the request is then over already.
+    #[must_use]
+    pub(crate) fn admit(&mut self, broker: BrokerId) -> bool {
+        let Some(share) = &mut self.shares[broker.0] else {
+            return false;
+        };
+        let had_credit = 0 < share.idle();
+        share.used += 1;
+        share.demand = share.demand.saturating_sub(1);
+        if !had_credit {
+            // Both sides count it; granting it afterwards keeps their counts equal and takes nothing from anybody.
+            share.granted += 1;
+            share.finished += 1;
+        }
+        had_credit
+    }
+
+    /// A request is over. Its credit goes to whoever waits for some, else back to the same broker.
+    pub(crate) fn finish(&mut self, broker: BrokerId) {
+        let Some(share) = &mut self.shares[broker.0] else {
+            return;
+        };
+        if share.finished < share.used {
+            share.finished += 1;
+        }
+        self.serve_demand();
+        if 0 < self.free() {
+            self.grant(broker);
+        }
+    }
+
+    /// This many requests wait at the broker.
+    pub(crate) fn demand(&mut self, broker: BrokerId, requests: u32) {
+        if let Some(share) = &mut self.shares[broker.0] {
+            share.demand = requests;
+            self.settle();
+        }
+    }
+
+    /// The broker has given back this much in its session so far. Returns false if it never had that much.
+    #[must_use]
+    pub(crate) fn returned(&mut self, broker: BrokerId, total: u64) -> bool {
+        let Some(share) = &mut self.shares[broker.0] else {
+            return true;
+        };
+        let most = share.granted - share.used;
+        let progress = total.min(most).saturating_sub(share.returned);
+        share.returned += progress;
+        share.asked = share
+            .asked
+            .saturating_sub(u32::try_from(progress).unwrap_or(u32::MAX));
+        self.settle();
+        total <= most
+    }
+
+    /// Lends no more than this from now on; what is lent beyond is asked back.
+    pub(crate) fn limit(&mut self, limit: u32) {
+        self.limit = limit.min(self.capacity);
+        self.settle();
+    }
+
+    /// All that was granted to the broker in its session.
+    pub(crate) fn granted(&self, broker: BrokerId) -> u64 {
+        self.shares[broker.0].map_or(0, |share| share.granted)
+    }
+
+    /// Whether the broker could still send a request.
+    pub(crate) fn is_idle_anywhere(&self, broker: BrokerId) -> bool {
+        self.shares[broker.0].is_some_and(|share| 0 < share.idle())
+    }
+
+    /// Requests that occupy a handler.
+    pub(crate) fn occupied(&self) -> u64 {
+        let running: u64 = self.shares().map(|share| share.used - share.finished).sum();
+        running + self.orphans
+    }
+
+    /// What the broker should be asked to return, if that differs from what it was asked before.
+    pub(crate) fn reclaim(&mut self, broker: BrokerId) -> Option<u32> {
+        let wanted = self.wanted_from(broker);
+        let share = self.shares[broker.0].as_mut()?;
+        if share.asked == wanted {
+            return None;
+        }
+        share.asked = wanted;
+        Some(wanted)
+    }
+
+    /// Asks anew for what is still wanted: a broker that had nothing to return may have by now.
+    pub(crate) fn forget_asked(&mut self) {
+        for share in self.shares.iter_mut().flatten() {
+            share.asked = 0;
+        }
+    }
+
+    /// Wants are covered from the brokers' spare credit in their order: stable, so that a broker is not asked twice.
+    fn wanted_from(&self, broker: BrokerId) -> u32 {
+        let wants: u64 = if self.limit == 0 {
+            0
+        } else {
+            self.shares().map(Share::wants).sum()
+        };
+        let excess = self.held().saturating_sub(u64::from(self.limit));
+        let before: u64 = self.shares[..broker.0]
+            .iter()
+            .flatten()
+            .map(Share::spare)
+            .sum();
+        // With nothing to be lent, brokers keep nothing for their own queues either.
+        let spare = self.shares[broker.0].map_or(0, |share| {
+            if self.limit == 0 {
+                share.idle()
+            } else {
+                share.spare()
+            }
+        });
+        let wanted = (wants.max(excess)).saturating_sub(before).min(spare);
+        u32::try_from(wanted).unwrap_or(u32::MAX)
+    }
+
+    fn shares(&self) -> impl Iterator<Item = &Share> {
+        self.shares.iter().flatten()
+    }
+
+    fn held(&self) -> u64 {
+        self.shares().map(Share::held).sum::<u64>() + self.orphans
+    }
+
+    fn free(&self) -> u64 {
+        u64::from(self.limit).saturating_sub(self.held())
+    }
+
+    fn settle(&mut self) {
+        self.serve_demand();
+        self.spread();
+    }
+
+    /// Free capacity goes to those with requests waiting: always to the one that holds least, among equals to the one served
+    /// longest ago, so that a long queue at one broker does not starve a short one at another.
+    fn serve_demand(&mut self) {
+        while 0 < self.free() {
+            let neediest = self.least(|share| 0 < share.wants());
+            let Some(broker) = neediest else { return };
+            self.grant(broker);
+        }
+    }
+
+    /// What nobody waits for is spread evenly over all brokers, those not in session included: theirs is kept until somebody
+    /// demands it.
+    fn spread(&mut self) {
+        let brokers = u32::try_from(self.shares.len()).unwrap_or(u32::MAX).max(1);
+        let even = u64::from(self.capacity.div_ceil(brokers));
+        while 0 < self.free() {
+            let Some(broker) = self.least(|share| share.held() < even) else {
+                return;
+            };
+            self.grant(broker);
+        }
+    }
+
+    fn least(&self, among: impl Fn(&Share) -> bool) -> Option<BrokerId> {
+        let share_of = |(index, share): (usize, &Option<Share>)| Some((BrokerId(index), (*share)?));
+        self.shares
+            .iter()
+            .enumerate()
+            .filter_map(share_of)
+            .filter(|(_, share)| among(share))
+            .min_by_key(|(_, share)| (share.held(), share.served_at))
+            .map(|(broker, _)| broker)
+    }
+
+    fn grant(&mut self, broker: BrokerId) {
+        if let Some(share) = &mut self.shares[broker.0] {
+            self.turn += 1;
+            share.granted += 1;
+            share.served_at = self.turn;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const A: BrokerId = BrokerId(0);
+    const B: BrokerId = BrokerId(1);
+    const C: BrokerId = BrokerId(2);
+
+    #[test]
+    fn capacity_is_split_evenly_among_the_brokers_whichever_comes_first() {
+        let mut ledger = Ledger::new(8, 2);
+        ledger.join(A);
+        assert_eq!(ledger.granted(A), 4, "the rest waits for the other");
+        ledger.join(B);
+        assert_eq!(ledger.granted(B), 4);
+    }
+
+    #[test]
+    fn one_broker_alone_may_use_all_that_absent_ones_leave() {
+        let mut ledger = Ledger::new(8, 2);
+        ledger.join(A);
+        ledger.demand(A, 20);
+        assert_eq!(ledger.granted(A), 8);
+    }
+
+    #[test]
+    fn a_capacity_of_one_wanders_between_three_brokers() {
+        let mut ledger = Ledger::new(1, 3);
+        for broker in [A, B, C] {
+            ledger.join(broker);
+        }
+        assert_eq!(
+            [A, B, C].map(|broker| ledger.granted(broker)),
+            [1, 0, 0],
+            "first come"
+        );
+
+        ledger.demand(C, 1);
+        assert_eq!(ledger.reclaim(A), Some(1));
+        assert_eq!(ledger.reclaim(A), None, "asked once");
+        assert!(ledger.returned(A, 1));
+        assert_eq!(ledger.granted(C), 1);
+
+        assert!(ledger.admit(C));
+        ledger.demand(B, 1);
+        assert_eq!(ledger.reclaim(C), None, "it has nothing idle");
+        ledger.finish(C);
+        assert_eq!([A, B, C].map(|broker| ledger.granted(broker)), [1, 1, 1]);
+    }
+
+    #[test]
+    fn a_long_queue_does_not_starve_a_short_one() {
+        let mut ledger = Ledger::new(1, 2);
+        ledger.join(A);
+        ledger.join(B);
+        assert!(ledger.admit(A));
+        ledger.demand(A, 100);
+        ledger.demand(B, 1);
+        ledger.finish(A);
+        assert_eq!(ledger.granted(B), 1);
+    }
+
+    #[test]
+    fn a_finished_request_renews_the_credit_of_its_broker_at_once() {
+        let mut ledger = Ledger::new(2, 1);
+        ledger.join(A);
+        assert!(ledger.admit(A));
+        ledger.finish(A);
+        assert_eq!(ledger.granted(A), 3);
+        assert_eq!(ledger.held(), 2);
+    }
+
+    #[test]
+    fn a_lost_session_frees_its_share_but_for_handlers_that_still_run() {
+        let mut ledger = Ledger::new(4, 2);
+        ledger.join(A);
+        ledger.join(B);
+        assert!(ledger.admit(A));
+        ledger.leave(A);
+        ledger.demand(B, 10);
+        assert_eq!(ledger.granted(B), 3);
+        ledger.orphan_stopped();
+        assert_eq!(ledger.granted(B), 4);
+    }
+
+    #[test]
+    fn a_request_without_credit_is_over_at_once_and_takes_nothing_from_others() {
+        let mut ledger = Ledger::new(1, 1);
+        ledger.join(A);
+        assert!(ledger.admit(A));
+        assert!(!ledger.admit(A));
+        assert_eq!((ledger.held(), ledger.occupied()), (1, 1));
+        ledger.finish(A);
+        assert!(ledger.admit(A));
+    }
+
+    #[test]
+    fn more_returned_than_was_ever_idle_is_noticed_and_makes_no_room() {
+        let mut ledger = Ledger::new(2, 1);
+        ledger.join(A);
+        assert!(ledger.admit(A));
+        assert!(!ledger.returned(A, 1_000));
+        assert_eq!(ledger.held(), 2, "one is used, one came back and was lent again");
+    }
+
+    #[test]
+    fn a_limit_of_nothing_asks_everything_idle_back_and_lends_nothing() {
+        let mut ledger = Ledger::new(4, 1);
+        ledger.join(A);
+        assert!(ledger.admit(A));
+        ledger.limit(0);
+        assert_eq!(ledger.reclaim(A), Some(3));
+        assert!(ledger.returned(A, 3));
+        ledger.finish(A);
+        ledger.demand(A, 9);
+        assert_eq!(ledger.held(), 0);
+        ledger.limit(4);
+        assert_eq!(ledger.held(), 4);
+    }
+
+    /// A broker as honest as the real one, with messages that take their time in both directions.
+    #[derive(Default)]
+    struct Honest {
+        in_session: bool,
+        queue: u32,
+        granted: u64,
+        used: u64,
+        returned: u64,
+        demand_said: u32,
+        running: u32,
+        to_it: VecDeque<Told>,
+        to_us: VecDeque<Said>,
+    }
+
+    enum Told {
+        Granted(u64),
+        Reclaim(u32),
+    }
+
+    enum Said {
+        Request,
+        Demand(u32),
+        Returned(u64),
+    }
+
+    impl Honest {
+        fn idle(&self) -> u64 {
+            self.granted - self.used - self.returned
+        }
+
+        fn act(&mut self) {
+            while 0 < self.queue && 0 < self.idle() {
+                self.queue -= 1;
+                self.used += 1;
+                self.to_us.push_back(Said::Request);
+            }
+            if self.demand_said != self.queue {
+                self.demand_said = self.queue;
+                self.to_us.push_back(Said::Demand(self.queue));
+            }
+        }
+    }
+
+    struct Site {
+        ledger: Ledger,
+        brokers: Vec<Honest>,
+        granted_said: Vec<u64>,
+        orphans: u32,
+        capacity: u32,
+    }
+
+    impl Site {
+        fn new(capacity: u32, brokers: usize) -> Self {
+            Self {
+                ledger: Ledger::new(capacity, brokers),
+                brokers: (0..brokers).map(|_| Honest::default()).collect(),
+                granted_said: vec![0; brokers],
+                orphans: 0,
+                capacity,
+            }
+        }
+
+        fn say(&mut self) {
+            for index in 0..self.brokers.len() {
+                let granted = self.ledger.granted(BrokerId(index));
+                if self.granted_said[index] != granted {
+                    self.granted_said[index] = granted;
+                    self.brokers[index].to_it.push_back(Told::Granted(granted));
+                }
+                if let Some(wanted) = self.ledger.reclaim(BrokerId(index)) {
+                    self.brokers[index].to_it.push_back(Told::Reclaim(wanted));
+                }
+            }
+        }
+
+        fn do_one(&mut self, what: u8, index: usize) {
+            let id = BrokerId(index);
+            let broker = &mut self.brokers[index];
+            match what {
+                0 if !broker.in_session => {
+                    broker.in_session = true;
+                    self.ledger.join(id);
+                }
+                1 if broker.in_session => {
+                    self.orphans += broker.running;
+                    *broker = Honest {
+                        queue: broker.queue,
+                        ..Honest::default()
+                    };
+                    self.granted_said[index] = 0;
+                    self.ledger.leave(id);
+                }
+                2 if broker.in_session => {
+                    broker.queue += 1;
+                    broker.act();
+                }
+                3 | 4 => match broker.to_it.pop_front() {
+                    Some(Told::Granted(granted)) => {
+                        broker.granted = granted;
+                        broker.act();
+                    }
+                    Some(Told::Reclaim(0)) | None => {}
+                    Some(Told::Reclaim(_)) => {
+                        broker.returned += broker.idle();
+                        broker.to_us.push_back(Said::Returned(broker.returned));
+                    }
+                },
+                5 | 6 => match broker.to_us.pop_front() {
+                    Some(Said::Request) => {
+                        broker.running += 1;
+                        assert!(self.ledger.admit(id), "an honest broker has credit");
+                    }
+                    Some(Said::Demand(requests)) => self.ledger.demand(id, requests),
+                    Some(Said::Returned(total)) => assert!(self.ledger.returned(id, total)),
+                    None => {}
+                },
+                7 if 0 < broker.running => {
+                    broker.running -= 1;
+                    self.ledger.finish(id);
+                }
+                8 if 0 < self.orphans => {
+                    self.orphans -= 1;
+                    self.ledger.orphan_stopped();
+                }
+                9 => self.ledger.forget_asked(),
+                _ => {}
+            }
+            self.say();
+            self.check();
+        }
+
+        fn check(&self) {
+            let running: u32 = self.brokers.iter().map(|broker| broker.running).sum();
+            assert!(running + self.orphans <= self.capacity);
+            assert_eq!(u64::from(running + self.orphans), self.ledger.occupied());
+            assert!(self.ledger.held() <= u64::from(self.capacity));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn capacity_is_never_exceeded_and_nobody_waits_in_vain(
+            capacity in 1u32..6,
+            brokers in 1usize..4,
+            deeds in proptest::collection::vec((0u8..10, 0usize..4), 0..300),
+        ) {
+            let mut site = Site::new(capacity, brokers);
+            for (what, index) in deeds {
+                site.do_one(what, index % brokers);
+            }
+
+            // From here on nothing new: all who are in session get what they wait for, however the credit lay.
+            for round in 0..2_000 {
+                for index in 0..brokers {
+                    for what in [0, 3, 5, 7, 8] {
+                        site.do_one(what, index);
+                    }
+                    if round % 10 == 0 {
+                        site.do_one(9, index);
+                    }
+                }
+            }
+            for broker in &site.brokers {
+                prop_assert_eq!((broker.queue, broker.running), (0, 0));
+            }
+            prop_assert_eq!(site.ledger.occupied(), 0);
+            prop_assert_eq!(site.ledger.held(), u64::from(capacity).min(site.ledger.held()));
+        }
+    }
+}

@@ -1,0 +1,659 @@
+//! What a backend and its brokers owe each other: a state machine without sockets, tasks and clocks.
+//!
+//! The shell tells it what happened and when ([`Event`]) and carries out what it answers ([`Action`]). `credit` lends the capacity
+//! to the brokers, `broker` is one broker's session, `stream` one request; `serving` is what happens to requests.
+
+mod broker;
+mod credit;
+mod load;
+mod serving;
+#[cfg(test)]
+mod stories;
+mod stream;
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use scale0_wire::{
+    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, Reason, RoutingHeader, Stranger,
+    Unsupported, VERSION, Wanted, Welcome, limits,
+};
+use slab::Slab;
+
+use crate::Counters;
+use broker::{Broker, State};
+use credit::Ledger;
+use load::Load;
+use stream::Stream;
+pub(crate) use stream::{Output, Shape, StreamId};
+
+/// After a broker ended the session for no fault of the connection, HELLO is said again after this: long enough that two sides at
+/// odds do not keep each other busy.
+const REST: Duration = Duration::from_millis(100);
+
+/// After our own pause, what comes within this was queued during it: kernel and I/O thread take a moment to hand it over.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// How long a handler that was told to stop may take before it is left behind.
+const CUT_GRACE: Duration = Duration::from_secs(1);
+
+/// Which of the configured brokers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct BrokerId(pub(crate) usize);
+
+/// What a session is told once.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    pub(crate) node: String,
+    pub(crate) instance: u64,
+    pub(crate) lane: u16,
+    pub(crate) services: Vec<String>,
+    pub(crate) capacity: u32,
+    /// Requests, event streams and tunnels at a time, over all brokers.
+    pub(crate) max_streams: usize,
+    pub(crate) heartbeat: Duration,
+    pub(crate) drain_timeout: Duration,
+    /// The first session's epoch; later ones count on from there.
+    pub(crate) epoch: u64,
+}
+
+/// What happened.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// A connection stands.
+    Up(BrokerId),
+    /// A connection is gone.
+    Down(BrokerId),
+    Message(BrokerId, Message),
+    /// Something came that is no message.
+    Malformed(BrokerId),
+    /// The transport takes no more for this broker.
+    Full(BrokerId),
+    /// It does again.
+    Writable(BrokerId),
+    /// A handler has something to say.
+    Output(StreamId, Output),
+    /// A handler reads its request's content beyond what it was given with it.
+    Reading(StreamId),
+    /// It has read this many bytes of that.
+    Consumed(StreamId, usize),
+    /// A handler is gone without having said its last.
+    Stopped(StreamId),
+    /// Work on no more than this many requests.
+    Limit(u32),
+    /// Take no new work, finish what there is, leave.
+    Drain,
+    /// Leave at once.
+    Cut,
+    /// The end of a batch of events, and whatever became due. `caught_up`: nothing more lies in the sockets.
+    Tick { caught_up: bool, cpu_permille: u16 },
+}
+
+/// What ought to happen.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Send(BrokerId, Message),
+    /// Hang up and dial anew.
+    Redial(BrokerId),
+    /// Start a handler for this REQUEST.
+    Serve(Call),
+    /// Give a handler content of its request.
+    Input(StreamId, Bytes),
+    /// Tell a handler that its request's content ended: the metadata of END.
+    InputEnd(StreamId, Bytes),
+    /// Tell a handler that its request's deadline and waiters are these now.
+    Update(StreamId, Option<Instant>, u32),
+    /// This much of what a handler said has been sent: it may say more.
+    Released(StreamId, usize),
+    /// Stop a handler; its `Stopped` is awaited.
+    Cancel(StreamId, Reason),
+    /// Nothing more will be said of this stream.
+    Forget(StreamId),
+    /// The broker of this name has accepted us.
+    Registered(Arc<str>),
+}
+
+/// A request for a handler.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) stream: StreamId,
+    pub(crate) broker: Arc<str>,
+    pub(crate) deadline: Option<Instant>,
+    pub(crate) request: Message,
+}
+
+/// How long it will be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// → `Draining`, `Cutting`
+    Serving,
+    /// In-flight work ends. → `Cutting`, `Gone`
+    Draining { until: Instant },
+    /// All handlers were told to stop. → `Gone`
+    Cutting { until: Instant },
+    Gone,
+}
+
+pub(crate) struct Session {
+    settings: Settings,
+    brokers: Vec<Broker>,
+    streams: Slab<Stream>,
+    ledger: Ledger,
+    load: Load,
+    phase: Phase,
+    next_epoch: u64,
+    next_serial: u64,
+    stepped_at: Option<Instant>,
+    /// After a pause of our own: until when what comes counts as queued during it.
+    paused_until: Option<Instant>,
+    counters: Arc<Counters>,
+}
+
+impl Session {
+    /// A session with this many brokers, none of them connected.
+    pub(crate) fn new(settings: Settings, brokers: usize, counters: Arc<Counters>) -> Self {
+        Self {
+            ledger: Ledger::new(settings.capacity, brokers),
+            next_epoch: settings.epoch,
+            settings,
+            brokers: (0..brokers).map(|_| Broker::new()).collect(),
+            streams: Slab::new(),
+            load: Load::default(),
+            phase: Phase::Serving,
+            next_serial: 0,
+            stepped_at: None,
+            paused_until: None,
+            counters,
+        }
+    }
+
+    /// Takes in one event. What should happen is appended to `actions`; nothing happens here.
+    ///
+    /// A batch of events ends with [`Event::Tick`].
+    pub(crate) fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
+        self.notice_pause(now);
+        match event {
+            Event::Up(broker) => self.on_up(now, broker, actions),
+            Event::Down(broker) => {
+                self.end_session(broker, actions);
+                self.brokers[broker.0].is_full = false;
+                self.set_state(broker, State::Down);
+            }
+            Event::Message(broker, message) => self.on_message(now, broker, message, actions),
+            Event::Malformed(broker) => {
+                self.brokers[broker.0].heard(now);
+                self.counters.malformed.add();
+            }
+            Event::Full(broker) => self.brokers[broker.0].is_full = true,
+            Event::Writable(broker) => {
+                self.brokers[broker.0].is_full = false;
+                self.serve_line(now, broker, actions);
+            }
+            Event::Output(stream, output) => self.on_output(now, stream, output, actions),
+            Event::Reading(stream) => self.on_reading(stream, actions),
+            Event::Consumed(stream, bytes) => self.on_consumed(now, stream, bytes, actions),
+            Event::Stopped(stream) => self.on_stopped(now, stream, actions),
+            Event::Limit(limit) => {
+                if self.phase == Phase::Serving {
+                    self.ledger.limit(limit);
+                }
+            }
+            Event::Drain => self.drain(now, actions),
+            Event::Cut => self.cut(now, actions),
+            Event::Tick {
+                caught_up,
+                cpu_permille,
+            } => self.tick(now, caught_up, cpu_permille, actions),
+        }
+    }
+
+    /// When the shell owes the session a [`Event::Tick`] at the latest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let timers = self.brokers.iter().flat_map(|broker| match broker.state {
+            State::Down | State::Left => [None, None],
+            State::Resting { until } => [Some(until), None],
+            State::Greeting { since } => [Some(since + self.settings.heartbeat), None],
+            State::Open => [broker.beat_at(), broker.silent_at()],
+        });
+        let phase = match self.phase {
+            Phase::Serving => None,
+            Phase::Draining { until } | Phase::Cutting { until } => Some(until),
+            Phase::Gone => self.stepped_at,
+        };
+        // Twice an interval at least, so that a step that comes late by itself is told from one kept away.
+        let sign_of_life = self.stepped_at.map(|at| at + self.interval() / 2);
+        timers
+            .chain([phase, self.paused_until, sign_of_life])
+            .flatten()
+            .min()
+    }
+
+    /// Whether it has left all its brokers, for good.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.phase == Phase::Gone
+    }
+
+    /// Whether at least one broker has accepted it and is there.
+    pub(crate) fn is_registered(&self) -> bool {
+        self.brokers.iter().any(Broker::is_open)
+    }
+
+    fn notice_pause(&mut self, now: Instant) {
+        let before = self.stepped_at.replace(now).unwrap_or(now);
+        if now.saturating_duration_since(before) <= self.interval() {
+            return;
+        }
+        self.counters.pauses.add();
+        self.paused_until = Some(now + SETTLE);
+        for broker in &mut self.brokers {
+            broker.excuse(now);
+        }
+    }
+
+    /// The shortest interval agreed with any broker.
+    fn interval(&self) -> Duration {
+        let agreed = self.brokers.iter().filter(|broker| broker.is_open());
+        agreed
+            .map(|broker| broker.heartbeat)
+            .min()
+            .unwrap_or(self.settings.heartbeat)
+    }
+
+    fn on_up(&mut self, now: Instant, broker: BrokerId, actions: &mut Vec<Action>) {
+        self.end_session(broker, actions);
+        if self.phase != Phase::Serving {
+            self.set_state(broker, State::Down);
+            return;
+        }
+        let epoch = self.next_epoch;
+        self.next_epoch = self.next_epoch.wrapping_add(1);
+        self.brokers[broker.0].greet(now, epoch);
+        self.hello(broker, actions);
+    }
+
+    fn hello(&mut self, broker: BrokerId, actions: &mut Vec<Action>) {
+        let hello = Hello {
+            oldest: VERSION,
+            newest: VERSION,
+            node: self.settings.node.clone(),
+            instance: self.settings.instance,
+            lane: self.settings.lane,
+            heartbeat: self.settings.heartbeat,
+            window: self.brokers[broker.0].receive_window.size(),
+            capacity: self.settings.capacity,
+            services: self.settings.services.clone(),
+        };
+        self.send_control(broker, Kind::Hello, hello.encode(), actions);
+    }
+
+    fn on_message(
+        &mut self,
+        now: Instant,
+        id: BrokerId,
+        message: Message,
+        actions: &mut Vec<Action>,
+    ) {
+        let broker = &mut self.brokers[id.0];
+        let in_session = matches!(broker.state, State::Greeting { .. } | State::Open);
+        if !in_session || message.header.epoch != broker.epoch {
+            self.counters.foreign_epoch.add();
+            return;
+        }
+        broker.heard(now);
+        let done = match (message.header.kind, broker.state) {
+            (Kind::Bye, _) => self.on_bye(now, id, &message, actions),
+            (Kind::Welcome, State::Greeting { .. }) => self.on_welcome(now, id, &message, actions),
+            // Said twice because we said HELLO twice.
+            (Kind::Welcome, _) => Ok(()),
+            (_, State::Greeting { .. }) => {
+                self.counters.unexpected.add();
+                Ok(())
+            }
+            (kind, _) => self.on_session_message(now, id, kind, message, actions),
+        };
+        if done.is_err() {
+            self.counters.malformed.add();
+        }
+    }
+
+    fn on_session_message(
+        &mut self,
+        now: Instant,
+        id: BrokerId,
+        kind: Kind,
+        message: Message,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), DecodeError> {
+        match kind {
+            Kind::Request => self.on_request(now, id, message, actions),
+            Kind::Chunk => self.on_chunk(now, id, message, actions),
+            Kind::Window => self.on_window(now, id, &message, actions)?,
+            Kind::End => self.on_end(id, message, actions),
+            Kind::Cancel => self.on_cancel(now, id, &message, actions),
+            Kind::Update => self.on_update(now, id, &message, actions),
+            Kind::Heartbeat => {
+                let heartbeat = Heartbeat::decode(&message.metadata)?;
+                self.brokers[id.0].beaten(now, heartbeat);
+            }
+            Kind::Demand => {
+                let Wanted(requests) = Wanted::decode(&message.metadata)?;
+                self.ledger.demand(id, requests);
+            }
+            Kind::Return => {
+                if !self.ledger.returned(id, message.header.credit) {
+                    self.counters.protocol_errors.add();
+                }
+            }
+            // It sends nothing new by itself, and what credit it has it may return. Its BYE ends the session.
+            Kind::Drain => {
+                tracing::info!(broker = &*self.brokers[id.0].name, "broker drains");
+            }
+            Kind::Unsupported => self.counters.unexpected.add(),
+            stranger => {
+                self.counters.unexpected.add();
+                if stranger.stranger() == Stranger::AnswersUnsupported {
+                    let correlation = message.header.correlation;
+                    let answer = Unsupported(stranger).encode();
+                    self.send(id, Kind::Unsupported, correlation, answer, actions);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn on_welcome(
+        &mut self,
+        now: Instant,
+        id: BrokerId,
+        message: &Message,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), DecodeError> {
+        let welcome = Welcome::decode(&message.metadata)?;
+        if welcome.version != VERSION {
+            self.send_control(id, Kind::Bye, Bye::Version.encode(), actions);
+            self.rest(now, id, limits::HEARTBEAT_MAX, actions);
+            return Ok(());
+        }
+        self.brokers[id.0].open(now, &welcome);
+        self.ledger.join(id);
+        self.counters.sessions.add();
+        tracing::info!(broker = welcome.node, site = welcome.site, "registered");
+        let name = Arc::clone(&self.brokers[id.0].name);
+        actions.push(Action::Registered(name));
+        Ok(())
+    }
+
+    fn on_bye(
+        &mut self,
+        now: Instant,
+        id: BrokerId,
+        message: &Message,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), DecodeError> {
+        let bye = Bye::decode(&message.metadata)?;
+        tracing::info!(broker = &*self.brokers[id.0].name, ?bye, "session ended by broker");
+        let rest = match bye {
+            // It says HELLO is what it wants; the rest is for two sides that disagree for longer.
+            Bye::UnknownSession | Bye::Silent | Bye::Lost => REST,
+            Bye::Leaving | Bye::Replaced | Bye::ProtocolError => self.settings.heartbeat,
+            Bye::Version => limits::HEARTBEAT_MAX,
+        };
+        self.rest(now, id, rest, actions);
+        Ok(())
+    }
+
+    /// The session is over and the connection stands: HELLO follows after a while.
+    fn rest(&mut self, now: Instant, id: BrokerId, rest: Duration, actions: &mut Vec<Action>) {
+        self.end_session(id, actions);
+        self.set_state(id, State::Resting { until: now + rest });
+    }
+
+    /// The broker breaks the protocol in a way that leaves no common ground.
+    fn fail_session(&mut self, now: Instant, id: BrokerId, actions: &mut Vec<Action>) {
+        self.counters.protocol_errors.add();
+        self.send_control(id, Kind::Bye, Bye::ProtocolError.encode(), actions);
+        self.rest(now, id, self.settings.heartbeat, actions);
+    }
+
+    /// Cancels what was done for this session; the state is the caller's to set.
+    fn end_session(&mut self, id: BrokerId, actions: &mut Vec<Action>) {
+        let broker = &mut self.brokers[id.0];
+        if !broker.is_open() {
+            return;
+        }
+        broker.line.clear();
+        let orphans: Vec<usize> = broker.streams.drain().map(|(_, index)| index).collect();
+        self.counters.sessions_ended.add();
+        self.ledger.leave(id);
+        for index in orphans {
+            self.orphan(index, actions);
+        }
+    }
+
+    fn set_state(&mut self, id: BrokerId, state: State) {
+        let broker = &mut self.brokers[id.0];
+        if broker.state != State::Left {
+            broker.state = state;
+        }
+    }
+
+    fn drain(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        if self.phase != Phase::Serving {
+            return;
+        }
+        self.phase = Phase::Draining {
+            until: now + self.settings.drain_timeout,
+        };
+        self.ledger.limit(0);
+        for index in 0..self.brokers.len() {
+            let id = BrokerId(index);
+            match self.brokers[index].state {
+                State::Open => {
+                    self.brokers[index].drain_said = Some(now);
+                    self.send_control(id, Kind::Drain, Bytes::new(), actions);
+                }
+                State::Greeting { .. } => self.leave(id, actions),
+                State::Down | State::Resting { .. } | State::Left => {}
+            }
+        }
+    }
+
+    fn cut(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.drain(now, actions);
+        if !matches!(self.phase, Phase::Draining { .. }) {
+            return;
+        }
+        self.phase = Phase::Cutting {
+            until: now + CUT_GRACE,
+        };
+        let streams: Vec<usize> = self.streams.iter().map(|(index, _)| index).collect();
+        for index in streams {
+            self.cancel(now, index, Reason::Draining, actions);
+        }
+    }
+
+    /// Ends a session in order: nothing of it is left.
+    fn leave(&mut self, id: BrokerId, actions: &mut Vec<Action>) {
+        self.send_control(id, Kind::Bye, Bye::Leaving.encode(), actions);
+        self.end_session(id, actions);
+        self.brokers[id.0].state = State::Left;
+    }
+
+    fn tick(
+        &mut self,
+        now: Instant,
+        caught_up: bool,
+        cpu_permille: u16,
+        actions: &mut Vec<Action>,
+    ) {
+        if caught_up && self.paused_until.is_some_and(|until| until <= now) {
+            self.paused_until = None;
+        }
+        for index in 0..self.brokers.len() {
+            self.tick_broker(now, BrokerId(index), cpu_permille, actions);
+        }
+        self.tick_phase(now, actions);
+    }
+
+    fn tick_broker(
+        &mut self,
+        now: Instant,
+        id: BrokerId,
+        cpu_permille: u16,
+        actions: &mut Vec<Action>,
+    ) {
+        let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
+        match self.brokers[id.0].state {
+            State::Down | State::Left => {}
+            State::Resting { until } => {
+                if until <= now {
+                    self.on_up(now, id, actions);
+                }
+            }
+            State::Greeting { since } => {
+                if since + self.settings.heartbeat <= now {
+                    self.brokers[id.0].state = State::Greeting { since: now };
+                    self.hello(id, actions);
+                }
+            }
+            State::Open if is_due(self.brokers[id.0].silent_at()) => {
+                tracing::warn!(broker = &*self.brokers[id.0].name, "broker is silent");
+                self.send_control(id, Kind::Bye, Bye::Silent.encode(), actions);
+                self.end_session(id, actions);
+                self.set_state(id, State::Down);
+                actions.push(Action::Redial(id));
+            }
+            State::Open => {
+                if is_due(self.brokers[id.0].beat_at()) {
+                    self.ledger.forget_asked();
+                    self.heartbeat(now, id, cpu_permille, actions);
+                }
+                self.settle_credit(id, actions);
+            }
+        }
+    }
+
+    fn heartbeat(
+        &mut self,
+        now: Instant,
+        id: BrokerId,
+        cpu_permille: u16,
+        actions: &mut Vec<Action>,
+    ) {
+        let heartbeat = Heartbeat {
+            outstanding: u32::try_from(self.ledger.occupied()).unwrap_or(u32::MAX),
+            capacity: self.settings.capacity,
+            service_time_us: self.load.service_time_us(),
+            // What has credit is started at once: a backend has no queue.
+            queue_time_us: 0,
+            cpu_permille,
+            ..self.brokers[id.0].beat(now)
+        };
+        self.send_control(id, Kind::Heartbeat, heartbeat.encode(), actions);
+    }
+
+    /// Says what has changed in credit and did not ride on another message.
+    fn settle_credit(&mut self, id: BrokerId, actions: &mut Vec<Action>) {
+        if let Some(wanted) = self.ledger.reclaim(id) {
+            self.send_control(id, Kind::Reclaim, Wanted(wanted).encode(), actions);
+        }
+        if self.brokers[id.0].credit_said != self.ledger.granted(id) {
+            self.send_control(id, Kind::Credit, Bytes::new(), actions);
+        }
+    }
+
+    fn tick_phase(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        match self.phase {
+            Phase::Serving | Phase::Gone => return,
+            Phase::Draining { until } if until <= now => self.cut(now, actions),
+            Phase::Cutting { until } if until <= now => {
+                self.phase = Phase::Gone;
+                return;
+            }
+            Phase::Draining { .. } | Phase::Cutting { .. } => {}
+        }
+        for index in 0..self.brokers.len() {
+            if self.may_leave(now, BrokerId(index)) {
+                self.leave(BrokerId(index), actions);
+            }
+        }
+        if self.streams.is_empty() && !self.is_registered() {
+            self.phase = Phase::Gone;
+        }
+    }
+
+    /// Whether a drained session can end: nothing is under way in it, and nothing can come any more because all credit was used
+    /// or has come back. A broker that returns none within an interval has had the time to read DRAIN.
+    fn may_leave(&self, now: Instant, id: BrokerId) -> bool {
+        let broker = &self.brokers[id.0];
+        let is_cut = matches!(self.phase, Phase::Cutting { .. });
+        let had_time = broker
+            .drain_said
+            .is_some_and(|at| at + broker.heartbeat <= now);
+        broker.is_open()
+            && broker.streams.is_empty()
+            && (is_cut || had_time || !self.ledger.is_idle_anywhere(id))
+    }
+
+    fn send_control(
+        &mut self,
+        id: BrokerId,
+        kind: Kind,
+        metadata: Bytes,
+        actions: &mut Vec<Action>,
+    ) {
+        self.send(id, kind, 0, metadata, actions);
+    }
+
+    fn send(
+        &mut self,
+        id: BrokerId,
+        kind: Kind,
+        correlation: u64,
+        metadata: Bytes,
+        actions: &mut Vec<Action>,
+    ) {
+        let content = Bytes::new();
+        self.send_content(
+            id,
+            kind,
+            correlation,
+            Flags::default(),
+            metadata,
+            content,
+            actions,
+        );
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of one message, written down once"
+    )]
+    fn send_content(
+        &mut self,
+        id: BrokerId,
+        kind: Kind,
+        correlation: u64,
+        flags: Flags,
+        metadata: Bytes,
+        content: Bytes,
+        actions: &mut Vec<Action>,
+    ) {
+        let broker = &mut self.brokers[id.0];
+        broker.credit_said = self.ledger.granted(id);
+        let header = RoutingHeader {
+            flags,
+            correlation,
+            epoch: broker.epoch,
+            credit: broker.credit_said,
+            ..RoutingHeader::new(kind)
+        };
+        let message = Message::new(header)
+            .with_metadata(metadata)
+            .with_content(content);
+        actions.push(Action::Send(id, message));
+    }
+}
