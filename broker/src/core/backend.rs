@@ -1,0 +1,37 @@
+//! The session of one backend.
+
+use std::time::Instant;
+
+use scale0_wire::Heartbeat;
+
+use super::credit::Ledger;
+use super::link::Link;
+use super::service::ServiceKey;
+use super::stream::List;
+
+/// Names a backend session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BackendKey(pub(crate) usize);
+
+/// One backend session.
+#[derive(Debug)]
+pub(crate) struct Backend {
+    pub(crate) ledger: Ledger,
+    /// Requests that it works on for us: sent, not over, and holding credit.
+    pub(crate) outstanding: u32,
+    /// When it was sent a request last, in requests of the whole broker.
+    pub(crate) last_used: u64,
+    /// What it is offered new work of.
+    pub(crate) services: Vec<ServiceKey>,
+    /// Which of them had its credit last: they take turns.
+    pub(crate) turn: usize,
+    /// All streams that it has not ended.
+    pub(crate) streams: List,
+    /// What it was told of our demand, and when.
+    pub(crate) demand: u32,
+    pub(crate) demand_told: Option<Instant>,
+    /// What it said last about itself.
+    pub(crate) load: Heartbeat,
+    pub(crate) capacity: u32,
+    pub(crate) link: Link,
+}

@@ -1,0 +1,205 @@
+//! How streams and sessions end: each request has exactly one outcome, and what was taken is given back.
+
+use std::time::Instant;
+
+use scale0_wire::{Bye, Cancel, End, Kind, Message, Reason, Reject, RoutingHeader};
+
+use super::sessions::bye;
+use super::{Broker, Due, Session, about, retry_after_ms};
+use crate::core::backend::BackendKey;
+use crate::core::frontend::FrontendKey;
+use crate::core::stream::{Phase, StreamKey};
+
+impl Broker {
+    /// Refuses a request that has not become a stream.
+    pub(super) fn refuse(&mut self, frontend: FrontendKey, correlation: u64, reason: Reason) {
+        self.counters.given_up += 1;
+        self.counters.refused.count(reason);
+        self.tell(Session::Frontend(frontend), reject(correlation, reason));
+    }
+
+    /// Tells a stream's frontend that nothing, or nothing more, comes of it; and its backend, if it is with one.
+    pub(super) fn give_up(&mut self, key: StreamKey, reason: Reason) {
+        let stream = &self.streams[key];
+        if matches!(stream.phase, Phase::Abandoned(_)) {
+            return;
+        }
+        let (frontend, correlation) = (stream.frontend, stream.correlation);
+        self.services[stream.service.0].refused += 1;
+        let has_started =
+            stream.may_have_run || matches!(stream.phase, Phase::Sent(_) | Phase::Responding(_));
+        if has_started {
+            self.counters.given_up += 1;
+            self.counters.failed.count(reason);
+            let end = End::Failed {
+                reason,
+                detail: String::new(),
+            };
+            let message = about(Kind::End, correlation).with_metadata(end.encode());
+            let link = &mut self.frontends[frontend.0].link;
+            link.send_last(message, &mut self.actions);
+        } else {
+            self.refuse(frontend, correlation, reason);
+        }
+        self.abandon(key, reason);
+    }
+
+    /// The frontend has had its last word, or is gone. What a backend still has to say is awaited.
+    pub(super) fn abandon(&mut self, key: StreamKey, reason: Reason) {
+        let stream = &mut self.streams[key];
+        let backend = match stream.phase {
+            Phase::Unplaced | Phase::Queued(_) => return self.close(key),
+            Phase::Abandoned(_) => return,
+            Phase::Sent(backend) | Phase::Responding(backend) => backend,
+        };
+        self.leave_frontend(key);
+        self.drop_kept(key);
+        let stream = &mut self.streams[key];
+        stream.phase = Phase::Abandoned(backend);
+        stream.request_end = None;
+        self.abandoned += 1;
+        let message = about(Kind::Cancel, key.correlation());
+        self.tell(
+            Session::Backend(backend),
+            message.with_metadata(Cancel(reason).encode()),
+        );
+    }
+
+    /// Ends a stream for good.
+    pub(super) fn close(&mut self, key: StreamKey) {
+        let phase = self.streams[key].phase;
+        if !matches!(phase, Phase::Abandoned(_)) {
+            self.leave_frontend(key);
+        }
+        match phase {
+            Phase::Unplaced => {}
+            Phase::Queued(lane) => self.leave_queue(key, lane),
+            Phase::Sent(_) | Phase::Responding(_) | Phase::Abandoned(_) => self.leave_backend(key),
+        }
+        let stream = self.streams.remove(key);
+        self.leave_service(stream.service);
+    }
+
+    fn leave_frontend(&mut self, key: StreamKey) {
+        let stream = &mut self.streams[key];
+        if let Some(timer) = stream.timer.take() {
+            self.timers.stop(timer);
+        }
+        self.frontends[stream.frontend.0]
+            .streams
+            .remove(&stream.correlation);
+    }
+
+    /// Takes a stream off its backend's list. Its kept request stays with it.
+    pub(super) fn leave_backend(&mut self, key: StreamKey) {
+        let stream = &mut self.streams[key];
+        let Some(backend) = stream.backend() else {
+            return;
+        };
+        match (stream.phase, &stream.request) {
+            (Phase::Sent(_), Some(request)) => self.kept_bytes -= request.size(),
+            (Phase::Abandoned(_), _) => self.abandoned -= 1,
+            _ => {}
+        }
+        stream.phase = Phase::Unplaced;
+        let held_credit = std::mem::take(&mut stream.holds_credit);
+        let backend = &mut self.backends[backend.0];
+        backend.streams.remove(key, &mut self.streams);
+        if held_credit {
+            backend.outstanding -= 1;
+        } else {
+            self.long_streams -= 1;
+        }
+    }
+
+    /// An event stream or tunnel begins: its backend takes its credit back, and another bound counts.
+    pub(super) fn release_credit(&mut self, key: StreamKey) {
+        let stream = &mut self.streams[key];
+        if !std::mem::take(&mut stream.holds_credit) {
+            return;
+        }
+        self.long_streams += 1;
+        if let Some(backend) = stream.backend() {
+            self.backends[backend.0].outstanding -= 1;
+        }
+    }
+
+    /// The request can or need not be repeated any more.
+    pub(super) fn drop_kept(&mut self, key: StreamKey) {
+        let stream = &mut self.streams[key];
+        if let Some(request) = stream.request.take()
+            && matches!(stream.phase, Phase::Sent(_))
+        {
+            self.kept_bytes -= request.size();
+        }
+    }
+
+    /// Ends a session: every stream of it is settled, all its credit is gone.
+    pub(super) fn end(&mut self, session: Session) {
+        self.strike_out(session);
+        match session {
+            Session::Frontend(key) => {
+                let mut streams: Vec<_> = self.frontends[key.0].streams.values().copied().collect();
+                // In the order in which they came, rather than in that of a table.
+                streams.sort_unstable_by_key(|stream| stream.correlation());
+                for stream in streams {
+                    self.counters.frontend_lost += 1;
+                    self.abandon(stream, Reason::SessionEnded);
+                }
+                self.frontends.remove(key.0);
+            }
+            Session::Backend(key) => {
+                self.withdraw(key);
+                while let Some(stream) = self.backends[key.0].streams.first() {
+                    self.backend_lost(stream);
+                }
+                let backend = self.backends.remove(key.0);
+                self.capacity = self.capacity.saturating_sub(backend.capacity);
+            }
+        }
+    }
+
+    /// Takes nothing new from here on.
+    pub(super) fn start_drain(&mut self, until: Instant) {
+        if self.drain.replace(until).is_some() {
+            return;
+        }
+        self.timers.start(until, Due::Leave);
+        for session in self.sessions() {
+            self.tell(session, Message::new(RoutingHeader::new(Kind::Drain)));
+            if let Session::Backend(key) = session {
+                self.use_credit(key);
+            }
+        }
+    }
+
+    /// Gives up what is left, and says BYE to all.
+    pub(super) fn leave(&mut self) {
+        for key in self.streams.keys() {
+            self.give_up(key, Reason::Draining);
+        }
+        for session in self.sessions() {
+            self.tell(session, bye(0, Bye::Leaving));
+            self.strike_out(session);
+        }
+        self.is_gone = true;
+    }
+
+    fn sessions(&self) -> Vec<Session> {
+        let frontends = self.frontends.iter().map(|(key, _)| key);
+        let backends = self.backends.iter().map(|(key, _)| key);
+        frontends
+            .map(|key| Session::Frontend(FrontendKey(key)))
+            .chain(backends.map(|key| Session::Backend(BackendKey(key))))
+            .collect()
+    }
+}
+
+fn reject(correlation: u64, reason: Reason) -> Message {
+    let reject = Reject {
+        reason,
+        retry_after_ms: retry_after_ms(reason),
+        detail: String::new(),
+    };
+    about(Kind::Reject, correlation).with_metadata(reject.encode())
+}

@@ -1,0 +1,305 @@
+//! The broker: all of a site's requests, and where each stands.
+//!
+//! This file owns the state and says who is told what; its neighbours are the parts of one story: `sessions` (who is here),
+//! `requests` (what frontends say), `placement` (who gets a request), `responses` (what backends say), `endings` (how a stream
+//! or a session ends), `view` (what an operator sees).
+
+mod endings;
+mod placement;
+mod requests;
+mod responses;
+mod sessions;
+mod view;
+
+use std::collections::HashMap;
+use std::time::Instant;
+
+use scale0_transport::{PeerId, Port};
+use scale0_wire::{Kind, Message, Reason, Role, RoutingHeader, ServiceId, Stranger, Unsupported};
+use slab::Slab;
+
+use self::sessions::{Answers, Identity};
+use self::view::Averages;
+use super::backend::{Backend, BackendKey};
+use super::config::BrokerConfig;
+use super::counters::Counters;
+use super::event::{Action, Event};
+use super::frontend::{Frontend, FrontendKey};
+use super::hash::Secret;
+use super::link::Link;
+use super::service::{Service, ServiceKey, Standing};
+use super::stream::{StreamKey, Streams};
+use super::timers::Timers;
+
+/// Routes the requests of one site: frontends on one side, backends on the other, and between them credit, queues, repeats
+/// and liveness.
+///
+/// A plain value that never waits. It is told what happened and when ([`step`](Self::step)); it answers with what ought to
+/// happen. It reads routing headers only: what is asked and answered passes through it untouched.
+#[derive(Debug)]
+pub struct Broker {
+    config: BrokerConfig,
+    started: Instant,
+    /// The time of this step.
+    now: Instant,
+    /// When this process went on after its latest pause.
+    resumed: Instant,
+    /// What this step asks for.
+    actions: Vec<Action>,
+    peers: HashMap<PeerId, Session, Secret>,
+    identities: HashMap<Identity, Session, Secret>,
+    frontends: Slab<Frontend>,
+    backends: Slab<Backend>,
+    services: Slab<Service>,
+    service_keys: HashMap<ServiceId, ServiceKey, Secret>,
+    wildcard: ServiceId,
+    streams: Streams,
+    /// Streams whose frontend has had its last word.
+    abandoned: usize,
+    /// Event streams and tunnels.
+    long_streams: usize,
+    /// Streams in queues.
+    queued: usize,
+    /// Bytes of requests with backends, kept for a repeat.
+    kept_bytes: usize,
+    /// Requests that all backends work on at a time.
+    capacity: u32,
+    averages: Averages,
+    timers: Timers<Due>,
+    /// Requests sent so far: the clock of "least recently used".
+    uses: u64,
+    answers: Answers,
+    drain: Option<Instant>,
+    is_gone: bool,
+    counters: Counters,
+}
+
+/// One of our sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Session {
+    Frontend(FrontendKey),
+    Backend(BackendKey),
+}
+
+/// What a timer is for.
+#[derive(Clone, Copy, Debug)]
+enum Due {
+    /// A heartbeat, and a look at the peer's.
+    Pulse(Session),
+    /// A stream's deadline, or the end of its hold.
+    Stream(StreamKey),
+    /// Backends of this service are told how many wait.
+    Demand(ServiceKey),
+    /// Nobody has offered this service for long.
+    Memory(ServiceKey),
+    /// The drain's time is over.
+    Leave,
+}
+
+impl Broker {
+    /// A broker that starts now.
+    #[must_use]
+    pub fn new(config: BrokerConfig, now: Instant) -> Self {
+        let secret = Secret::new(config.hash_secret);
+        let mut broker = Self {
+            started: now,
+            now,
+            resumed: now,
+            actions: Vec::new(),
+            peers: HashMap::with_hasher(secret),
+            identities: HashMap::with_hasher(secret),
+            frontends: Slab::new(),
+            backends: Slab::new(),
+            services: Slab::new(),
+            service_keys: HashMap::with_hasher(secret),
+            wildcard: ServiceId::of(ServiceId::ANY_NAME.as_bytes()),
+            streams: Streams::new(),
+            abandoned: 0,
+            long_streams: 0,
+            queued: 0,
+            kept_bytes: 0,
+            capacity: 0,
+            averages: Averages::default(),
+            timers: Timers::new(),
+            uses: 0,
+            answers: Answers::new(now),
+            drain: None,
+            is_gone: false,
+            counters: Counters::new(),
+            config,
+        };
+        for named in std::mem::take(&mut broker.config.services) {
+            let id = ServiceId::of(named.name.as_bytes());
+            let mut service = Service::new(id, Standing::Named, named.queue, now);
+            service.name.clone_from(&named.name);
+            let key = ServiceKey(broker.services.insert(service));
+            broker.service_keys.insert(id, key);
+            broker.config.services.push(named);
+        }
+        broker
+    }
+
+    /// Takes in one event. What should happen is appended to `actions`; nothing happens here.
+    pub fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
+        if self.is_gone {
+            return;
+        }
+        std::mem::swap(&mut self.actions, actions);
+        self.notice_time(now);
+        match event {
+            Event::Received {
+                from,
+                port,
+                locality,
+                message,
+            } => self.receive(from, port, locality, message),
+            Event::Malformed { from: _ } => self.counters.dropped_malformed += 1,
+            Event::Lost { peer } => self.lose(peer),
+            Event::Stuck { peer } => self.drop_stuck(peer),
+            Event::Drain { until } => self.start_drain(until),
+            Event::Tick => self.tick(),
+        }
+        if self.drain.is_some() && self.streams.len() == self.abandoned {
+            self.leave();
+        }
+        std::mem::swap(&mut self.actions, actions);
+    }
+
+    /// When an [`Event::Tick`] is owed, if ever.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// Whether it has drained and said BYE to all. It takes in nothing any more.
+    #[must_use]
+    pub const fn is_gone(&self) -> bool {
+        self.is_gone
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub const fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// After a pause of its own, what peers have sent lies in the sockets: their silence is ours. They get one more interval.
+    fn notice_time(&mut self, now: Instant) {
+        self.now = now.max(self.now);
+        let is_late = self
+            .timers
+            .next()
+            .is_some_and(|due| self.config.heartbeat < self.now.saturating_duration_since(due));
+        if is_late && self.resumed < self.now {
+            self.resumed = self.now;
+            self.counters.pauses += 1;
+        }
+    }
+
+    fn receive(&mut self, from: PeerId, port: Port, locality: Option<u32>, message: Message) {
+        self.counters.received += 1;
+        let session = match (port, message.header.kind) {
+            (Port::Peers, _) => return self.answer_peer(from, &message),
+            (Port::Frontends, Kind::Hello) => {
+                return self.hello(from, Role::Frontend, locality, &message);
+            }
+            (Port::Backends, Kind::Hello) => {
+                return self.hello(from, Role::Backend, locality, &message);
+            }
+            (Port::Frontends | Port::Backends, _) => match self.peers.get(&from) {
+                Some(&session) => session,
+                None => return self.answer_stranger(from, &message),
+            },
+        };
+        let now = self.now;
+        let link = match session {
+            Session::Frontend(key) => &mut self.frontends[key.0].link,
+            Session::Backend(key) => &mut self.backends[key.0].link,
+        };
+        if message.header.epoch != link.epoch {
+            self.counters.dropped_epoch += 1;
+            return;
+        }
+        link.heard = now;
+        if !link.receive(&message, now, &mut self.actions) {
+            return self.break_off(session);
+        }
+        match session {
+            Session::Frontend(key) => self.hear_frontend(key, message),
+            Session::Backend(key) => self.hear_backend(key, message),
+        }
+    }
+
+    fn tick(&mut self) {
+        while let Some(due) = self.timers.pop_due(self.now) {
+            match due {
+                Due::Pulse(session) => self.check_pulse(session),
+                Due::Stream(key) => self.expire(key),
+                Due::Demand(key) => {
+                    self.services[key.0].demand_timer = None;
+                    self.tell_demand(key);
+                }
+                Due::Memory(key) => self.forget_service(key),
+                Due::Leave => self.leave(),
+            }
+        }
+    }
+
+    fn link(&mut self, session: Session) -> &mut Link {
+        match session {
+            Session::Frontend(key) => &mut self.frontends[key.0].link,
+            Session::Backend(key) => &mut self.backends[key.0].link,
+        }
+    }
+
+    /// Sends what waits for nothing.
+    fn tell(&mut self, session: Session, message: Message) {
+        let link = match session {
+            Session::Frontend(key) => &self.frontends[key.0].link,
+            Session::Backend(key) => &self.backends[key.0].link,
+        };
+        link.tell(message, &mut self.actions);
+    }
+
+    /// A kind that its sender must not send, or that this version does not speak.
+    fn drop_strange(&mut self, session: Session, message: &Message) {
+        let kind = message.header.kind;
+        let is_spoken = Kind::TABLE
+            .iter()
+            .any(|row| row.kind == kind && row.in_this_version);
+        if is_spoken {
+            self.counters.dropped_out_of_place += 1;
+            return;
+        }
+        self.counters.dropped_unsupported += 1;
+        if kind.stranger() == Stranger::AnswersUnsupported {
+            self.tell(session, unsupported(message));
+        }
+    }
+}
+
+/// The answer to a message of a kind that is not spoken here.
+fn unsupported(message: &Message) -> Message {
+    let header = RoutingHeader {
+        correlation: message.header.correlation,
+        epoch: message.header.epoch,
+        ..RoutingHeader::new(Kind::Unsupported)
+    };
+    Message::new(header).with_metadata(Unsupported(message.header.kind).encode())
+}
+
+/// A message about one stream.
+fn about(kind: Kind, correlation: u64) -> Message {
+    Message::new(RoutingHeader {
+        correlation,
+        ..RoutingHeader::new(kind)
+    })
+}
+
+/// When it is worth asking again, in milliseconds: a moment for what passes by itself.
+const fn retry_after_ms(reason: Reason) -> u32 {
+    match reason {
+        Reason::UnknownService | Reason::Deadline | Reason::Cancelled => 0,
+        _ => 1000,
+    }
+}

@@ -1,0 +1,435 @@
+//! Who is here: HELLO, heartbeats, BYE.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use scale0_transport::PeerId;
+use scale0_wire::{
+    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, Role, RoutingHeader, ServiceId,
+    VERSION, Welcome, Window, limits,
+};
+
+use super::{Broker, Due, Session, unsupported};
+use crate::core::backend::{Backend, BackendKey};
+use crate::core::credit::Ledger;
+use crate::core::event::Action;
+use crate::core::frontend::{Frontend, FrontendKey};
+use crate::core::hash::Secret;
+use crate::core::link::Link;
+use crate::core::service::{REMEMBERED, Service, ServiceKey, Standing};
+use crate::core::stream::{List, Phase};
+
+/// One connection of one process: what a newer session of it replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Identity {
+    is_backend: bool,
+    instance: u64,
+    lane: u16,
+}
+
+/// Answers to peers without a session: at most so many a second. One is enough to make an honest peer say HELLO.
+const ANSWERS_PER_SECOND: u32 = 100;
+
+/// How many answers to strangers are left in this second.
+#[derive(Debug)]
+pub(super) struct Answers {
+    since: Instant,
+    left: u32,
+}
+
+impl Answers {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self {
+            since: now,
+            left: ANSWERS_PER_SECOND,
+        }
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        if Duration::from_secs(1) <= now.saturating_duration_since(self.since) {
+            *self = Self::new(now);
+        }
+        let is_left = 0 < self.left;
+        self.left -= u32::from(is_left);
+        is_left
+    }
+}
+
+impl Broker {
+    /// Opens a session, or answers again if it is open already.
+    pub(super) fn hello(
+        &mut self,
+        from: PeerId,
+        role: Role,
+        locality: Option<u32>,
+        message: &Message,
+    ) {
+        let Ok(hello) = Hello::decode(&message.metadata) else {
+            self.counters.dropped_metadata += 1;
+            return;
+        };
+        let epoch = message.header.epoch;
+        if !(hello.oldest..=hello.newest).contains(&VERSION) {
+            return self.answer(from, bye(epoch, Bye::Version));
+        }
+        if let Some(&session) = self.peers.get(&from) {
+            let now = self.now;
+            let link = self.link(session);
+            if link.epoch == epoch {
+                link.heard = now;
+                return self.welcome(session);
+            }
+            // It dialled anew and libzmq kept its routing id: what belonged to the former session is lost.
+            self.counters.sessions_replaced += 1;
+            self.end(session);
+        }
+        let identity = Identity {
+            is_backend: role == Role::Backend,
+            instance: hello.instance,
+            lane: hello.lane,
+        };
+        if let Some(&former) = self.identities.get(&identity) {
+            self.counters.sessions_replaced += 1;
+            self.end_with(former, Bye::Replaced);
+        }
+        let is_full = match role {
+            Role::Backend => self.config.limits.sessions <= self.backends.len(),
+            Role::Frontend | Role::Broker | Role::Peer => {
+                self.config.limits.sessions <= self.frontends.len()
+            }
+        };
+        if is_full {
+            // It says HELLO again, and there may be room then.
+            self.counters.sessions_refused += 1;
+            return;
+        }
+        let heartbeat = hello
+            .heartbeat
+            .max(self.config.heartbeat)
+            .min(limits::HEARTBEAT_MAX);
+        let link = Link::new(from, epoch, locality, &hello, heartbeat, self.now);
+        let is_draining = message.header.flags.contains(Flags::DRAINING);
+        let session = if role == Role::Backend {
+            Session::Backend(self.add_backend(link, &hello))
+        } else {
+            Session::Frontend(FrontendKey(self.frontends.insert(Frontend {
+                link,
+                streams: HashMap::with_hasher(Secret::new(self.config.hash_secret)),
+            })))
+        };
+        self.counters.sessions_opened += 1;
+        self.peers.insert(from, session);
+        self.identities.insert(identity, session);
+        let timer = self.timers.start(self.now + heartbeat, Due::Pulse(session));
+        let link = self.link(session);
+        link.timer = Some(timer);
+        link.is_draining = is_draining;
+        self.welcome(session);
+        if let Session::Backend(key) = session {
+            if !is_draining {
+                for name in &hello.services {
+                    self.register(key, name);
+                }
+            }
+            self.backends[key.0].ledger.grant(message.header.credit);
+            self.use_credit(key);
+        }
+    }
+
+    fn add_backend(&mut self, link: Link, hello: &Hello) -> BackendKey {
+        self.capacity = self.capacity.saturating_add(hello.capacity);
+        BackendKey(self.backends.insert(Backend {
+            ledger: Ledger::new(hello.capacity),
+            outstanding: 0,
+            last_used: 0,
+            services: Vec::new(),
+            turn: 0,
+            streams: List::default(),
+            demand: 0,
+            demand_told: None,
+            load: Heartbeat::default(),
+            capacity: hello.capacity,
+            link,
+        }))
+    }
+
+    fn welcome(&mut self, session: Session) {
+        let link = self.link(session);
+        let (heartbeat, window) = (link.heartbeat, link.initial_window());
+        let welcome = Welcome {
+            version: VERSION,
+            node: self.config.node.clone(),
+            instance: self.config.instance,
+            site: self.config.site.clone(),
+            heartbeat,
+            window,
+        };
+        let message = Message::new(RoutingHeader::new(Kind::Welcome));
+        self.tell(session, message.with_metadata(welcome.encode()));
+        if self.drain.is_some() {
+            self.tell(session, Message::new(RoutingHeader::new(Kind::Drain)));
+        }
+    }
+
+    /// From here on this backend may be sent requests for this service.
+    fn register(&mut self, backend: BackendKey, name: &str) {
+        let name = name.to_ascii_lowercase();
+        let id = ServiceId::of(name.as_bytes());
+        let key = match self.service_keys.get(&id) {
+            Some(&key) => key,
+            None if self.services.len() < self.config.limits.services => {
+                let service = Service::new(id, Standing::Announced, self.config.queue, self.now);
+                let key = ServiceKey(self.services.insert(service));
+                self.service_keys.insert(id, key);
+                key
+            }
+            None => {
+                self.counters.services_refused += 1;
+                return;
+            }
+        };
+        let service = &mut self.services[key.0];
+        if service.backends.contains(&backend) {
+            return;
+        }
+        if service.standing == Standing::Awaited {
+            service.standing = Standing::Announced;
+        }
+        service.deserted = None;
+        service.backends.push(backend);
+        if let Some(timer) = service.memory_timer.take() {
+            self.timers.stop(timer);
+        }
+        let is_wildcard = name == ServiceId::ANY_NAME;
+        service.name = name;
+        self.backends[backend.0].services.push(key);
+        if is_wildcard {
+            self.adopt_awaited(key);
+        }
+        if !self.services[key.0].queue.is_empty() {
+            self.demand(key);
+        }
+    }
+
+    /// Requests that waited for somebody to offer their service have found who answers for any.
+    fn adopt_awaited(&mut self, wildcard: ServiceKey) {
+        let awaited: Vec<_> = self
+            .services
+            .iter()
+            .filter(|(_, service)| service.standing == Standing::Awaited)
+            .flat_map(|(_, service)| service.queue.iter(&self.streams))
+            .collect();
+        for key in awaited {
+            if let Phase::Queued(lane) = self.streams[key].phase {
+                self.leave_queue(key, lane);
+                self.change_service(key, wildcard);
+                self.place(key);
+            }
+        }
+    }
+
+    /// Nothing new goes to this backend.
+    pub(super) fn withdraw(&mut self, backend: BackendKey) {
+        for key in std::mem::take(&mut self.backends[backend.0].services) {
+            let service = &mut self.services[key.0];
+            service.backends.retain(|&other| other != backend);
+            if !service.backends.is_empty() {
+                continue;
+            }
+            service.deserted = Some(self.now);
+            if service.standing == Standing::Announced && service.memory_timer.is_none() {
+                let timer = self.timers.start(self.now + REMEMBERED, Due::Memory(key));
+                service.memory_timer = Some(timer);
+            }
+            // Those who wait do so for as long as they hold, from now on.
+            let waiting: Vec<_> = self.services[key.0].queue.iter(&self.streams).collect();
+            for stream in waiting {
+                self.await_expiry(stream);
+            }
+        }
+    }
+
+    pub(super) fn forget_service(&mut self, key: ServiceKey) {
+        let service = &mut self.services[key.0];
+        service.memory_timer = None;
+        if 0 < service.open {
+            let timer = self.timers.start(self.now + REMEMBERED, Due::Memory(key));
+            service.memory_timer = Some(timer);
+            return;
+        }
+        self.remove_service(key);
+    }
+
+    pub(super) fn remove_service(&mut self, key: ServiceKey) {
+        let service = self.services.remove(key.0);
+        self.service_keys.remove(&service.id);
+        for timer in [service.demand_timer, service.memory_timer]
+            .into_iter()
+            .flatten()
+        {
+            self.timers.stop(timer);
+        }
+    }
+
+    /// What both sides say about the session itself.
+    pub(super) fn session_message(&mut self, session: Session, message: &Message) {
+        let taken_in = match message.header.kind {
+            Kind::Heartbeat => self.heartbeat(session, message),
+            Kind::Window => self.connection_window(session, message),
+            Kind::Bye => {
+                self.counters.sessions_left += 1;
+                self.end(session);
+                Ok(())
+            }
+            Kind::Drain => {
+                self.link(session).is_draining = true;
+                if let Session::Backend(key) = session {
+                    self.withdraw(key);
+                }
+                Ok(())
+            }
+            // It did without.
+            Kind::Unsupported => Ok(()),
+            _ => {
+                self.drop_strange(session, message);
+                Ok(())
+            }
+        };
+        if taken_in.is_err() {
+            self.counters.dropped_metadata += 1;
+        }
+    }
+
+    fn heartbeat(&mut self, session: Session, message: &Message) -> Result<(), DecodeError> {
+        let heartbeat = Heartbeat::decode(&message.metadata)?;
+        let now = self.now;
+        self.link(session).hear(&heartbeat, now);
+        if let Session::Backend(key) = session {
+            self.backends[key.0].load = heartbeat;
+        }
+        Ok(())
+    }
+
+    fn connection_window(
+        &mut self,
+        session: Session,
+        message: &Message,
+    ) -> Result<(), DecodeError> {
+        let window = Window::decode(&message.metadata)?;
+        let link = match session {
+            Session::Frontend(key) => &mut self.frontends[key.0].link,
+            Session::Backend(key) => &mut self.backends[key.0].link,
+        };
+        link.raise(window, &mut self.actions);
+        Ok(())
+    }
+
+    /// Says that we live, and looks whether the peer does.
+    pub(super) fn check_pulse(&mut self, session: Session) {
+        let load = self.load();
+        let (now, resumed) = (self.now, self.resumed);
+        let link = match session {
+            Session::Frontend(key) => &mut self.frontends[key.0].link,
+            Session::Backend(key) => &mut self.backends[key.0].link,
+        };
+        link.timer = None;
+        let silent_at =
+            (link.heard + link.heartbeat * limits::HEARTBEAT_MISSES).max(resumed + link.heartbeat);
+        if silent_at <= now {
+            self.counters.sessions_silent += 1;
+            return self.end_with(session, Bye::Silent);
+        }
+        link.beat(load, now, &mut self.actions);
+        let next = silent_at.min(now + link.heartbeat);
+        let timer = self.timers.start(next, Due::Pulse(session));
+        self.link(session).timer = Some(timer);
+    }
+
+    /// What frontends choose the least loaded broker by.
+    fn load(&self) -> Heartbeat {
+        let open = self.streams.len() - self.abandoned;
+        Heartbeat {
+            outstanding: u32::try_from(open).unwrap_or(u32::MAX),
+            capacity: self.capacity,
+            service_time_us: self.averages.service_time_us(),
+            queue_time_us: self.averages.queue_time_us(),
+            ..Heartbeat::default()
+        }
+    }
+
+    /// A message from nobody we know. BYE makes an honest peer say HELLO.
+    pub(super) fn answer_stranger(&mut self, from: PeerId, message: &Message) {
+        self.counters.dropped_without_session += 1;
+        if message.header.kind != Kind::Bye {
+            self.answer(from, bye(message.header.epoch, Bye::UnknownSession));
+        }
+    }
+
+    /// Brokers of other sites are not spoken to in this version.
+    pub(super) fn answer_peer(&mut self, from: PeerId, message: &Message) {
+        self.counters.dropped_unsupported += 1;
+        if message.header.kind != Kind::Bye {
+            self.answer(from, unsupported(message));
+        }
+    }
+
+    fn answer(&mut self, to: PeerId, message: Message) {
+        if !self.answers.take(self.now) {
+            self.counters.answers_withheld += 1;
+            return;
+        }
+        self.actions.push(Action::Send { to, message });
+        if !self.peers.contains_key(&to) {
+            self.actions.push(Action::Forget { peer: to });
+        }
+    }
+
+    pub(super) fn lose(&mut self, peer: PeerId) {
+        if let Some(&session) = self.peers.get(&peer) {
+            self.counters.sessions_lost += 1;
+            self.end(session);
+        }
+    }
+
+    pub(super) fn drop_stuck(&mut self, peer: PeerId) {
+        if let Some(&session) = self.peers.get(&peer) {
+            self.counters.sessions_stuck += 1;
+            self.end(session);
+        }
+    }
+
+    pub(super) fn break_off(&mut self, session: Session) {
+        self.counters.sessions_broken += 1;
+        self.end_with(session, Bye::ProtocolError);
+    }
+
+    fn end_with(&mut self, session: Session, why: Bye) {
+        self.tell(session, bye(0, why));
+        self.end(session);
+    }
+
+    /// Takes a session out of the tables; nothing may be sent to it any more.
+    pub(super) fn strike_out(&mut self, session: Session) {
+        let link = self.link(session);
+        let identity = Identity {
+            is_backend: matches!(session, Session::Backend(_)),
+            instance: link.instance,
+            lane: link.lane,
+        };
+        let (peer, timer) = (link.peer, link.timer.take());
+        if let Some(timer) = timer {
+            self.timers.stop(timer);
+        }
+        self.peers.remove(&peer);
+        self.identities.remove(&identity);
+        self.actions.push(Action::Forget { peer });
+    }
+}
+
+pub(super) fn bye(epoch: u64, why: Bye) -> Message {
+    let header = RoutingHeader {
+        epoch,
+        ..RoutingHeader::new(Kind::Bye)
+    };
+    Message::new(header).with_metadata(why.encode())
+}

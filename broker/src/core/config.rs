@@ -1,0 +1,105 @@
+//! What a broker is told at its start.
+
+use std::time::Duration;
+
+use scale0_wire::limits;
+
+/// A broker's settings. Plain values: any combination is valid.
+#[derive(Clone, Debug)]
+pub struct BrokerConfig {
+    /// This node's name; frontends choose home brokers by it.
+    pub node: String,
+    /// This site's name.
+    pub site: String,
+    /// Drawn once per process.
+    pub instance: u64,
+    /// Drawn once per process and told to nobody: what peers choose cannot be chosen to collide in the broker's tables.
+    pub hash_secret: u64,
+    /// Services that are always known, and have bounds of their own.
+    pub services: Vec<ServiceConfig>,
+    /// The longest a peer is left without hearing anything; a peer may ask for longer, up to [`limits::HEARTBEAT_MAX`].
+    pub heartbeat: Duration,
+    /// For how long a young broker holds requests for services that nobody has announced to it yet: those who offer them may
+    /// still be on their way.
+    pub hold: Duration,
+    /// The queue of a service without bounds of its own.
+    pub queue: QueueLimits,
+    /// Bounds on what peers can make this broker hold.
+    pub limits: BrokerLimits,
+}
+
+impl BrokerConfig {
+    /// Default settings for this node of this site. `instance` and `hash_secret` are to be drawn at random.
+    #[must_use]
+    pub fn new(node: &str, site: &str, instance: u64, hash_secret: u64) -> Self {
+        Self {
+            node: node.to_owned(),
+            site: site.to_owned(),
+            instance,
+            hash_secret,
+            services: Vec::new(),
+            heartbeat: limits::HEARTBEAT,
+            hold: Duration::from_secs(10),
+            queue: QueueLimits::default(),
+            limits: BrokerLimits::default(),
+        }
+    }
+}
+
+/// A service named in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceConfig {
+    /// Its name, in lower case.
+    pub name: String,
+    /// Its queue.
+    pub queue: QueueLimits,
+}
+
+/// What may wait for the backends of one service. Beyond either bound a request is refused at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueLimits {
+    /// Requests.
+    pub requests: usize,
+    /// Bytes of requests.
+    pub bytes: usize,
+}
+
+impl Default for QueueLimits {
+    /// A second's work of a site that answers a thousand requests a second; heads and small bodies of as many.
+    fn default() -> Self {
+        Self {
+            requests: 1000,
+            bytes: 64 * 1024 * 1024,
+        }
+    }
+}
+
+/// Bounds on what peers can make a broker hold, each far above what honest ones need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BrokerLimits {
+    /// Sessions of frontends and of backends, each: a node has one per runtime thread.
+    pub sessions: usize,
+    /// Services, known and awaited: each costs a few hundred bytes and a metric's label.
+    pub services: usize,
+    /// Open requests of one frontend session: more than a runtime thread has connections.
+    pub requests_per_session: usize,
+    /// Event streams and tunnels, which outlive their credit.
+    pub streams: usize,
+    /// Bytes that wait for one peer whose connection window is used up. The stream that would exceed it is reset.
+    pub bytes_per_peer: usize,
+    /// Bytes of requests kept until their response's head, for a repeat. Beyond it requests are sent all the same, and not repeated.
+    pub kept_bytes: usize,
+}
+
+impl Default for BrokerLimits {
+    fn default() -> Self {
+        Self {
+            sessions: 16 * 1024,
+            services: 16 * 1024,
+            requests_per_session: 64 * 1024,
+            streams: 64 * 1024,
+            bytes_per_peer: 4 * 1024 * 1024,
+            kept_bytes: 64 * 1024 * 1024,
+        }
+    }
+}

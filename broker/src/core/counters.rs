@@ -1,0 +1,145 @@
+//! What has happened, in numbers.
+
+use scale0_wire::Reason;
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// Counts since the broker started. They only grow.
+        #[derive(Clone, Debug)]
+        pub struct Counters {
+            $($(#[$doc])* pub $name: u64,)*
+            /// Requests refused before they were started, by reason.
+            pub refused: ByReason,
+            /// Requests that failed after they may have been started, by reason.
+            pub failed: ByReason,
+        }
+
+        impl Counters {
+            pub(crate) const fn new() -> Self {
+                Self { $($name: 0,)* refused: ByReason::new(), failed: ByReason::new() }
+            }
+
+            /// Names and values of all but the counts by reason.
+            pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+                [$((stringify!($name), self.$name)),*].into_iter()
+            }
+        }
+    };
+}
+
+counters! {
+    /// Messages received.
+    received,
+    /// Requests that came from frontends and were taken in: each has one outcome, see the next five.
+    requests,
+    /// Outcome: the whole response has passed.
+    answered,
+    /// Outcome: the backend said that it failed, and its word was passed on.
+    failed_by_backend,
+    /// Outcome: the frontend wanted it no more.
+    cancelled,
+    /// Outcome: its frontend is gone.
+    frontend_lost,
+    /// Outcome: refused or failed by this broker; see the counts by reason.
+    given_up,
+    /// Requests sent to backends, repeats included.
+    sent,
+    /// Requests that had to wait for credit.
+    queued,
+    /// Repeats after a lost connection.
+    repeated_after_loss,
+    /// Repeats after a REJECT.
+    repeated_after_reject,
+    /// Repeats after an error, paid for by the budget.
+    repeated_after_error,
+    /// Repeats after an error that the budget did not pay for.
+    budget_spent,
+    /// Requests that could not be kept for a repeat because too many bytes were.
+    not_kept,
+    /// Sessions opened.
+    sessions_opened,
+    /// Sessions not opened because there were too many.
+    sessions_refused,
+    /// Sessions ended by BYE of the peer.
+    sessions_left,
+    /// Sessions ended by a lost connection.
+    sessions_lost,
+    /// Sessions ended because nothing was heard.
+    sessions_silent,
+    /// Sessions ended because a newer one took their place.
+    sessions_replaced,
+    /// Sessions ended because the peer broke the protocol.
+    sessions_broken,
+    /// Sessions ended because too much waited for the peer's connection.
+    sessions_stuck,
+    /// Services not registered because there were too many.
+    services_refused,
+    /// Pauses of this process that were longer than a heartbeat.
+    pauses,
+    /// Dropped: bytes that are no message.
+    dropped_malformed,
+    /// Dropped: metadata that is not what its kind says.
+    dropped_metadata,
+    /// Dropped: from a peer without a session.
+    dropped_without_session,
+    /// Dropped: of another epoch than its session's.
+    dropped_epoch,
+    /// Dropped: about a stream that is over, or never was.
+    dropped_unknown_stream,
+    /// Dropped: late, about a stream that nobody wants any more.
+    dropped_abandoned,
+    /// Dropped: of a kind that its sender must not send, or not now.
+    dropped_out_of_place,
+    /// Dropped: of a kind that this version does not speak.
+    dropped_unsupported,
+    /// Answers to strangers that were not given because there were too many.
+    answers_withheld,
+}
+
+/// A count for each [`Reason`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByReason([u64; Reason::ALL.len()]);
+
+impl ByReason {
+    const fn new() -> Self {
+        Self([0; Reason::ALL.len()])
+    }
+
+    pub(crate) fn count(&mut self, reason: Reason) {
+        // Reasons are numbered from 1, without gaps, in the order of `Reason::ALL`.
+        if let Some(count) = self.0.get_mut(reason as usize - 1) {
+            *count += 1;
+        }
+    }
+
+    /// How often it was this one.
+    #[must_use]
+    pub fn of(&self, reason: Reason) -> u64 {
+        self.0.get(reason as usize - 1).copied().unwrap_or(0)
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (Reason, u64)> {
+        Reason::ALL.iter().copied().zip(self.0)
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.0.iter().sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_count_of_its_own() {
+        let mut counts = ByReason::new();
+        for &reason in Reason::ALL {
+            counts.count(reason);
+        }
+        assert!(counts.iter().all(|(_, count)| count == 1));
+    }
+}

@@ -1,0 +1,69 @@
+//! What a broker is told, and what it asks for.
+
+use std::time::Instant;
+
+use scale0_transport::{PeerId, Port};
+use scale0_wire::Message;
+
+/// Something that happened.
+#[derive(Clone, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every event is a message; a box would be an allocation for each"
+)]
+pub enum Event {
+    /// A message came.
+    Received {
+        /// Whose.
+        from: PeerId,
+        /// Where it came in: what its sender may be.
+        port: Port,
+        /// Peers of this process with an equal number share a core; none: a peer behind a socket.
+        locality: Option<u32>,
+        /// The message.
+        message: Message,
+    },
+    /// Bytes came that are no message.
+    Malformed {
+        /// Whose.
+        from: PeerId,
+    },
+    /// A connection is gone.
+    Lost {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// More waits for a peer's connection than may. It is treated as lost.
+    Stuck {
+        /// Whose.
+        peer: PeerId,
+    },
+    /// Take nothing new, finish what there is, leave at this time at the latest.
+    Drain {
+        /// When.
+        until: Instant,
+    },
+    /// Time has passed. Owed whenever [`deadline`](crate::Broker::deadline) has.
+    Tick,
+}
+
+/// Something to do, in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly every action is a message; a box would be an allocation for each"
+)]
+pub enum Action {
+    /// Send this message. Messages to one peer are sent in the order of their actions.
+    Send {
+        /// To whom.
+        to: PeerId,
+        /// The message.
+        message: Message,
+    },
+    /// The broker has no session with this peer any more: once what is to be sent has been, nothing need be kept for it.
+    Forget {
+        /// Whose.
+        peer: PeerId,
+    },
+}

@@ -1,0 +1,235 @@
+//! What frontends and backends have in common: a session over a connection.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use scale0_transport::PeerId;
+use scale0_wire::flow::{ReceiveWindow, SendWindow};
+use scale0_wire::{Heartbeat, Hello, Kind, Message, RoutingHeader, Window};
+
+use super::event::Action;
+use super::timers::TimerId;
+
+/// A session's connection: its epoch, its pulse, its windows, and what waits for them.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) peer: PeerId,
+    pub(crate) epoch: u64,
+    pub(crate) node: String,
+    pub(crate) instance: u64,
+    pub(crate) lane: u16,
+    pub(crate) locality: Option<u32>,
+    pub(crate) is_draining: bool,
+    /// How often each side is heard at least.
+    pub(crate) heartbeat: Duration,
+    /// When something was heard last.
+    pub(crate) heard: Instant,
+    pub(crate) timer: Option<TimerId>,
+    pulse: Pulse,
+    send: SendWindow,
+    receive: ReceiveWindow,
+    waiting: VecDeque<Message>,
+    waiting_bytes: usize,
+}
+
+/// What heartbeats tell.
+#[derive(Debug, Default)]
+struct Pulse {
+    sequence: u32,
+    sent: Option<Instant>,
+    /// The peer's newest heartbeat, and when it came.
+    newest: Option<(u32, Instant)>,
+    round_trip: Duration,
+}
+
+/// What could not be appended to a peer's queue, because too much waits there.
+#[derive(Debug)]
+pub(crate) struct Full;
+
+impl Link {
+    pub(crate) fn new(
+        peer: PeerId,
+        epoch: u64,
+        locality: Option<u32>,
+        hello: &Hello,
+        heartbeat: Duration,
+        now: Instant,
+    ) -> Self {
+        Self {
+            peer,
+            epoch,
+            node: hello.node.clone(),
+            instance: hello.instance,
+            lane: hello.lane,
+            locality,
+            is_draining: false,
+            heartbeat,
+            heard: now,
+            timer: None,
+            pulse: Pulse::default(),
+            send: SendWindow::new(hello.window),
+            receive: ReceiveWindow::connection(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+        }
+    }
+
+    /// The window that this side opens at the start.
+    pub(crate) const fn initial_window(&self) -> u32 {
+        scale0_wire::limits::CONNECTION_WINDOW
+    }
+
+    pub(crate) const fn waiting_bytes(&self) -> usize {
+        self.waiting_bytes
+    }
+
+    pub(crate) const fn round_trip(&self) -> Duration {
+        self.pulse.round_trip
+    }
+
+    /// Sends what waits for nothing.
+    pub(crate) fn tell(&self, mut message: Message, actions: &mut Vec<Action>) {
+        message.header.epoch = self.epoch;
+        let to = self.peer;
+        actions.push(Action::Send { to, message });
+    }
+
+    /// Sends the next message of a stream: at once, or behind what waits for the connection's window.
+    pub(crate) fn send(
+        &mut self,
+        message: Message,
+        limit: usize,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), Full> {
+        let content = counted_content(&message);
+        if self.waiting.is_empty() && (content == 0 || content as u64 <= self.send.room()) {
+            // There is room, so it is within the window.
+            let _ = self.send.take(content);
+            self.tell(message, actions);
+            return Ok(());
+        }
+        if limit < self.waiting_bytes + message.size() {
+            return Err(Full);
+        }
+        self.wait(message);
+        Ok(())
+    }
+
+    /// Sends a stream's last word. It is never too much: each stream has one, and streams are bounded.
+    pub(crate) fn send_last(&mut self, message: Message, actions: &mut Vec<Action>) {
+        if self.waiting.is_empty() {
+            self.tell(message, actions);
+        } else {
+            self.wait(message);
+        }
+    }
+
+    /// Takes in a WINDOW of the connection, and sends what has waited for it.
+    pub(crate) fn raise(&mut self, window: Window, actions: &mut Vec<Action>) {
+        self.send.raise(window.0);
+        while let Some(message) = self.waiting.front() {
+            let content = counted_content(message);
+            if self.send.room() < content as u64 {
+                return;
+            }
+            let _ = self.send.take(content);
+            let Some(message) = self.waiting.pop_front() else {
+                return;
+            };
+            self.waiting_bytes -= message.size();
+            self.tell(message, actions);
+        }
+        // A burst's memory is not kept for the next one.
+        self.waiting = VecDeque::new();
+    }
+
+    /// Counts what came. Returns false if the peer had no right to send it.
+    ///
+    /// Whatever becomes of it, it is out of the connection's way at once: forwarded, queued for another peer within a bound of
+    /// its own, or dropped. So one stuck reader stops nobody else of its backend.
+    #[must_use]
+    pub(crate) fn receive(
+        &mut self,
+        message: &Message,
+        now: Instant,
+        actions: &mut Vec<Action>,
+    ) -> bool {
+        let content = counted_content(message);
+        if content == 0 {
+            return true;
+        }
+        if !self.receive.receive(content) {
+            return false;
+        }
+        if let Some(limit) = self
+            .receive
+            .consume(content, now, 2 * self.pulse.round_trip)
+        {
+            let window = Message::new(RoutingHeader::new(Kind::Window));
+            self.tell(window.with_metadata(Window(limit).encode()), actions);
+        }
+        true
+    }
+
+    /// Takes in the peer's heartbeat.
+    pub(crate) fn hear(&mut self, heartbeat: &Heartbeat, now: Instant) {
+        self.pulse.newest = Some((heartbeat.sequence, now));
+        if let Some(sent) = self.pulse.sent
+            && heartbeat.echo == self.pulse.sequence
+        {
+            let there = Duration::from_micros(heartbeat.echo_delay_us.into());
+            self.pulse.round_trip = now.saturating_duration_since(sent).saturating_sub(there);
+        }
+    }
+
+    /// Sends this side's next heartbeat, with this load.
+    pub(crate) fn beat(&mut self, load: Heartbeat, now: Instant, actions: &mut Vec<Action>) {
+        self.pulse.sequence = self.pulse.sequence.wrapping_add(1).max(1);
+        self.pulse.sent = Some(now);
+        let (echo, heard) = self.pulse.newest.unwrap_or((0, now));
+        let delay = now.saturating_duration_since(heard).as_micros();
+        let heartbeat = Heartbeat {
+            sequence: self.pulse.sequence,
+            echo,
+            echo_delay_us: u32::try_from(delay).unwrap_or(u32::MAX),
+            ..load
+        };
+        let message = Message::new(RoutingHeader::new(Kind::Heartbeat));
+        self.tell(message.with_metadata(heartbeat.encode()), actions);
+    }
+
+    fn wait(&mut self, message: Message) {
+        let message = unpinned(message);
+        self.waiting_bytes += message.size();
+        self.waiting.push_back(message);
+    }
+}
+
+/// The bytes of a message that count against a connection's window.
+fn counted_content(message: &Message) -> usize {
+    match message.header.kind {
+        Kind::Response | Kind::Chunk | Kind::Upgrade => message.content.len(),
+        _ => 0,
+    }
+}
+
+/// A message that waits keeps the buffer alive that it was received in, which may be much larger: below this size it is copied.
+const PINNED_FROM: usize = 16 * 1024;
+
+/// The same message, in memory of its own if it is short.
+pub(crate) fn unpinned(mut message: Message) -> Message {
+    let (metadata, content) = (message.metadata.len(), message.content.len());
+    let length = message.extension.len() + metadata + content;
+    if length == 0 || PINNED_FROM <= length {
+        return message;
+    }
+    let mut copy = bytes::BytesMut::with_capacity(length);
+    copy.extend_from_slice(&message.metadata);
+    copy.extend_from_slice(&message.content);
+    copy.extend_from_slice(&message.extension);
+    let mut copy = copy.freeze();
+    message.metadata = copy.split_to(metadata);
+    message.content = copy.split_to(content);
+    message.extension = copy;
+    message
+}

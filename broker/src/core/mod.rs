@@ -1,0 +1,27 @@
+//! The pure state machine: what a broker decides. Reach std's `core` through `std::` here.
+
+mod backend;
+mod broker;
+mod config;
+mod counters;
+mod credit;
+mod event;
+mod frontend;
+mod hash;
+mod link;
+mod queue;
+mod retry;
+mod service;
+mod snapshot;
+#[cfg(test)]
+mod stories;
+mod stream;
+#[cfg(test)]
+mod testing;
+mod timers;
+
+pub use broker::Broker;
+pub use config::{BrokerConfig, BrokerLimits, QueueLimits, ServiceConfig};
+pub use counters::{ByReason, Counters};
+pub use event::{Action, Event};
+pub use snapshot::{BackendSnapshot, FrontendSnapshot, ServiceSnapshot, SessionSnapshot, Snapshot};

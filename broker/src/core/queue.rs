@@ -1,0 +1,98 @@
+//! Requests that wait for a backend of one service.
+
+use scale0_wire::{Message, Priority};
+
+use super::config::QueueLimits;
+use super::stream::{Lane, List, Phase, StreamKey, Streams};
+
+/// First come, first served within each [`Lane`]; a lane waits for those before it.
+///
+/// Bounded in requests and bytes, but for repeats: they were admitted once, and what is repeated was paid for by credit, which
+/// bounds it.
+#[derive(Debug)]
+pub(crate) struct Queue {
+    lanes: [List; 4],
+    bytes: usize,
+    limits: QueueLimits,
+}
+
+/// Repeats looked at for one that a backend has not had yet. Each but the last of them waits for another backend; looking at
+/// more would cost all others' time.
+const REPEATS_LOOKED_AT: usize = 64;
+
+impl Queue {
+    pub(crate) fn new(limits: QueueLimits) -> Self {
+        Self {
+            lanes: [List::default(); 4],
+            bytes: 0,
+            limits,
+        }
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.lanes.iter().map(List::len).sum()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.len() == 0)
+    }
+
+    pub(crate) fn repeats(&self) -> usize {
+        self.lanes[Lane::Repeats as usize].len()
+    }
+
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    pub(crate) const fn limits(&self) -> QueueLimits {
+        self.limits
+    }
+
+    /// Whether a request of this size may wait here.
+    pub(crate) fn has_room(&self, size: usize) -> bool {
+        self.len() - self.repeats() < self.limits.requests && self.bytes + size <= self.limits.bytes
+    }
+
+    /// Appends a stream, whose place it notes in it.
+    pub(crate) fn push(&mut self, key: StreamKey, lane: Lane, streams: &mut Streams) {
+        self.lanes[lane as usize].push(key, streams);
+        streams[key].phase = Phase::Queued(lane);
+        self.bytes += streams[key].request.as_ref().map_or(0, Message::size);
+    }
+
+    /// Takes a stream out of `lane`, where it must be.
+    pub(crate) fn remove(&mut self, key: StreamKey, lane: Lane, streams: &mut Streams) {
+        self.lanes[lane as usize].remove(key, streams);
+        self.bytes -= streams[key].request.as_ref().map_or(0, Message::size);
+    }
+
+    /// The first stream that this instance has not had yet.
+    pub(crate) fn first_for(&self, instance: u64, streams: &Streams) -> Option<(StreamKey, Lane)> {
+        let repeat = self.lanes[Lane::Repeats as usize]
+            .iter(streams)
+            .take(REPEATS_LOOKED_AT)
+            .find(|&key| !streams[key].tried.contains(&instance));
+        if let Some(key) = repeat {
+            return Some((key, Lane::Repeats));
+        }
+        [Lane::Interactive, Lane::Normal, Lane::Background]
+            .into_iter()
+            .find_map(|lane| Some((self.lanes[lane as usize].first()?, lane)))
+    }
+
+    /// All that wait, in the order in which they will be served.
+    pub(crate) fn iter<'a>(&'a self, streams: &'a Streams) -> impl Iterator<Item = StreamKey> {
+        self.lanes.iter().flat_map(|lane| lane.iter(streams))
+    }
+}
+
+impl From<Priority> for Lane {
+    fn from(priority: Priority) -> Self {
+        match priority {
+            Priority::Interactive => Self::Interactive,
+            Priority::Normal => Self::Normal,
+            Priority::Background => Self::Background,
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! One service: who offers it, and who waits for it.
+
+use std::time::{Duration, Instant};
+
+use scale0_wire::ServiceId;
+
+use super::backend::BackendKey;
+use super::config::QueueLimits;
+use super::queue::Queue;
+use super::retry::Budget;
+use super::timers::TimerId;
+
+/// Names a service of a broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ServiceKey(pub(crate) usize);
+
+/// A service is known for so long after its last backend left.
+pub(crate) const REMEMBERED: Duration = Duration::from_secs(600);
+
+/// A backend hears of a changed demand at most this often.
+pub(crate) const DEMAND_SPACING: Duration = Duration::from_millis(10);
+
+/// How a service came to be here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Named in the configuration: always known.
+    Named,
+    /// A backend has offered it within [`REMEMBERED`].
+    Announced,
+    /// Only asked for, so far, of a broker too young to know. Gone with the last request for it.
+    Awaited,
+}
+
+/// One service.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) id: ServiceId,
+    /// Empty while it is only awaited: requests carry no names.
+    pub(crate) name: String,
+    pub(crate) standing: Standing,
+    /// Those that may be sent new work.
+    pub(crate) backends: Vec<BackendKey>,
+    pub(crate) queue: Queue,
+    pub(crate) budget: Budget,
+    /// Streams that name it: it cannot be forgotten before them.
+    pub(crate) open: usize,
+    /// Since when nobody offers it.
+    pub(crate) deserted: Option<Instant>,
+    /// While requests wait, backends are told how many.
+    pub(crate) demand_timer: Option<TimerId>,
+    /// While nobody offers it, it is to be forgotten.
+    pub(crate) memory_timer: Option<TimerId>,
+    pub(crate) requests: u64,
+    pub(crate) repeats: u64,
+    pub(crate) refused: u64,
+}
+
+impl Service {
+    pub(crate) fn new(
+        id: ServiceId,
+        standing: Standing,
+        limits: QueueLimits,
+        now: Instant,
+    ) -> Self {
+        Self {
+            id,
+            name: String::new(),
+            standing,
+            backends: Vec::new(),
+            queue: Queue::new(limits),
+            budget: Budget::new(now),
+            open: 0,
+            deserted: Some(now),
+            demand_timer: None,
+            memory_timer: None,
+            requests: 0,
+            repeats: 0,
+            refused: 0,
+        }
+    }
+}

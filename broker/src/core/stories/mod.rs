@@ -1,0 +1,9 @@
+//! The broker's rules, each told as a story in virtual time.
+
+mod bad_input;
+mod credit;
+mod endings;
+mod flow;
+mod repeats;
+mod sessions;
+mod waiting;

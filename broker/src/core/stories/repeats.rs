@@ -1,0 +1,216 @@
+//! What is repeated, where, how often; and what is not.
+
+use std::time::Duration;
+
+use scale0_wire::{Flags, Kind, Reason};
+
+use crate::core::testing::{SHOP, Site, chunk, response, upload};
+
+#[test]
+fn a_get_whose_backend_dies_is_answered_by_another() {
+    let mut site = Site::new();
+    let first = site.backend(SHOP, 1);
+    let second = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.get(frontend, 1);
+    let lost = site.is_asked(first);
+    site.cut(first);
+    let request = site.hears(second, Kind::Request);
+    assert_eq!(request.header.attempt, 1);
+    // The dead cannot answer any more.
+    site.respond(first, lost);
+    site.respond(second, request.header.correlation);
+    site.is_answered(frontend, 1);
+    site.hears_nothing(frontend);
+}
+
+#[test]
+fn a_post_whose_backend_dies_fails_and_runs_nowhere_else() {
+    let mut site = Site::new();
+    let first = site.backend(SHOP, 1);
+    let second = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.post(frontend, 1);
+    site.is_asked(first);
+    site.cut(first);
+    site.is_failed(frontend, 1, Reason::BackendLost);
+    site.hears_nothing(second);
+}
+
+#[test]
+fn a_post_that_was_rejected_goes_elsewhere_and_never_back() {
+    let mut site = Site::new();
+    let first = site.backend(SHOP, 2);
+    let second = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.post(frontend, 1);
+    let asked = site.is_asked(first);
+    site.reject(first, asked, Reason::AppRefused);
+    let asked = site.is_asked(second);
+    site.reject(second, asked, Reason::AppRefused);
+    site.is_refused(frontend, 1, Reason::AppRefused);
+    site.hears_nothing(first);
+}
+
+#[test]
+fn a_backend_that_was_only_paused_may_be_asked_again_but_not_for_ever() {
+    let mut site = Site::new();
+    let backend = site.backend(SHOP, 9);
+    let frontend = site.frontend();
+    site.post(frontend, 1);
+    for _ in 0..3 {
+        let asked = site.is_asked(backend);
+        site.reject(backend, asked, Reason::Paused);
+    }
+    site.is_refused(frontend, 1, Reason::Paused);
+    site.hears_nothing(backend);
+}
+
+#[test]
+fn a_request_that_kills_backends_kills_three_at_most() {
+    let mut site = Site::new();
+    let backends = [(); 5].map(|()| site.backend(SHOP, 1));
+    let frontend = site.frontend();
+    site.get(frontend, 1);
+    for backend in &backends[..3] {
+        site.is_asked(*backend);
+        site.cut(*backend);
+    }
+    site.is_failed(frontend, 1, Reason::BackendLost);
+    site.hears_nothing(backends[3]);
+}
+
+#[test]
+fn a_get_whose_only_backend_dies_waits_for_its_successor() {
+    let mut site = Site::new();
+    let first = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.get(frontend, 1);
+    site.is_asked(first);
+    site.cut(first);
+    site.wait(Duration::from_secs(3));
+    let second = site.backend(SHOP, 1);
+    site.hears(second, Kind::Demand);
+    let asked = site.is_asked(second);
+    site.respond(second, asked);
+    site.is_answered(frontend, 1);
+}
+
+#[test]
+fn a_get_that_may_have_run_does_not_end_as_never_started() {
+    let mut site = Site::new();
+    let backend = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.get(frontend, 1);
+    site.is_asked(backend);
+    site.cut(backend);
+    site.wait(Duration::from_secs(10));
+    site.is_failed(frontend, 1, Reason::NoBackend);
+}
+
+#[test]
+fn nothing_is_repeated_once_the_head_has_passed() {
+    let mut site = Site::new();
+    let first = site.backend(SHOP, 1);
+    let second = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.get(frontend, 1);
+    let asked = site.is_asked(first);
+    site.say(first, response(asked, Flags(0)));
+    site.is_answered(frontend, 1);
+    site.cut(first);
+    site.is_failed(frontend, 1, Reason::BackendLost);
+    site.hears_nothing(second);
+}
+
+#[test]
+fn an_error_is_repeated_elsewhere_once_there_is_somewhere_else() {
+    let mut site = Site::new();
+    let first = site.backend(SHOP, 1);
+    let second = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.get(frontend, 1);
+    let asked = site.is_asked(first);
+    site.fail(first, asked, Reason::AppFailed);
+    let asked = site.is_asked(second);
+    site.fail(second, asked, Reason::AppFailed);
+    site.is_failed(frontend, 1, Reason::AppFailed);
+}
+
+#[test]
+fn a_service_that_fails_everything_is_not_sent_everything_twice() {
+    let mut site = Site::new();
+    let backends = [(); 2].map(|()| site.backend(SHOP, 1));
+    let frontend = site.frontend();
+    let mut asked = 0;
+    for correlation in 1..=100 {
+        site.get(frontend, correlation);
+        while let Some((backend, stream)) = backends.iter().find_map(|&backend| {
+            let message = site.next(backend)?;
+            (message.header.kind == Kind::Request).then_some((backend, message.header.correlation))
+        }) {
+            asked += 1;
+            site.fail(backend, stream, Reason::AppFailed);
+        }
+        site.is_failed(frontend, correlation, Reason::AppFailed);
+    }
+    assert_eq!(asked, 100 + 20);
+    assert_eq!(site.broker.counters().budget_spent, 80);
+}
+
+#[test]
+fn a_repeat_overtakes_who_has_not_waited_yet() {
+    let mut site = Site::new();
+    let first = site.backend(SHOP, 1);
+    let second = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.get(frontend, 1);
+    site.post(frontend, 2);
+    site.get(frontend, 3);
+    site.is_asked(first);
+    let busy = site.is_asked(second);
+    while site.next(second).is_some() {}
+    site.cut(first);
+    site.respond(second, busy);
+    site.is_answered(frontend, 2);
+    assert_eq!(site.hears(second, Kind::Request).header.attempt, 1);
+}
+
+#[test]
+fn an_upload_is_repeated_until_the_backend_has_asked_for_its_content() {
+    let mut site = Site::new();
+    let first = site.backend(SHOP, 1);
+    let second = site.backend(SHOP, 1);
+    let third = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.say(frontend, upload(1));
+    site.is_asked(first);
+    site.cut(first);
+    let asked = site.is_asked(second);
+    site.window(second, asked, 1000);
+    assert_eq!(site.hears(frontend, Kind::Window).header.correlation, 1);
+    site.say(frontend, chunk(1, 1000));
+    assert_eq!(site.hears(second, Kind::Chunk).content.len(), 1000);
+    site.cut(second);
+    site.is_failed(frontend, 1, Reason::BackendLost);
+    site.hears_nothing(third);
+}
+
+#[test]
+fn what_cannot_be_kept_is_sent_all_the_same_and_not_repeated() {
+    let mut site = Site::with(|config| config.limits.kept_bytes = 200);
+    let first = site.backend(SHOP, 1);
+    let second = site.backend(SHOP, 1);
+    let third = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.get(frontend, 1);
+    site.get(frontend, 2);
+    let answered = site.is_asked(first);
+    site.is_asked(second);
+    site.cut(second);
+    site.is_failed(frontend, 2, Reason::BackendLost);
+    site.hears_nothing(third);
+    site.respond(first, answered);
+    site.is_answered(frontend, 1);
+    assert_eq!(site.broker.snapshot(site.now).kept_bytes, 0);
+}

@@ -1,0 +1,315 @@
+//! One request on its way: from its REQUEST to the last word about it.
+
+use std::num::NonZeroU32;
+use std::ops::{Index, IndexMut};
+use std::time::{Duration, Instant};
+
+use scale0_wire::{Message, Reason};
+use slab::Slab;
+
+use super::backend::BackendKey;
+use super::frontend::FrontendKey;
+use super::service::ServiceKey;
+use super::timers::TimerId;
+
+/// Names a stream for as long as the process runs: a slot is used again, a name never is (until 2³² streams later).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct StreamKey {
+    generation: NonZeroU32,
+    slot: u32,
+}
+
+impl StreamKey {
+    /// The correlation id on the way to backends: tells the slot without a look-up. Never 0.
+    pub(crate) fn correlation(self) -> u64 {
+        u64::from(self.generation.get()) << 32 | u64::from(self.slot)
+    }
+
+    fn from_correlation(correlation: u64) -> Option<Self> {
+        Some(Self {
+            generation: NonZeroU32::new(u32::try_from(correlation >> 32).ok()?)?,
+            slot: u32::try_from(correlation & u64::from(u32::MAX)).ok()?,
+        })
+    }
+}
+
+/// Which of a service's waiting requests go first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// They have waited and failed before.
+    Repeats = 0,
+    Interactive = 1,
+    Normal = 2,
+    Background = 3,
+}
+
+/// How far a stream has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// In no list: only within a step. // → Queued, Sent, or refused
+    Unplaced,
+    /// Waits in its service's queue. // → Sent, or refused
+    Queued(Lane),
+    /// With a backend, which has not answered yet. // → Responding, Queued by a repeat, Abandoned, or refused
+    Sent(BackendKey),
+    /// The response's head has passed. // → Abandoned, or over
+    Responding(BackendKey),
+    /// Its frontend has had its last word; the backend has not said its own. The slot is kept, so that nothing late goes
+    /// astray. // → over
+    Abandoned(BackendKey),
+}
+
+/// One request, and where it stands. Kept small: a broker has as many of them as its site has requests under way.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    generation: NonZeroU32,
+    previous: Option<StreamKey>,
+    next: Option<StreamKey>,
+    pub(crate) phase: Phase,
+    /// Who asks, unless abandoned.
+    pub(crate) frontend: FrontendKey,
+    /// The frontend's name for it.
+    pub(crate) correlation: u64,
+    pub(crate) service: ServiceKey,
+    /// The REQUEST, while it may be sent (again).
+    pub(crate) request: Option<Message>,
+    /// The END of a streamed request that came before there was anywhere to send it.
+    pub(crate) request_end: Option<Box<Message>>,
+    /// Nothing more of the request is to come.
+    pub(crate) request_is_over: bool,
+    pub(crate) is_idempotent: bool,
+    /// The client asked to switch protocols.
+    pub(crate) may_upgrade: bool,
+    /// Its REQUEST may keep a whole receive buffer alive.
+    pub(crate) is_pinned: bool,
+    /// It counts among its backend's outstanding requests; an event stream or tunnel does not.
+    pub(crate) holds_credit: bool,
+    /// Part of it may have been executed: its frontend must not hear that it was never started.
+    pub(crate) may_have_run: bool,
+    /// Why the latest backend did not answer it.
+    pub(crate) failure: Reason,
+    /// Connections lost under it.
+    pub(crate) losses: u8,
+    /// How often it was sent.
+    pub(crate) attempts: u8,
+    /// Instances that have had it and did not answer; it goes to none of them again.
+    pub(crate) tried: Vec<u64>,
+    /// Until the response's head.
+    pub(crate) timer: Option<TimerId>,
+    pub(crate) deadline: Instant,
+    pub(crate) hold: Duration,
+    /// When it took its place in the queue, or was sent.
+    pub(crate) since: Instant,
+}
+
+impl Stream {
+    pub(crate) const fn backend(&self) -> Option<BackendKey> {
+        match self.phase {
+            Phase::Unplaced | Phase::Queued(_) => None,
+            Phase::Sent(backend) | Phase::Responding(backend) | Phase::Abandoned(backend) => {
+                Some(backend)
+            }
+        }
+    }
+
+    /// Its place in the slab is given by [`Streams::insert`].
+    pub(crate) const fn new(
+        frontend: FrontendKey,
+        correlation: u64,
+        service: ServiceKey,
+        now: Instant,
+    ) -> Self {
+        Self {
+            generation: NonZeroU32::MIN,
+            previous: None,
+            next: None,
+            phase: Phase::Unplaced,
+            frontend,
+            correlation,
+            service,
+            request: None,
+            request_end: None,
+            request_is_over: false,
+            is_idempotent: false,
+            may_upgrade: false,
+            is_pinned: false,
+            holds_credit: false,
+            may_have_run: false,
+            failure: Reason::NoBackend,
+            losses: 0,
+            attempts: 0,
+            tried: Vec::new(),
+            timer: None,
+            deadline: now,
+            hold: Duration::ZERO,
+            since: now,
+        }
+    }
+}
+
+/// All streams of a broker.
+#[derive(Debug)]
+pub(crate) struct Streams {
+    slots: Slab<Stream>,
+    generation: NonZeroU32,
+}
+
+impl Streams {
+    pub(crate) const fn new() -> Self {
+        Self {
+            slots: Slab::new(),
+            generation: NonZeroU32::MIN,
+        }
+    }
+
+    /// Returns none if 2³² streams are open, which the bound on each session prevents.
+    pub(crate) fn insert(&mut self, mut stream: Stream) -> Option<StreamKey> {
+        let generation = self.generation;
+        let slot = u32::try_from(self.slots.vacant_key()).ok()?;
+        stream.generation = generation;
+        self.slots.insert(stream);
+        self.generation = generation.checked_add(1).unwrap_or(NonZeroU32::MIN);
+        Some(StreamKey { generation, slot })
+    }
+
+    pub(crate) fn remove(&mut self, key: StreamKey) -> Stream {
+        self.slots.remove(key.slot as usize)
+    }
+
+    /// The stream that a backend's message is about; none if there is none, or none any more.
+    pub(crate) fn by_correlation(&self, correlation: u64) -> Option<StreamKey> {
+        let key = StreamKey::from_correlation(correlation)?;
+        let stream = self.slots.get(key.slot as usize)?;
+        (stream.generation == key.generation).then_some(key)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// All of them, in the order of their slots.
+    pub(crate) fn keys(&self) -> Vec<StreamKey> {
+        let keys = self.slots.iter().filter_map(|(slot, stream)| {
+            Some(StreamKey {
+                generation: stream.generation,
+                slot: u32::try_from(slot).ok()?,
+            })
+        });
+        keys.collect()
+    }
+}
+
+impl Index<StreamKey> for Streams {
+    type Output = Stream;
+
+    fn index(&self, key: StreamKey) -> &Stream {
+        &self.slots[key.slot as usize]
+    }
+}
+
+impl IndexMut<StreamKey> for Streams {
+    fn index_mut(&mut self, key: StreamKey) -> &mut Stream {
+        &mut self.slots[key.slot as usize]
+    }
+}
+
+/// Streams in a row, linked through themselves: the one in the middle leaves as cheaply as the first. A stream is in one
+/// list at a time, its queue's or its backend's.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct List {
+    first: Option<StreamKey>,
+    last: Option<StreamKey>,
+    len: usize,
+}
+
+impl List {
+    pub(crate) const fn first(&self) -> Option<StreamKey> {
+        self.first
+    }
+
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(crate) fn push(&mut self, key: StreamKey, streams: &mut Streams) {
+        streams[key].previous = self.last;
+        match self.last {
+            Some(last) => streams[last].next = Some(key),
+            None => self.first = Some(key),
+        }
+        self.last = Some(key);
+        self.len += 1;
+    }
+
+    /// `key` must be in this list.
+    pub(crate) fn remove(&mut self, key: StreamKey, streams: &mut Streams) {
+        let stream = &mut streams[key];
+        let (previous, next) = (stream.previous.take(), stream.next.take());
+        match previous {
+            Some(previous) => streams[previous].next = next,
+            None => self.first = next,
+        }
+        match next {
+            Some(next) => streams[next].previous = previous,
+            None => self.last = previous,
+        }
+        self.len -= 1;
+    }
+
+    pub(crate) fn iter<'a>(
+        &self,
+        streams: &'a Streams,
+    ) -> impl Iterator<Item = StreamKey> + use<'a> {
+        std::iter::successors(self.first, |&key| streams[key].next)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::testing::epoch;
+
+    fn streams(count: usize) -> (Streams, Vec<StreamKey>) {
+        let mut streams = Streams::new();
+        let keys = (0..count)
+            .map(|_| {
+                let stream = Stream::new(FrontendKey(0), 1, ServiceKey(0), epoch());
+                streams.insert(stream).unwrap()
+            })
+            .collect();
+        (streams, keys)
+    }
+
+    #[test]
+    fn a_slot_used_again_has_another_name() {
+        let (mut streams, keys) = streams(1);
+        let old = keys[0].correlation();
+        streams.remove(keys[0]);
+        let new = streams
+            .insert(Stream::new(FrontendKey(0), 1, ServiceKey(0), epoch()))
+            .unwrap();
+        assert_eq!(streams.by_correlation(old), None);
+        assert_eq!(streams.by_correlation(new.correlation()), Some(new));
+        assert_eq!(streams.by_correlation(0), None);
+    }
+
+    #[test]
+    fn a_list_keeps_its_order_whoever_leaves() {
+        let (mut streams, keys) = streams(4);
+        for leaving in 0..4 {
+            let mut list = List::default();
+            for &key in &keys {
+                list.push(key, &mut streams);
+            }
+            list.remove(keys[leaving], &mut streams);
+            let mut expected = keys.clone();
+            expected.remove(leaving);
+            assert_eq!(list.iter(&streams).collect::<Vec<_>>(), expected);
+            assert_eq!(list.len(), 3);
+            for key in expected {
+                list.remove(key, &mut streams);
+            }
+            assert_eq!(list.first(), None);
+        }
+    }
+}
