@@ -120,19 +120,44 @@ impl FromStr for SecretKey {
     }
 }
 
+/// The digits of Z85 (ZeroMQ RFC 32): each five are a big-endian number of four bytes.
+const DIGITS: &[u8; 85] =
+    b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
+
 fn encode(key: &[u8; KEY]) -> String {
-    zmq::z85_encode(key).expect("Z85 writes any multiple of 4 bytes")
+    let mut text = String::with_capacity(Z85);
+    for bytes in key.as_chunks::<4>().0 {
+        let value = u32::from_be_bytes(*bytes) as usize;
+        let digits = [85 * 85 * 85 * 85, 85 * 85 * 85, 85 * 85, 85, 1];
+        text.extend(digits.map(|place| char::from(DIGITS[value / place % 85])));
+    }
+    text
 }
 
+/// The zmq crate's own takes what is not Z85 for a key of zeros.
 fn decode(text: &str) -> Result<[u8; KEY], KeyError> {
-    let error = KeyError {
+    let error = || KeyError {
         length: text.chars().count(),
     };
     if text.len() != Z85 {
-        return Err(error);
+        return Err(error());
     }
-    let bytes = zmq::z85_decode(text).map_err(|_| error.clone())?;
-    bytes.try_into().map_err(|_| error)
+    let mut key = [0; KEY];
+    for (bytes, digits) in key
+        .as_chunks_mut::<4>()
+        .0
+        .iter_mut()
+        .zip(text.as_bytes().chunks(5))
+    {
+        let value = digits.iter().try_fold(0_u32, |value, digit| {
+            let digit = DIGITS.iter().position(|known| known == digit)?;
+            value
+                .checked_mul(85)?
+                .checked_add(u32::try_from(digit).ok()?)
+        });
+        *bytes = value.ok_or_else(error)?.to_be_bytes();
+    }
+    Ok(key)
 }
 
 #[cfg(test)]
@@ -154,6 +179,16 @@ mod tests {
         assert!(!format!("{pair:?}").contains(&text));
         let half = text[..39].parse::<SecretKey>().unwrap_err();
         assert!(!half.to_string().contains(&text[..8]), "{half}");
+    }
+
+    #[test]
+    fn keys_are_written_as_the_rfc_has_them() {
+        let start = [0x86, 0x4f, 0xd2, 0x6f, 0xb5, 0x59, 0xf7, 0x5b];
+        let mut key = [0xff; KEY];
+        key[..8].copy_from_slice(&start);
+        let text = PublicKey(key).to_string();
+        assert!(text.starts_with("HelloWorld"), "{text}");
+        assert_eq!(text.parse(), Ok(PublicKey(key)));
     }
 
     #[test]

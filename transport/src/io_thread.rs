@@ -251,15 +251,13 @@ mod tests {
         let ball = AtomicU64::new(0);
         let wakers = [ThreadWaker::new().unwrap(), ThreadWaker::new().unwrap()];
         thread::scope(|scope| {
-            for me in [0, 1] {
-                let (ball, wakers) = (&ball, &wakers);
+            for (me, [own, other]) in [(0, [0, 1]), (1, [1, 0])] {
+                let (ball, own, other) = (&ball, &wakers[own], &wakers[other]);
                 scope.spawn(move || {
                     for turn in (me..TURNS).step_by(2) {
-                        sleep_until(&wakers[me as usize], || {
-                            ball.load(Ordering::Relaxed) == turn
-                        });
+                        sleep_until(own, || ball.load(Ordering::Relaxed) == turn);
                         ball.store(turn + 1, Ordering::Relaxed);
-                        wakers[1 - me as usize].wake();
+                        other.wake();
                     }
                 });
             }

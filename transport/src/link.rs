@@ -125,20 +125,12 @@ impl Link {
             Ok(()) => SendOutcome::Sent,
             Err(NotSent::Message) => SendOutcome::TooLong,
             Err(NotSent::Socket(Errno::AGAIN)) => {
-                self.ask_for_room();
+                self.refused.set(true);
                 counters.full += 1;
                 SendOutcome::Full
             }
             Err(NotSent::Socket(_)) => SendOutcome::Down,
         }
-    }
-
-    fn ask_for_room(&self) {
-        #[cfg(test)]
-        if crate::soak::Mistake::NotAskingForRoom.is_made() {
-            return;
-        }
-        self.refused.set(true);
     }
 
     /// A fresh socket; the old one is closed, with what was queued in it.

@@ -259,7 +259,7 @@ impl Links {
         }
         let sources = self.entries.iter().map(|(_, entry)| entry);
         io_thread::wait(&sources, waker, deadline, |_| {
-            self.counters.backstop_saves += 1
+            self.counters.backstop_saves += 1;
         })
     }
 

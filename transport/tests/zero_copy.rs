@@ -17,14 +17,12 @@ struct Counted {
     alive: Arc<AtomicUsize>,
 }
 
-impl Counted {
-    fn new(size: usize, alive: &Arc<AtomicUsize>) -> Bytes {
-        alive.fetch_add(1, Ordering::SeqCst);
-        Bytes::from_owner(Self {
-            bytes: vec![1; size],
-            alive: Arc::clone(alive),
-        })
-    }
+fn counted(size: usize, alive: &Arc<AtomicUsize>) -> Bytes {
+    alive.fetch_add(1, Ordering::SeqCst);
+    Bytes::from_owner(Counted {
+        bytes: vec![1; size],
+        alive: Arc::clone(alive),
+    })
 }
 
 impl AsRef<[u8]> for Counted {
@@ -65,7 +63,7 @@ fn fill(size: usize) -> (usize, usize) {
     loop {
         match dialling
             .links
-            .send(link, &message(sent as u64, Counted::new(size, &alive)))
+            .send(link, &message(sent as u64, counted(size, &alive)))
         {
             SendOutcome::Sent => sent += 1,
             SendOutcome::Full => break,
