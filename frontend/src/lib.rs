@@ -1,1 +1,37 @@
-//! Scale0.
+//! Scale0's HTTP frontend: listeners, routes, the pipeline cache → flight → dispatch, and the admin endpoints.
+//!
+//! A request is read and normalised once, looked up, joined with its like, and otherwise sent to a broker; one thread does all
+//! of it. This crate refuses to know how a broker chooses.
+//!
+//! Start with [`FrontendConfig`], [`Threads`] and [`Frontend`].
+
+mod access_log;
+mod account;
+mod body;
+mod clock;
+mod config;
+mod conversation;
+mod counters;
+mod dispatch;
+mod error_response;
+mod exchange;
+mod fields;
+mod flight;
+mod forwarded;
+mod frontend;
+mod listener;
+mod pipeline;
+mod response;
+mod route;
+mod session;
+mod target;
+mod threads;
+mod tunnel;
+mod watch;
+mod worker;
+
+pub use access_log::{AccessLog, Destination};
+pub use config::{Brokers, FrontendConfig, Limits};
+pub use frontend::{Frontend, StartError};
+pub use route::{Coalesce, HostPattern, Route, Rules, Service};
+pub use threads::Threads;

@@ -1,0 +1,60 @@
+//! What this crate counts; `admin/metrics.rs` gives each its name and says what it means.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use http::StatusCode;
+
+use crate::watch::TooSlow;
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, amount: u64) {
+        self.0.fetch_add(amount, Ordering::Relaxed);
+    }
+
+    pub(crate) fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// All threads' counters together.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) connections: Counter,
+    pub(crate) accept_errors: Counter,
+    pub(crate) connection_errors: Counter,
+    pub(crate) requests: Counter,
+    pub(crate) response_bytes: Counter,
+    /// Responses that did not reach their end.
+    pub(crate) incomplete: Counter,
+    /// By the first digit of the status; the first is for what is none.
+    by_class: [Counter; 6],
+    pub(crate) too_slow_idle: Counter,
+    pub(crate) too_slow_head: Counter,
+    pub(crate) too_slow_content: Counter,
+    pub(crate) too_slow_reading: Counter,
+    pub(crate) interim_dropped: Counter,
+    pub(crate) tunnels: Counter,
+}
+
+impl Counters {
+    pub(crate) fn responses(&self, status: StatusCode) -> &Counter {
+        self.class(usize::from(status.as_u16() / 100))
+    }
+
+    pub(crate) fn class(&self, digit: usize) -> &Counter {
+        self.by_class.get(digit).unwrap_or(&self.by_class[0])
+    }
+
+    pub(crate) fn too_slow(&self, verdict: TooSlow) -> &Counter {
+        match verdict {
+            TooSlow::Idle => &self.too_slow_idle,
+            TooSlow::Head => &self.too_slow_head,
+            TooSlow::Content => &self.too_slow_content,
+            TooSlow::Reading => &self.too_slow_reading,
+        }
+    }
+}

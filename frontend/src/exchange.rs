@@ -1,0 +1,238 @@
+//! A request after its first reading: checked, normalised, routed.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http::{Method, StatusCode, Version, request};
+use scale0_wire::{DecodeError, RequestHead, ServiceId, TraceContext};
+
+use crate::error_response::ErrorResponse;
+use crate::fields::{self, BadRequest};
+use crate::route::{Rules, Service};
+use crate::target;
+use crate::worker::Shared;
+
+/// A request on its way, and what is known of it.
+pub(crate) struct Exchange {
+    pub(crate) method: Method,
+    pub(crate) version: Version,
+    /// As the client sent them.
+    pub(crate) headers: HeaderMap,
+    /// Normalised.
+    pub(crate) authority: Bytes,
+    /// Path and query, normalised.
+    pub(crate) target: String,
+    pub(crate) secure: bool,
+    pub(crate) client: IpAddr,
+    forwarded_for: String,
+    pub(crate) request_id: String,
+    pub(crate) rules: Rules,
+    pub(crate) service: ServiceId,
+    trace: TraceContext,
+    /// When its head had come.
+    pub(crate) started: Instant,
+}
+
+impl Exchange {
+    /// Reads a request's head.
+    ///
+    /// # Errors
+    /// The answer to a request that is refused; the id it is refused under.
+    pub(crate) fn read(shared: &Shared, peer: SocketAddr, started: Instant, parts: request::Parts) -> Result<Self, (ErrorResponse, String)> {
+        let request::Parts { method, uri, version, headers, .. } = parts;
+        let origin = shared.trusted_proxies.origin(peer, false, &headers, &shared.request_ids);
+        let id = origin.request_id;
+        let refuse = |bad: BadRequest| (ErrorResponse::from(bad), id.clone());
+
+        fields::check(&method, version, &headers).map_err(refuse)?;
+        let authority = Self::authority(&uri, &headers, origin.secure).map_err(refuse)?;
+        let target = Self::target(&method, &uri).map_err(refuse)?;
+        if passed_here(&headers, &shared.node) {
+            let why = "the request has passed this node before";
+            return Err((ErrorResponse::new(StatusCode::LOOP_DETECTED, "loop", why), id));
+        }
+
+        let host = target::host(&authority);
+        // Valid hosts are ASCII.
+        let host = std::str::from_utf8(host).unwrap_or_default();
+        let path = target.split_once('?').map_or(target.as_str(), |(path, _)| path);
+        let rules = shared.routes.find(host, path).clone();
+        let service = rules.service.as_ref().map_or_else(|| ServiceId::of(host.as_bytes()), |service| service.id);
+        let trace = trace_context(&headers);
+        Ok(Self {
+            method,
+            version,
+            authority,
+            target,
+            secure: origin.secure,
+            client: origin.client,
+            forwarded_for: origin.forwarded_for,
+            request_id: id,
+            rules,
+            service,
+            trace,
+            headers,
+            started,
+        })
+    }
+
+    /// The service's name, for people.
+    pub(crate) fn service_name(&self) -> &str {
+        let host = || std::str::from_utf8(target::host(&self.authority)).unwrap_or_default();
+        self.rules.service.as_ref().map_or_else(host, |Service { name, .. }| name)
+    }
+
+    pub(crate) const fn scheme(&self) -> &'static str {
+        if self.secure { "https" } else { "http" }
+    }
+
+    pub(crate) const fn trace(&self) -> TraceContext {
+        self.trace
+    }
+
+    /// When its client stops waiting for a response's head.
+    pub(crate) fn due(&self) -> Instant {
+        self.started + self.rules.timeout
+    }
+
+    /// How long until then.
+    pub(crate) fn time_left(&self, now: Instant) -> Duration {
+        self.due().saturating_duration_since(now)
+    }
+
+    /// Whether it may be executed twice (RFC 9110 §9.2.2), or says so itself.
+    pub(crate) fn is_idempotent(&self) -> bool {
+        self.method.is_idempotent() || self.headers.contains_key("idempotency-key")
+    }
+
+    pub(crate) fn expects_continue(&self) -> bool {
+        self.headers.contains_key(header::EXPECT)
+    }
+
+    /// The head as it travels; `headers` are the client's, or what is left of them for a flight. `upgrade` is the protocol
+    /// to switch to, if the client asks for one.
+    ///
+    /// # Errors
+    /// A head that is larger than the protocol carries.
+    pub(crate) fn encode(&self, shared: &Shared, headers: &HeaderMap, upgrade: Option<&[u8]>) -> Result<Bytes, DecodeError> {
+        let via = via(self.version, &shared.node);
+        let mut ours: Vec<(&str, &[u8])> = vec![
+            ("x-forwarded-for", self.forwarded_for.as_bytes()),
+            ("x-forwarded-proto", self.scheme().as_bytes()),
+            ("x-forwarded-host", &self.authority),
+            ("x-request-id", self.request_id.as_bytes()),
+            ("via", via.as_bytes()),
+        ];
+        if let Some(protocol) = upgrade {
+            ours.push(("connection", b"upgrade"));
+            ours.push(("upgrade", protocol));
+        }
+        let head = RequestHead {
+            method: Bytes::copy_from_slice(self.method.as_str().as_bytes()),
+            secure: self.secure,
+            authority: self.authority.clone(),
+            target: Bytes::copy_from_slice(self.target.as_bytes()),
+            fields: fields::request_fields(headers, &self.authority, &ours)?,
+        };
+        Ok(head.encode())
+    }
+
+    /// RFC 9112 §3.2: one authority, and where the target names one too they agree.
+    fn authority(uri: &http::Uri, headers: &HeaderMap, secure: bool) -> Result<Bytes, BadRequest> {
+        let bad = |error: target::BadTarget| BadRequest::new(error.0);
+        let host = headers.get(header::HOST).map(|host| target::authority(host.as_bytes(), secure)).transpose().map_err(bad)?;
+        let named = uri.authority().map(|authority| target::authority(authority.as_str().as_bytes(), secure)).transpose().map_err(bad)?;
+        match (host, named) {
+            (Some(host), Some(named)) if host != named => Err(BadRequest::new("the target and Host name different authorities")),
+            (Some(authority), _) | (None, Some(authority)) => Ok(authority),
+            (None, None) => Err(BadRequest::new("Host is missing")),
+        }
+    }
+
+    fn target(method: &Method, uri: &http::Uri) -> Result<String, BadRequest> {
+        let raw = uri.path_and_query().map_or("/", |target| target.as_str());
+        if raw == "*" {
+            return if *method == Method::OPTIONS { Ok("*".into()) } else { Err(BadRequest::new("only OPTIONS asks for *")) };
+        }
+        // `http://host?query` has an empty path, which is the root (RFC 9110 §4.2.3).
+        let rooted = if raw.starts_with('?') { format!("/{raw}") } else { raw.to_owned() };
+        let normal = target::path_and_query(&rooted).map_err(|error| BadRequest::new(error.0))?;
+        Ok(normal.into_owned())
+    }
+}
+
+/// Whether `Via` names this node: the request goes in circles (RFC 9110 §7.6.3).
+fn passed_here(headers: &HeaderMap, node: &str) -> bool {
+    let passed = headers.get_all(header::VIA).into_iter().flat_map(|via| via.as_bytes().split(|byte| *byte == b','));
+    passed.into_iter().any(|hop| {
+        let mut words = hop.trim_ascii().split(u8::is_ascii_whitespace);
+        words.nth(1).is_some_and(|by| by.eq_ignore_ascii_case(node.as_bytes()))
+    })
+}
+
+/// This node's part of `Via`, behind those that the request has already.
+fn via(version: Version, node: &str) -> String {
+    let received = match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2.0",
+        _ => "1.1",
+    };
+    format!("{received} {node}")
+}
+
+/// `traceparent` of W3C Trace Context, level 1: `00-<trace>-<parent>-<flags>`.
+fn trace_context(headers: &HeaderMap) -> TraceContext {
+    let parse = || {
+        let value = headers.get("traceparent")?.to_str().ok()?;
+        let mut parts = value.split('-');
+        let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        (version == "00" && parts.next().is_none()).then_some(())?;
+        let mut context = TraceContext::default();
+        from_hex(trace, &mut context.trace)?;
+        from_hex(parent, &mut context.parent)?;
+        let mut byte = [0];
+        from_hex(flags, &mut byte)?;
+        context.flags = byte[0];
+        Some(context)
+    };
+    parse().unwrap_or_default()
+}
+
+fn from_hex(digits: &str, to: &mut [u8]) -> Option<()> {
+    (digits.len() == 2 * to.len()).then_some(())?;
+    for (byte, pair) in to.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loop_is_known_by_our_name_alone() {
+        let via = |value: &str| {
+            let headers: HeaderMap = [(header::VIA, value.parse().unwrap())].into_iter().collect();
+            passed_here(&headers, "fra-1")
+        };
+        assert!(via("1.1 fra-1"));
+        assert!(via("1.0 other, HTTP/1.1  fra-1 (comment)") || via("1.0 other, HTTP/1.1 FRA-1 (comment)"));
+        assert!(!via("1.1 fra-10, 1.1 (fra-1), fra-1"));
+    }
+
+    #[test]
+    fn a_trace_is_passed_on_only_if_it_is_one() {
+        let context = |value: &str| {
+            let headers: HeaderMap = [(http::HeaderName::from_static("traceparent"), value.parse().unwrap())].into_iter().collect();
+            trace_context(&headers)
+        };
+        let good = context("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        assert_eq!((good.trace[0], good.parent[1], good.flags), (0x4b, 0xf0, 1));
+        for bad in ["", "00-4b-00f067aa0ba902b7-01", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-zbf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"] {
+            assert_eq!(context(bad), TraceContext::default(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Both ends of a flight: the task that fetches for all, and the content as one client reads it.
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap};
+use http_body::Frame;
+use scale0_cache::{Asker, CacheKey, Cache, Chunk, Fill, Reader, Rejoin, RequestFacts, ResponseHead, Verdict};
+use scale0_wire::{FlightKey, Reason};
+use tokio::time::{Sleep, sleep_until};
+
+use crate::body::BrokenOff;
+use crate::clock;
+use crate::dispatch::Stream;
+use crate::error_response::ErrorResponse;
+use crate::exchange::Exchange;
+use crate::fields;
+use crate::response;
+use crate::session::{Delivery, Failure, OpenRequest};
+use crate::worker::Worker;
+
+/// How often a fetch tells its broker how many wait and until when, while there is no head.
+const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Who asks, in a form that outlives the request: a reader that falls behind asks again.
+#[derive(Clone)]
+pub(crate) struct Asking {
+    pub(crate) key: CacheKey,
+    pub(crate) facts: RequestFacts,
+    pub(crate) exchange: Rc<Exchange>,
+}
+
+impl Asking {
+    pub(crate) fn asker(&self) -> Asker<'_> {
+        Asker { key: self.key, facts: self.facts, headers: &self.exchange.headers, deadline: self.exchange.due() }
+    }
+}
+
+/// Fetches for a flight until it is complete, has failed, or nobody wants it.
+pub(crate) fn spawn_fetch(worker: &Rc<Worker>, exchange: &Rc<Exchange>, fill: Fill) {
+    let fetch = Fetch { worker: Rc::clone(worker), exchange: Rc::clone(exchange), fill };
+    tokio::task::spawn_local(fetch.run());
+}
+
+struct Fetch {
+    worker: Rc<Worker>,
+    exchange: Rc<Exchange>,
+    fill: Fill,
+}
+
+impl Fetch {
+    async fn run(self) {
+        match self.open() {
+            Ok(stream) => self.stream(stream).await,
+            Err(failure) => self.fail(&failure),
+        }
+    }
+
+    fn open(&self) -> Result<Stream, Failure> {
+        let (shared, exchange) = (&self.worker.shared, &self.exchange);
+        let mut headers = exchange.headers.clone();
+        scale0_cache::policy::strip_conditionals(&mut headers);
+        headers.remove(header::RANGE);
+        if let Some(continuation) = self.fill.continuation() {
+            headers.insert(header::RANGE, continuation.range());
+            headers.insert(header::IF_RANGE, continuation.if_range());
+        }
+        let head = exchange.encode(shared, &headers, None).map_err(|error| Failure::of_request(&error))?;
+        self.worker.dispatcher.open(OpenRequest {
+            head,
+            content: Bytes::new(),
+            whole: true,
+            idempotent: true,
+            upgrade: false,
+            service: exchange.service,
+            flight: FlightKey(self.fill.key().flight_key()),
+            timeout: exchange.time_left(clock::now()),
+            idle_timeout: exchange.rules.idle_timeout,
+            hold: exchange.rules.hold,
+            trace: exchange.trace(),
+        })
+    }
+
+    async fn stream(mut self, stream: Stream) {
+        let mut update = pin!(sleep_until((clock::now() + UPDATE_INTERVAL).into()));
+        loop {
+            let delivery = poll_fn(|cx| {
+                if self.fill.poll_abandoned(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                if let Poll::Ready(delivery) = stream.poll_next(cx) {
+                    return Poll::Ready(Some(delivery));
+                }
+                while update.as_mut().poll(cx).is_ready() {
+                    stream.extend(self.fill.latest_deadline(), self.fill.waiters());
+                    update.as_mut().reset((clock::now() + UPDATE_INTERVAL).into());
+                }
+                Poll::Pending
+            })
+            .await;
+            match delivery {
+                // Dropping the stream cancels the request.
+                None => return,
+                Some(Delivery::Interim(_)) => self.worker.shared.counters.interim_dropped.add(1),
+                Some(Delivery::Ready) => {}
+                Some(Delivery::Head { head, content, whole, upgrade: false }) => {
+                    return self.head(stream, &head, content, whole).await;
+                }
+                Some(Delivery::Head { .. } | Delivery::Content(_) | Delivery::End(_)) => {
+                    return self.fail(&Failure::protocol_error());
+                }
+                Some(Delivery::Failed(failure)) => return self.fail(&failure),
+            }
+        }
+    }
+
+    async fn head(mut self, stream: Stream, head: &Bytes, content: Bytes, whole: bool) {
+        let (status, headers) = match fields::response_head(head) {
+            Ok(head) => head,
+            Err(why) => return self.fail(&Failure::app_failed(why)),
+        };
+        let headers = response::received(headers, &self.worker.shared, clock::wall());
+        let verdict = self.fill.head(clock::now(), clock::wall(), &self.exchange.headers, ResponseHead { status, headers });
+        match verdict {
+            Verdict::Share | Verdict::LeaderOnly(_) | Verdict::Vary(_) => {}
+            Verdict::Mismatch => return stream.cancel(Reason::Cancelled),
+        }
+        if !content.is_empty() && !self.push(&stream, content).await {
+            return;
+        }
+        if whole {
+            return self.complete(None);
+        }
+        loop {
+            let next = poll_fn(|cx| {
+                if self.fill.poll_abandoned(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                stream.poll_next(cx).map(Some)
+            });
+            match next.await {
+                None => return,
+                Some(Delivery::Content(content)) => {
+                    if !self.push(&stream, content).await {
+                        return;
+                    }
+                }
+                Some(Delivery::End(trailers)) => return self.complete(fields::trailers(&trailers)),
+                Some(Delivery::Failed(failure)) => return self.fail(&failure),
+                Some(Delivery::Ready | Delivery::Interim(_)) => {}
+                Some(Delivery::Head { .. }) => return self.fail(&Failure::protocol_error()),
+            }
+        }
+    }
+
+    /// Waits for room and hands the content to the flight. False: nobody wants it any more.
+    async fn push(&mut self, stream: &Stream, content: Bytes) -> bool {
+        let mut timer: Option<std::pin::Pin<Box<Sleep>>> = None;
+        let wanted = poll_fn(|cx| {
+            loop {
+                if self.fill.poll_abandoned(cx).is_ready() {
+                    return Poll::Ready(false);
+                }
+                if self.fill.poll_room(cx, clock::now()).is_ready() {
+                    return Poll::Ready(true);
+                }
+                // A reader may be waited for only so long.
+                let Some(at) = self.fill.wake_at() else { return Poll::Pending };
+                let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at.into())));
+                if timer.deadline().into_std() != at {
+                    timer.as_mut().reset(at.into());
+                }
+                ready!(timer.as_mut().poll(cx));
+            }
+        })
+        .await;
+        if wanted {
+            stream.consume(content.len());
+            self.fill.push(clock::now(), content);
+        }
+        wanted
+    }
+
+    /// What came is all of it, unless its own length says otherwise: then the flight has failed, and its readers know.
+    fn complete(self, trailers: Option<HeaderMap>) {
+        if let Err(failure) = self.fill.complete(clock::now(), trailers) {
+            tracing::debug!(reason = failure.reason, target = self.exchange.target, "a response was not whole");
+        }
+    }
+
+    fn fail(self, failure: &Failure) {
+        let answer = ErrorResponse::from(failure);
+        let failure = scale0_cache::Failure { status: answer.status, reason: answer.reason, retry_after: answer.retry_after };
+        self.fill.fail(clock::now(), failure);
+    }
+}
+
+/// A flight's content as one client reads it.
+pub(crate) struct FlightBody {
+    worker: Rc<Worker>,
+    cache: Arc<Cache>,
+    asking: Asking,
+    reader: Reader,
+}
+
+impl FlightBody {
+    pub(crate) fn new(worker: &Rc<Worker>, asking: Asking, reader: Reader) -> Self {
+        Self { worker: Rc::clone(worker), cache: Arc::clone(&worker.shared.cache), asking, reader }
+    }
+
+    /// What comes next, and whether it is the last.
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<(Option<Result<Frame<Bytes>, BrokenOff>>, bool)> {
+        loop {
+            let frame = match ready!(self.reader.poll_chunk(cx)) {
+                Chunk::Data(bytes) => (Some(Ok(Frame::data(bytes))), false),
+                Chunk::End(trailers) => (trailers.map(|trailers| Ok(Frame::trailers(trailers.as_ref().clone()))), true),
+                Chunk::Failed(failure) => (Some(Err(BrokenOff(failure.reason))), true),
+                Chunk::Behind(behind) => match self.cache.rejoin(now, behind, &self.asking.asker()) {
+                    Rejoin::Wait(reader) => {
+                        self.reader = reader;
+                        continue;
+                    }
+                    Rejoin::Lead { fill, reader } => {
+                        spawn_fetch(&self.worker, &self.asking.exchange, fill);
+                        self.reader = reader;
+                        continue;
+                    }
+                    Rejoin::Abort => (Some(Err(BrokenOff("lagged"))), true),
+                },
+            };
+            return Poll::Ready(frame);
+        }
+    }
+}

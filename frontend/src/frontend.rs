@@ -1,0 +1,246 @@
+//! A running frontend.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use http::HeaderValue;
+use parking_lot::Mutex;
+use scale0_cache::Cache;
+use scale0_transport::{Links, Port, TransportError};
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::{Semaphore, watch};
+
+use crate::clock;
+use crate::config::{Brokers, FrontendConfig};
+use crate::counters::Counters;
+use crate::dispatch::Dispatcher;
+use crate::forwarded::{RequestIds, TrustedProxies};
+use crate::listener::{self, DRAIN_GRACE, Door, DrainStage};
+use crate::route::RouteTable;
+use crate::session::{BrokerStatus, Lane, LaneConfig, LaneCounters};
+use crate::threads::Threads;
+use crate::watch::LOOK;
+use crate::worker::{Shared, Worker};
+
+/// Why a frontend cannot start. Nothing of it runs then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The address is taken, or is not one of this machine's.
+    #[error("cannot listen on {address}: {error}")]
+    Listen {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// The node's name cannot stand in `Via`.
+    #[error("the node's name {name:?} is no token as RFC 9110 has it")]
+    Name {
+        /// The name.
+        name: String,
+    },
+}
+
+/// A running frontend; dropping it lets it run on, [`Frontend::drain`] and [`Frontend::stop`] end it.
+pub struct Frontend {
+    pub(crate) shared: Arc<Shared>,
+    addresses: Vec<SocketAddr>,
+    pub(crate) lanes: Arc<Vec<LaneView>>,
+    drain: watch::Sender<DrainStage>,
+    leave: watch::Sender<bool>,
+    permits: Arc<Semaphore>,
+}
+
+/// What other threads see of one thread's lane.
+#[derive(Debug, Default)]
+pub(crate) struct LaneView {
+    welcome: AtomicBool,
+    gone: AtomicBool,
+    pub(crate) connections: Arc<AtomicUsize>,
+    /// As of the last look, at most [`LOOK`] ago.
+    pub(crate) snapshot: Mutex<LaneSnapshot>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct LaneSnapshot {
+    pub(crate) brokers: Vec<BrokerStatus>,
+    pub(crate) streams: usize,
+    pub(crate) counters: LaneCounters,
+    pub(crate) backlog_dropped: u64,
+    pub(crate) backstop_saves: u64,
+    pub(crate) too_long: u64,
+}
+
+impl Frontend {
+    /// Binds the addresses and starts to serve on these threads.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn start(config: FrontendConfig, threads: &Threads) -> Result<Self, StartError> {
+        let via = HeaderValue::try_from(format!("1.1 {}", config.node)).map_err(|_| StartError::Name { name: config.node.clone() })?;
+        let mut listeners = Vec::new();
+        let mut addresses = Vec::new();
+        for address in &config.http {
+            let in_context = |error| StartError::Listen { address: *address, error };
+            let listener = listener::bind(*address).map_err(in_context)?;
+            addresses.push(listener.local_addr().map_err(in_context)?);
+            listeners.push(listener);
+        }
+        let shared = Arc::new(Shared {
+            via,
+            site: config.site,
+            routes: RouteTable::new(config.routes, config.otherwise),
+            trusted_proxies: TrustedProxies::new(config.trusted_proxies),
+            request_ids: RequestIds::new(config.instance),
+            cache: Arc::new(Cache::new(config.cache)),
+            access_log: config.access_log,
+            counters: Counters::default(),
+            limits: config.limits,
+            node: config.node,
+        });
+        let (drain, draining) = watch::channel(DrainStage::Serving);
+        let (leave, leaving) = watch::channel(false);
+        let lanes: Arc<Vec<LaneView>> = Arc::new((0..threads.len()).map(|_| LaneView::default()).collect());
+        let permits = Arc::new(Semaphore::new(shared.limits.max_connections.min(Semaphore::MAX_PERMITS)));
+
+        let mut doors = Vec::new();
+        for index in 0..threads.len() {
+            let (connections, accepted) = unbounded_channel();
+            doors.push(Door { connections, count: Arc::clone(&lanes[index].connections) });
+            let lane = LaneConfig {
+                node: shared.node.clone(),
+                instance: config.instance,
+                lane: u16::try_from(index).unwrap_or(u16::MAX),
+                // Sessions of one lane never share an epoch with those of another process, nor of a former life of this one.
+                first_epoch: config.instance.rotate_left(32) ^ ((index as u64) << 48),
+                max_streams: shared.limits.max_streams.div_ceil(threads.len()),
+            };
+            let (shared, lanes, brokers) = (Arc::clone(&shared), Arc::clone(&lanes), config.brokers.clone());
+            let (draining, leaving) = (draining.clone(), leaving.clone());
+            threads.spawn(index, move || async move {
+                let worker = Worker::new(shared, Dispatcher::new(Lane::new(lane, clock::now())));
+                let links = match worker.dispatcher.connect(&brokers, index) {
+                    Ok(links) => links,
+                    Err(error) => {
+                        tracing::error!(%error, "brokers cannot be reached from this thread");
+                        Links::new()
+                    }
+                };
+                tokio::task::spawn_local(look(Rc::clone(&worker), Arc::clone(&lanes), index, draining.clone()));
+                tokio::task::spawn_local(listener::serve(Rc::clone(&worker), accepted, draining));
+                drive(&worker, links, &lanes[index], leaving).await;
+            });
+        }
+        let accepting = (Arc::clone(&shared), Arc::clone(&permits));
+        threads.spawn(0, move || async move {
+            let doors = Rc::new(doors);
+            let (shared, permits) = accepting;
+            for listener in listeners {
+                let (doors, permits, shared) = (Rc::clone(&doors), Arc::clone(&permits), Arc::clone(&shared));
+                tokio::task::spawn_local(listener::accept(listener, doors, permits, shared, draining.clone()));
+            }
+        });
+        Ok(Self { shared, addresses, lanes, drain, leave, permits })
+    }
+
+    /// Where it listens; with the ports that were found for port 0.
+    #[must_use]
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Whether it takes requests and some broker has said WELCOME on every thread.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        *self.drain.borrow() == DrainStage::Serving && self.lanes.iter().all(|lane| lane.welcome.load(Ordering::Relaxed))
+    }
+
+    /// Takes nothing new, ends what is under way, and returns when that is done or `within` has passed. False: it was not
+    /// done.
+    ///
+    /// # Cancel safety
+    /// The drain goes on when this is dropped.
+    pub async fn drain(&self, within: Duration) -> bool {
+        self.drain.send_replace(DrainStage::Last);
+        let all = u32::try_from(self.shared.limits.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let closed = async {
+            let idle = tokio::time::timeout(DRAIN_GRACE, self.permits.acquire_many(all)).await;
+            if idle.is_err() {
+                self.drain.send_replace(DrainStage::Closing);
+                // It fails only when the semaphore is closed, which nobody does.
+                _ = self.permits.acquire_many(all).await;
+            }
+        };
+        tokio::time::timeout(within, closed).await.is_ok()
+    }
+
+    /// Ends the sessions with the brokers, in order; what is still under way is lost.
+    pub async fn stop(self) {
+        self.drain.send_replace(DrainStage::Closing);
+        self.leave.send_replace(true);
+        let gone = async {
+            while !self.lanes.iter().all(|lane| lane.gone.load(Ordering::Relaxed)) {
+                tokio::task::yield_now().await;
+            }
+        };
+        if tokio::time::timeout(FAREWELL, gone).await.is_err() {
+            tracing::warn!("a broker does not take our goodbye");
+        }
+    }
+}
+
+/// How long a goodbye may take; a broker that misses it notices the closed connection.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Moves messages until the process leaves.
+async fn drive(worker: &Worker, links: Links, view: &LaneView, mut leaving: watch::Receiver<bool>) {
+    let dispatcher = &worker.dispatcher;
+    let left = async {
+        // The sender is dropped only with the frontend: then there is nobody left to serve for.
+        _ = leaving.wait_for(|leave| *leave).await;
+        dispatcher.leave();
+    };
+    dispatcher.drive(links, left, |is_welcome| view.welcome.store(is_welcome, Ordering::Relaxed)).await;
+    view.gone.store(true, Ordering::Relaxed);
+}
+
+/// Once in a while: ends connections that are too slow, and shows others how things stand.
+async fn look(worker: Rc<Worker>, lanes: Arc<Vec<LaneView>>, index: usize, mut draining: watch::Receiver<DrainStage>) {
+    let mut ticks = tokio::time::interval(LOOK);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = false;
+    loop {
+        tokio::select! {
+            _ = ticks.tick() => {}
+            _ = draining.wait_for(|stage| *stage != DrainStage::Serving), if !told => {
+                told = true;
+                worker.dispatcher.drain();
+            }
+        }
+        let counters = &worker.shared.counters;
+        worker.watch.look(clock::now(), &worker.shared.limits, |verdict| counters.too_slow(verdict).add(1));
+        *lanes[index].snapshot.lock() = worker.dispatcher.snapshot();
+    }
+}
+
+impl Dispatcher {
+    /// Dials every broker from this thread.
+    fn connect(&self, brokers: &Brokers, index: usize) -> Result<Links, TransportError> {
+        let mut links = Links::new();
+        if let Some(hub) = &brokers.hub {
+            let locality = u32::try_from(index).unwrap_or(u32::MAX);
+            self.add_broker(links.attach(Arc::clone(hub), Port::Frontends, locality));
+        }
+        if let Some(context) = &brokers.context {
+            for endpoint in &brokers.endpoints {
+                self.add_broker(links.connect(context, endpoint, &brokers.options)?);
+            }
+        }
+        Ok(links)
+    }
+}

@@ -1,0 +1,209 @@
+//! Connections: accepted in one place, given to the thread that has the fewest, served there.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hyper::rt::Executor;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+
+use crate::watch::WatchedIo;
+use crate::worker::{Shared, Worker};
+
+/// Connections that the kernel keeps for us until they are accepted; it may cut this down (`net.core.somaxconn`).
+const BACKLOG: i32 = 4096;
+
+/// How long accepting rests when the system has no descriptor or no memory for a connection.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// How long an idle connection is left open while draining, for a request that may be on its way already.
+pub(crate) const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// A connection on its way to its thread.
+pub(crate) struct Accepted {
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    _permit: OwnedSemaphorePermit,
+    _seat: Seat,
+}
+
+/// Where one thread takes connections from.
+pub(crate) struct Door {
+    pub(crate) connections: UnboundedSender<Accepted>,
+    pub(crate) count: Arc<AtomicUsize>,
+}
+
+/// Counts as one of its thread's connections until it is dropped.
+struct Seat(Arc<AtomicUsize>);
+
+impl Seat {
+    fn take(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(count))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How far a drain has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum DrainStage {
+    /// Not at all. → Last
+    #[default]
+    Serving,
+    /// Nothing is accepted, and each connection's next response is its last. → Closing
+    Last,
+    /// Idle connections are closed.
+    Closing,
+}
+
+/// Binds an address so that as many connections can wait as may come at once.
+///
+/// # Errors
+/// When the address is taken or not ours.
+pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // "[::]" is for those who mean both; IPv4 has an address of its own.
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Accepts until the drain begins, and then what had come before.
+pub(crate) async fn accept(
+    listener: std::net::TcpListener,
+    doors: Rc<Vec<Door>>,
+    permits: Arc<Semaphore>,
+    shared: Arc<Shared>,
+    mut drain: watch::Receiver<DrainStage>,
+) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "a listening socket cannot be used"),
+    };
+    loop {
+        // While as many connections are open as may be, further ones wait in the kernel's queue.
+        let permit = tokio::select! {
+            biased;
+            permit = Arc::clone(&permits).acquire_owned() => permit,
+            _ = drain.wait_for(|stage| *stage != DrainStage::Serving) => return,
+        };
+        let Ok(permit) = permit else { return };
+        let accepted = tokio::select! {
+            biased;
+            accepted = listener.accept() => accepted,
+            _ = drain.wait_for(|stage| *stage != DrainStage::Serving) => return,
+        };
+        match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
+            Ok((stream, peer)) => {
+                shared.counters.connections.add(1);
+                let Some(door) = doors.iter().min_by_key(|door| door.count.load(Ordering::Relaxed)) else { return };
+                let accepted = Accepted { stream, peer, _permit: permit, _seat: Seat::take(&door.count) };
+                // It can only fail while the process ends.
+                _ = door.connections.send(accepted);
+            }
+            Err(error) => {
+                shared.counters.accept_errors.add(1);
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+/// Serves the connections of one thread until no more come and all are done.
+pub(crate) async fn serve(worker: Rc<Worker>, mut connections: UnboundedReceiver<Accepted>, drain: watch::Receiver<DrainStage>) {
+    while let Some(accepted) = connections.recv().await {
+        let io = accepted.stream.set_nodelay(true).and_then(|()| TcpStream::from_std(accepted.stream));
+        let Ok(stream) = io else {
+            worker.shared.counters.connection_errors.add(1);
+            continue;
+        };
+        let io = WatchedIo::new(stream);
+        let watched = Arc::clone(io.watched());
+        let guards = (accepted._permit, accepted._seat);
+        let connection = connection(Rc::clone(&worker), io, accepted.peer, drain.clone());
+        let task = tokio::task::spawn_local(async move {
+            let _guards = guards;
+            connection.await;
+        });
+        worker.watch.add(&watched, task.abort_handle());
+    }
+}
+
+async fn connection(worker: Rc<Worker>, io: WatchedIo<TcpStream>, peer: SocketAddr, mut drain: watch::Receiver<DrainStage>) {
+    let watched = Arc::clone(io.watched());
+    let limits = &worker.shared.limits;
+    let mut builder = auto::Builder::new(OnThisThread);
+    builder
+        .http1()
+        .pipeline_flush(true)
+        .max_buf_size(limits.header_bytes.max(MINIMUM_BUFFER))
+        .max_headers(limits.header_count)
+        .timer(TokioTimer::new());
+    builder
+        .http2()
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_pending_accept_reset_streams(HTTP2_RESETS)
+        .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX))
+        .timer(TokioTimer::new());
+    let service = {
+        let worker = Rc::clone(&worker);
+        service_fn(move |request| {
+            let answering = watched.request(crate::clock::now());
+            let worker = Rc::clone(&worker);
+            async move { Ok::<_, Infallible>(worker.serve(peer, answering, request).await) }
+        })
+    };
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+    let mut connection = std::pin::pin!(connection);
+    let served = tokio::select! {
+        biased;
+        served = connection.as_mut() => served,
+        _ = drain.wait_for(|stage| *stage == DrainStage::Closing) => {
+            connection.as_mut().graceful_shutdown();
+            connection.await
+        }
+    };
+    if let Err(error) = served {
+        worker.shared.counters.connection_errors.add(1);
+        tracing::debug!(%error, %peer, "a connection ended in error");
+    }
+}
+
+/// hyper wants at least this much for a request's head.
+const MINIMUM_BUFFER: usize = 8192;
+
+/// Requests that one HTTP/2 connection may have under way (RFC 9113 §5.1.2 recommends no fewer than 100).
+const HTTP2_STREAMS: u32 = 256;
+
+/// Streams that a client may reset before they are accepted; beyond it the connection ends (CVE-2023-44487).
+const HTTP2_RESETS: usize = 64;
+
+/// Runs what hyper spawns on the thread that spawned it.
+#[derive(Clone, Copy)]
+struct OnThisThread;
+
+impl<F: Future<Output = ()> + 'static> Executor<F> for OnThisThread {
+    fn execute(&self, future: F) {
+        tokio::task::spawn_local(future);
+    }
+}

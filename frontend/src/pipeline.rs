@@ -1,0 +1,333 @@
+//! The life of a request: read, looked up, coalesced, dispatched, answered.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use scale0_cache::policy::{CacheStatus, Conditional, Forward, Sharing, judge_conditionals, not_modified_head};
+use scale0_cache::{CacheKey, Hit, Join, Lookup, Reader, RequestFacts, ResponseHead, Turn};
+use scale0_wire::FlightKey;
+
+use crate::account::Account;
+use crate::body::{Content, ResponseBody, stated_length};
+use crate::clock;
+use crate::conversation::{Conversation, ReadError, read_ahead};
+use crate::error_response::ErrorResponse;
+use crate::exchange::Exchange;
+use crate::fields;
+use crate::flight::{Asking, FlightBody, spawn_fetch};
+use crate::response;
+use crate::route::Coalesce;
+use crate::session::{Delivery, Failure, OpenRequest};
+use crate::tunnel;
+use crate::watch::Answering;
+use crate::worker::Worker;
+
+/// How often a request moves on to the flight of its variant before it goes alone: a `Vary` that differs from response to
+/// response would otherwise keep it moving.
+const VARIANT_MOVES: usize = 4;
+
+/// A request that goes on its own, and what is known of why.
+struct Alone {
+    forward: Forward,
+    detail: Option<&'static str>,
+    /// The key under which the cache wants to hear what came of it.
+    learn: Option<(CacheKey, RequestFacts)>,
+}
+
+/// What became of a request at the cache.
+enum AtCache {
+    Answered(Response<ResponseBody>),
+    Alone(Account, Alone),
+}
+
+impl Worker {
+    /// Answers one request.
+    pub(crate) async fn serve(self: Rc<Self>, peer: SocketAddr, answering: Answering, mut request: Request<Incoming>) -> Response<ResponseBody> {
+        let started = clock::now();
+        let upgrade = fields::wanted_upgrade(request.version(), request.headers()).cloned();
+        let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
+        let (parts, body) = request.into_parts();
+        let exchange = match Exchange::read(&self.shared, peer, started, parts) {
+            Ok(exchange) => Rc::new(exchange),
+            Err((error, id)) => {
+                let account = Account::refused(&self.shared, Some(answering), peer.ip(), &id, started);
+                return self.error(&error, &id, account, None);
+            }
+        };
+        let account = Account::open(&self.shared, Some(answering), &exchange);
+        let is_shareable_method = matches!(exchange.method, Method::GET | Method::HEAD);
+        let rules = &exchange.rules;
+        let alone = if !is_shareable_method {
+            Alone { forward: Forward::Method, detail: None, learn: None }
+        } else if upgrade.is_some() || (!rules.cache && rules.coalesce == Coalesce::Off) {
+            Alone { forward: Forward::Bypass, detail: None, learn: None }
+        } else {
+            let facts = RequestFacts::of(&exchange.method, &exchange.headers, !body.is_end_stream());
+            let authority = std::str::from_utf8(&exchange.authority).unwrap_or_default();
+            let key = CacheKey::new(exchange.scheme(), authority, &exchange.target);
+            let asking = Asking { key, facts, exchange: Rc::clone(&exchange) };
+            match self.at_cache(asking, account).await {
+                AtCache::Answered(response) => return response,
+                AtCache::Alone(account, alone) => return self.forward(exchange, body, account, upgrade, alone).await,
+            }
+        };
+        self.forward(exchange, body, account, upgrade, alone).await
+    }
+
+    /// Answers from the store or from a flight, if that can be.
+    async fn at_cache(self: &Rc<Self>, asking: Asking, account: Account) -> AtCache {
+        let cache = &self.shared.cache;
+        let now = clock::now();
+        let (mut under, forward) = match cache.lookup(now, &asking.asker()) {
+            Lookup::Hit(hit) => return AtCache::Answered(self.stored(&asking.exchange, hit, account)),
+            Lookup::Miss { under, forward } => (under, forward),
+            Lookup::GatewayTimeout => {
+                let error = ErrorResponse::new(StatusCode::GATEWAY_TIMEOUT, "only-if-cached", "nothing suitable is stored");
+                return AtCache::Answered(self.error(&error, &asking.exchange.request_id, account, None));
+            }
+        };
+        let alone = |under, detail| Alone { forward, detail, learn: Some((under, asking.facts)) };
+        let mut moves = 0;
+        loop {
+            let (mut reader, collapsed) = match cache.join(clock::now(), under, &asking.asker()) {
+                Join::Lead { fill, reader } => {
+                    spawn_fetch(self, &asking.exchange, fill);
+                    (reader, false)
+                }
+                Join::Wait(reader) => (reader, true),
+                Join::Stored(hit) => return AtCache::Answered(self.stored(&asking.exchange, hit, account)),
+                Join::Alone(reason) => return AtCache::Alone(account, alone(under, detail(&reason))),
+                Join::Failed(failure) => return AtCache::Answered(self.shared_failure(&asking.exchange, failure, account)),
+            };
+            let turn = {
+                let asker = asking.asker();
+                let head = reader.head(&asker);
+                tokio::time::timeout_at(asking.exchange.due().into(), head).await
+            };
+            match turn {
+                Ok(Turn::Yours(head)) => {
+                    let status = CacheStatus::forward(forward).collapsed(collapsed);
+                    return AtCache::Answered(self.flight(asking, &head, reader, status, account));
+                }
+                Ok(Turn::Released(_)) => return AtCache::Alone(account, alone(under, Some("leader-only"))),
+                Ok(Turn::Unfit) => return AtCache::Alone(account, alone(under, Some("unfit"))),
+                Ok(Turn::Variant(variant)) if moves < VARIANT_MOVES => {
+                    moves += 1;
+                    under = variant;
+                }
+                Ok(Turn::Missed) if moves < VARIANT_MOVES => moves += 1,
+                Ok(Turn::Variant(_) | Turn::Missed) => return AtCache::Alone(account, alone(under, Some("variant"))),
+                Ok(Turn::Failed(failure)) => return AtCache::Answered(self.shared_failure(&asking.exchange, failure, account)),
+                Err(_elapsed) => {
+                    let error = ErrorResponse::from(&Failure::deadline());
+                    return AtCache::Answered(self.error(&error, &asking.exchange.request_id, account, None));
+                }
+            }
+        }
+    }
+
+    /// Answers with a stored response.
+    fn stored(&self, exchange: &Exchange, hit: Hit, mut account: Account) -> Response<ResponseBody> {
+        let Hit { response, age, ttl } = hit;
+        let (head, whole) = judged(exchange, response.head());
+        let mut headers = head.headers;
+        response::finish(&mut headers, &exchange.request_id, Some(&CacheStatus::hit().ttl(ttl)), Some(age));
+        account.head(head.status, &headers, "", "");
+        let content = if whole { Content::Stored { response, next: 0 } } else { Content::Nothing };
+        assemble(head.status, headers, ResponseBody::new(content, None, account))
+    }
+
+    /// Answers with what a flight brings.
+    fn flight(self: &Rc<Self>, asking: Asking, head: &ResponseHead, reader: Reader, status: CacheStatus, mut account: Account) -> Response<ResponseBody> {
+        let exchange = Rc::clone(&asking.exchange);
+        let status = status.fwd_status(head.status.as_u16());
+        let (head, whole) = judged(&exchange, head);
+        let mut headers = head.headers;
+        response::finish(&mut headers, &exchange.request_id, Some(&status), None);
+        account.head(head.status, &headers, "", "");
+        let length = stated_length(&headers);
+        let content = if whole { Content::Flight(Box::new(FlightBody::new(self, asking, reader))) } else { Content::Nothing };
+        assemble(head.status, headers, ResponseBody::new(content, length, account))
+    }
+
+    /// Answers with what the flight's fetch failed with.
+    fn shared_failure(&self, exchange: &Exchange, failure: scale0_cache::Failure, account: Account) -> Response<ResponseBody> {
+        let error = ErrorResponse { retry_after: failure.retry_after, ..ErrorResponse::new(failure.status, failure.reason, "") };
+        self.error(&error, &exchange.request_id, account, None)
+    }
+
+    /// Sends the request to a backend for its client alone.
+    async fn forward(
+        self: &Rc<Self>,
+        exchange: Rc<Exchange>,
+        body: Incoming,
+        account: Account,
+        upgrade: Option<(HeaderValue, OnUpgrade)>,
+        alone: Alone,
+    ) -> Response<ResponseBody> {
+        let status = CacheStatus::forward(alone.forward);
+        let status = alone.detail.map_or(status, |detail| status.detail(detail));
+        let mut conversation = match self.converse(&exchange, body, &account, upgrade.as_ref().map(|(protocol, _)| protocol)).await {
+            Ok(conversation) => conversation,
+            Err(failure) => return self.failed(&exchange, &failure, account, status),
+        };
+        loop {
+            match conversation.next().await {
+                Delivery::Interim(_) => self.shared.counters.interim_dropped.add(1),
+                Delivery::Head { head, upgrade: true, .. } => {
+                    return match upgrade {
+                        Some((_, on_upgrade)) => self.tunnel(&exchange, &head, on_upgrade, conversation, account),
+                        None => self.failed(&exchange, &Failure::app_failed("it switched protocols unasked"), account, status),
+                    };
+                }
+                Delivery::Head { head, content, whole, upgrade: false } => {
+                    return self.direct(&exchange, &head, content, (!whole).then_some(conversation), account, status, &alone);
+                }
+                Delivery::Failed(failure) => return self.failed(&exchange, &failure, account, status),
+                Delivery::Ready => {}
+                Delivery::Content(_) | Delivery::End(_) => {
+                    return self.failed(&exchange, &Failure::protocol_error(), account, status);
+                }
+            }
+        }
+    }
+
+    /// Reads as much of the request's content as is worth reading first, and opens its stream.
+    async fn converse(&self, exchange: &Exchange, body: Incoming, account: &Account, upgrade: Option<&HeaderValue>) -> Result<Conversation, Failure> {
+        let Some(answering) = account.answering() else { return Err(Failure::from(ReadError::ClientGone)) };
+        let most = self.shared.most_content();
+        let wait = !exchange.expects_continue() && upgrade.is_none();
+        let (content, upload) = if upgrade.is_some() {
+            (Bytes::new(), None)
+        } else {
+            read_ahead(body, wait, most, answering).await?
+        };
+        let protocol = upgrade.map(HeaderValue::as_bytes);
+        let head = exchange.encode(&self.shared, &exchange.headers, protocol).map_err(|error| Failure::of_request(&error))?;
+        let stream = self.dispatcher.open(OpenRequest {
+            head,
+            content,
+            whole: upload.is_none() && upgrade.is_none(),
+            idempotent: exchange.is_idempotent(),
+            upgrade: upgrade.is_some(),
+            service: exchange.service,
+            flight: FlightKey(0),
+            // Short content was waited for: the backend's time begins when it has come.
+            timeout: exchange.rules.timeout,
+            idle_timeout: exchange.rules.idle_timeout,
+            hold: exchange.rules.hold,
+            trace: exchange.trace(),
+        })?;
+        Ok(Conversation::new(stream, upload, answering.watched()))
+    }
+
+    /// Answers with what one backend sends to this client alone.
+    #[expect(clippy::too_many_arguments, reason = "each is one thing a response is made of")]
+    fn direct(
+        &self,
+        exchange: &Exchange,
+        head: &Bytes,
+        content: Bytes,
+        more: Option<Conversation>,
+        mut account: Account,
+        status: CacheStatus,
+        alone: &Alone,
+    ) -> Response<ResponseBody> {
+        let (code, headers) = match fields::response_head(head) {
+            Ok(head) => head,
+            Err(why) => return self.failed(exchange, &Failure::app_failed(why), account, status),
+        };
+        let wall = clock::wall();
+        let mut headers = response::received(headers, &self.shared, wall);
+        let backend = response::take_backend(&mut headers);
+        let mut head = ResponseHead { status: code, headers };
+        if let Some((under, facts)) = &alone.learn {
+            let now = clock::now();
+            let delay = now.saturating_duration_since(exchange.started);
+            let sharing = Sharing::judge(self.shared.cache.policy(), facts, &head, delay, wall);
+            self.shared.cache.learn(now, under, &sharing);
+        }
+        let status = status.fwd_status(code.as_u16());
+        response::finish(&mut head.headers, &exchange.request_id, Some(&status), None);
+        let backend = backend.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default();
+        account.head(code, &head.headers, "", backend);
+        let length = stated_length(&head.headers);
+        let content = match more {
+            _ if exchange.method == Method::HEAD => Content::Nothing,
+            None if content.is_empty() => Content::Nothing,
+            None => Content::Whole(content),
+            Some(conversation) => Content::Direct(Box::new(conversation.after(content))),
+        };
+        assemble(code, head.headers, ResponseBody::new(content, length, account))
+    }
+
+    /// Lets the client and the backend talk past us.
+    fn tunnel(&self, exchange: &Exchange, head: &Bytes, on_upgrade: OnUpgrade, conversation: Conversation, mut account: Account) -> Response<ResponseBody> {
+        let status = CacheStatus::forward(Forward::Bypass);
+        let headers = match fields::upgrade_head(head) {
+            Ok(headers) => headers,
+            Err(why) => return self.failed(exchange, &Failure::app_failed(why), account, status),
+        };
+        let mut headers = response::received(headers, &self.shared, clock::wall());
+        let backend = response::take_backend(&mut headers);
+        response::finish(&mut headers, &exchange.request_id, None, None);
+        let backend = backend.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default();
+        account.head(StatusCode::SWITCHING_PROTOCOLS, &headers, "", backend);
+        self.shared.counters.tunnels.add(1);
+        tokio::task::spawn_local(tunnel::run(on_upgrade, conversation.into_stream(), exchange.rules.idle_timeout));
+        assemble(StatusCode::SWITCHING_PROTOCOLS, headers, ResponseBody::new(Content::Nothing, None, account))
+    }
+
+    fn failed(&self, exchange: &Exchange, failure: &Failure, account: Account, status: CacheStatus) -> Response<ResponseBody> {
+        self.error(&ErrorResponse::from(failure), &exchange.request_id, account, Some(&status))
+    }
+
+    /// Answers with an error of our own.
+    fn error(&self, error: &ErrorResponse, request_id: &str, mut account: Account, status: Option<&CacheStatus>) -> Response<ResponseBody> {
+        let (mut headers, content) = error.render(&self.shared.node, request_id);
+        headers.insert(header::VIA, self.shared.via.clone());
+        response::finish(&mut headers, request_id, status, None);
+        account.head(error.status, &headers, error.reason, "");
+        assemble(error.status, headers, ResponseBody::new(Content::Whole(content), None, account))
+    }
+}
+
+/// The head for this client, and whether content follows: its own conditions are judged here (RFC 9110 §13), whoever led.
+fn judged(exchange: &Exchange, head: &ResponseHead) -> (ResponseHead, bool) {
+    match judge_conditionals(&exchange.headers, head) {
+        Conditional::NotModified => (not_modified_head(head), false),
+        Conditional::Full => (head.clone(), exchange.method != Method::HEAD),
+    }
+}
+
+/// Why a request that could have shared a fetch did not, for `Cache-Status`.
+const fn detail(reason: &scale0_cache::flights::Alone) -> Option<&'static str> {
+    use scale0_cache::flights::Alone;
+    match reason {
+        Alone::Bypass(_) => None,
+        Alone::Marked(_) => Some("leader-only"),
+        Alone::HeadWithoutGet => Some("head"),
+        Alone::WantsItsOwn => Some("no-cache"),
+        Alone::Crowded => Some("crowded"),
+    }
+}
+
+fn assemble(status: StatusCode, headers: HeaderMap, body: ResponseBody) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+impl Failure {
+    /// The client's patience ended before there was a head.
+    fn deadline() -> Self {
+        Self { reason: scale0_wire::Reason::Deadline, started: true, retry_after_ms: 0, detail: String::new() }
+    }
+}

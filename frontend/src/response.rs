@@ -1,0 +1,44 @@
+//! The head of a response on its way to a client.
+
+use std::time::{Duration, SystemTime};
+
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use scale0_cache::policy::CacheStatus;
+
+use crate::worker::Shared;
+
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// With which a backend names itself to the frontend; clients do not see it.
+const BACKEND: HeaderName = HeaderName::from_static("scale0-backend");
+
+/// A head as it came from a backend becomes one of ours: it has a `Date` (RFC 9110 §6.6.1) and names this node in `Via`.
+pub(crate) fn received(mut headers: HeaderMap, shared: &Shared, wall: SystemTime) -> HeaderMap {
+    if !headers.contains_key(header::DATE)
+        && let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(wall))
+    {
+        headers.insert(header::DATE, date);
+    }
+    headers.append(header::VIA, shared.via.clone());
+    headers
+}
+
+/// Takes out which backend answered.
+pub(crate) fn take_backend(headers: &mut HeaderMap) -> Option<HeaderValue> {
+    headers.remove(BACKEND)
+}
+
+/// Adds what is said to this client alone.
+pub(crate) fn finish(headers: &mut HeaderMap, request_id: &str, status: Option<&CacheStatus>, age: Option<Duration>) {
+    if let Some(age) = age {
+        headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+    }
+    if let Some(status) = status {
+        // Caches before this one are named first (RFC 9211 §2).
+        headers.append(CACHE_STATUS, status.to_header_value());
+    }
+    if let Ok(id) = HeaderValue::from_str(request_id) {
+        headers.insert(X_REQUEST_ID, id);
+    }
+}

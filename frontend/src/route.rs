@@ -1,0 +1,186 @@
+//! Which service answers a request, and by which rules.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use scale0_wire::ServiceId;
+
+/// What a request has to match in its host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// Any host.
+    Any,
+    /// Any host that ends in a dot and this.
+    Under(String),
+    /// This host; lower case, no port.
+    Exact(String),
+}
+
+/// How far equal requests are folded into one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Coalesce {
+    /// Each goes on its own.
+    Off,
+    /// Within this frontend process.
+    Frontend,
+}
+
+/// The rules a request is handled by.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The service's name; `None`: the request's host.
+    pub service: Option<Service>,
+    /// How long until the response's head.
+    pub timeout: Duration,
+    /// How long without a byte after it.
+    pub idle_timeout: Duration,
+    /// How long to wait for a first backend of a known service.
+    pub hold: Duration,
+    /// How far it is coalesced.
+    pub coalesce: Coalesce,
+    /// Whether responses are stored, and answered from the store.
+    pub cache: bool,
+}
+
+/// A service by name and by what it is called on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name, in lower case.
+    pub name: String,
+    /// Its number.
+    pub id: ServiceId,
+}
+
+impl Service {
+    /// The service with this name.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        let id = ServiceId::of(name.as_bytes());
+        Self { name, id }
+    }
+}
+
+/// One line of the table.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// What the host must be.
+    pub host: HostPattern,
+    /// What the path must start with, on segment boundaries; starts with a slash.
+    pub path: String,
+    /// What holds then.
+    pub rules: Rules,
+}
+
+/// The routes in order, found by host without looking at all of them.
+#[derive(Debug)]
+pub(crate) struct RouteTable {
+    routes: Vec<Route>,
+    exact: HashMap<String, Vec<usize>>,
+    under: HashMap<String, Vec<usize>>,
+    any: Vec<usize>,
+    otherwise: Rules,
+}
+
+impl RouteTable {
+    /// The first match in `routes` wins; what none matches is handled by `otherwise`.
+    pub(crate) fn new(routes: Vec<Route>, otherwise: Rules) -> Self {
+        let mut table = Self { routes: Vec::new(), exact: HashMap::new(), under: HashMap::new(), any: Vec::new(), otherwise };
+        for (index, route) in routes.iter().enumerate() {
+            match &route.host {
+                HostPattern::Any => table.any.push(index),
+                HostPattern::Under(domain) => table.under.entry(domain.clone()).or_default().push(index),
+                HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default().push(index),
+            }
+        }
+        table.routes = routes;
+        table
+    }
+
+    /// The rules for a request to this host (lower case, no port) and path.
+    pub(crate) fn find(&self, host: &str, path: &str) -> &Rules {
+        if self.routes.is_empty() {
+            return &self.otherwise;
+        }
+        let parents = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
+        let lists = [self.exact.get(host), Some(&self.any)]
+            .into_iter()
+            .chain(parents.map(|parent| self.under.get(parent)))
+            .flatten();
+        let first = lists.filter_map(|list| list.iter().copied().find(|index| starts_with(path, &self.routes[*index].path))).min();
+        first.map_or(&self.otherwise, |index| &self.routes[index].rules)
+    }
+}
+
+/// Whether a path lies below a prefix: `/api` and `/api/` hold `/api/x`, neither holds `/apix`.
+fn starts_with(path: &str, prefix: &str) -> bool {
+    let trunk = prefix.strip_suffix('/').unwrap_or(prefix);
+    match path.strip_prefix(trunk) {
+        Some(rest) => rest.starts_with('/') || (rest.is_empty() && trunk.len() == prefix.len()),
+        None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(service: &str) -> Rules {
+        Rules {
+            service: Some(Service::named(service)),
+            timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(60),
+            hold: Duration::from_secs(10),
+            coalesce: Coalesce::Frontend,
+            cache: true,
+        }
+    }
+
+    fn table(routes: &[(&str, &str, &str)]) -> RouteTable {
+        let route = |(host, path, service): &(&str, &str, &str)| Route {
+            host: match host.strip_prefix("*.") {
+                _ if *host == "*" => HostPattern::Any,
+                Some(domain) => HostPattern::Under(domain.to_owned()),
+                None => HostPattern::Exact((*host).to_owned()),
+            },
+            path: (*path).to_owned(),
+            rules: rules(service),
+        };
+        RouteTable::new(routes.iter().map(route).collect(), rules("otherwise"))
+    }
+
+    fn service<'a>(table: &'a RouteTable, host: &str, path: &str) -> &'a str {
+        &table.find(host, path).service.as_ref().unwrap().name
+    }
+
+    #[test]
+    fn the_first_match_wins_whatever_its_kind() {
+        let table = table(&[
+            ("a.example.com", "/api/", "api"),
+            ("*.example.com", "/", "wild"),
+            ("a.example.com", "/", "never"),
+            ("*", "/any", "any"),
+        ]);
+        assert_eq!(service(&table, "a.example.com", "/api/x"), "api");
+        assert_eq!(service(&table, "a.example.com", "/x"), "wild");
+        assert_eq!(service(&table, "b.a.example.com", "/any"), "wild");
+        assert_eq!(service(&table, "example.com", "/any/x"), "any");
+        assert_eq!(service(&table, "example.com", "/"), "otherwise");
+    }
+
+    #[test]
+    fn a_prefix_ends_on_a_segment_boundary() {
+        for (path, prefix, matches) in [
+            ("/api", "/api", true),
+            ("/api/", "/api", true),
+            ("/api/x", "/api", true),
+            ("/apix", "/api", false),
+            ("/api", "/api/", false),
+            ("/api/", "/api/", true),
+            ("/x", "/", true),
+            ("/", "/", true),
+        ] {
+            assert_eq!(starts_with(path, prefix), matches, "{path} below {prefix}");
+        }
+    }
+}

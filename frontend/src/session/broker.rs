@@ -1,0 +1,152 @@
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use scale0_transport::LinkId;
+use scale0_wire::flow::{ReceiveWindow, SendWindow};
+use scale0_wire::{Heartbeat, limits};
+
+use super::home;
+use super::stream::StreamId;
+
+/// Where the session with a broker stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// Not connected. → Greeting
+    Down,
+    /// HELLO was said. → Live, Down
+    Greeting,
+    /// WELCOME came. → Draining, Down
+    Live,
+    /// It takes nothing new. → Down
+    Draining,
+}
+
+/// What `/status` and `/readyz` say of a broker.
+#[derive(Clone, Debug)]
+pub(crate) struct BrokerStatus {
+    /// Its node name; empty before its first WELCOME.
+    pub(crate) node: String,
+    /// `down`, `greeting`, `live` or `draining`.
+    pub(crate) state: &'static str,
+    /// Requests sent to it and not answered yet.
+    pub(crate) outstanding: usize,
+    /// As its heartbeats tell.
+    pub(crate) round_trip: Duration,
+}
+
+/// One broker as a lane sees it.
+#[derive(Debug)]
+pub(super) struct Broker {
+    pub(super) link: LinkId,
+    pub(super) state: State,
+    pub(super) epoch: u64,
+    pub(super) node: String,
+    seed: u64,
+    /// When it was last heard, and spoken to.
+    pub(super) heard: Instant,
+    pub(super) said: Instant,
+    pub(super) interval: Duration,
+    sequence: u32,
+    sequence_at: Instant,
+    echo: u32,
+    echo_at: Instant,
+    pub(super) round_trip: Duration,
+    /// Requests it queues and has sent, as it last said itself.
+    pub(super) load: u32,
+    /// Streams sent to it that are not over.
+    pub(super) outstanding: usize,
+    /// The connection's window towards it, and ours.
+    pub(super) send: SendWindow,
+    pub(super) receive: ReceiveWindow,
+    /// Streams whose content waits for the connection's window, first come first.
+    pub(super) blocked: VecDeque<StreamId>,
+}
+
+impl Broker {
+    pub(super) fn new(link: LinkId, now: Instant) -> Self {
+        Self {
+            link,
+            state: State::Down,
+            epoch: 0,
+            node: String::new(),
+            seed: 0,
+            heard: now,
+            said: now,
+            interval: limits::HEARTBEAT,
+            sequence: 0,
+            sequence_at: now,
+            echo: 0,
+            echo_at: now,
+            round_trip: Duration::ZERO,
+            load: 0,
+            outstanding: 0,
+            send: SendWindow::default(),
+            receive: ReceiveWindow::connection(),
+            blocked: VecDeque::new(),
+        }
+    }
+
+    /// A new connection: nothing of a former session holds.
+    pub(super) fn greet(&mut self, now: Instant, epoch: u64) {
+        let node = std::mem::take(&mut self.node);
+        let seed = self.seed;
+        *self = Self { state: State::Greeting, epoch, node, seed, ..Self::new(self.link, now) };
+    }
+
+    pub(super) fn welcomed(&mut self, node: String, interval: Duration, window: u32) {
+        self.seed = home::seed(&node);
+        self.node = node;
+        self.interval = interval.clamp(Duration::from_millis(10), limits::HEARTBEAT_MAX);
+        self.send = SendWindow::new(window);
+        self.state = State::Live;
+    }
+
+    pub(super) fn is_connected(&self) -> bool {
+        matches!(self.state, State::Live | State::Draining)
+    }
+
+    /// How strongly it claims to be home of a flight.
+    pub(super) fn claim(&self, flight: scale0_wire::FlightKey) -> u64 {
+        home::claim(self.seed, flight)
+    }
+
+    /// Our next HEARTBEAT, echoing its newest.
+    pub(super) fn heartbeat(&mut self, now: Instant, outstanding: usize) -> Heartbeat {
+        self.sequence = self.sequence.wrapping_add(1);
+        self.sequence_at = now;
+        let delay = now.saturating_duration_since(self.echo_at).as_micros();
+        Heartbeat {
+            sequence: self.sequence,
+            echo: self.echo,
+            echo_delay_us: u32::try_from(delay).unwrap_or(u32::MAX),
+            outstanding: u32::try_from(outstanding).unwrap_or(u32::MAX),
+            ..Heartbeat::default()
+        }
+    }
+
+    /// Takes in its HEARTBEAT.
+    pub(super) fn hear(&mut self, now: Instant, heartbeat: Heartbeat) {
+        self.echo = heartbeat.sequence;
+        self.echo_at = now;
+        self.load = heartbeat.outstanding;
+        if heartbeat.echo == self.sequence && self.sequence != 0 {
+            let away = now.saturating_duration_since(self.sequence_at);
+            self.round_trip = away.saturating_sub(Duration::from_micros(u64::from(heartbeat.echo_delay_us)));
+        }
+    }
+
+    pub(super) fn status(&self) -> BrokerStatus {
+        let state = match self.state {
+            State::Down => "down",
+            State::Greeting => "greeting",
+            State::Live => "live",
+            State::Draining => "draining",
+        };
+        BrokerStatus {
+            node: self.node.clone(),
+            state,
+            outstanding: self.outstanding,
+            round_trip: self.round_trip,
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! What one runtime thread's lane says to the brokers, as a pure state machine: sessions, streams, which broker is asked, what
+//! is repeated. It is told what happened and when, and answers with [`Action`]s; nothing happens here.
+
+mod broker;
+mod home;
+mod lane;
+mod stream;
+
+#[cfg(test)]
+mod stories;
+
+pub(crate) use broker::BrokerStatus;
+pub(crate) use lane::{Action, Lane, LaneConfig, LaneCounters};
+pub(crate) use stream::{Delivery, Failure, OpenRequest, StreamId};

@@ -1,0 +1,153 @@
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use scale0_transport::LinkId;
+use scale0_wire::flow::{ReceiveWindow, SendWindow};
+use scale0_wire::{DecodeError, Fields, FlightKey, Message, Reason, ServiceId, TraceContext};
+
+/// A stream of a lane; its number on the wire, never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct StreamId(pub(super) u64);
+
+impl StreamId {
+    /// The lane's seat for it: the lower half holds the seat, the upper counts how often it was taken before.
+    pub(crate) const fn seat(self) -> usize {
+        (self.0 & 0xffff_ffff) as usize - 1
+    }
+
+    pub(super) const fn new(seat: usize, taken: u32) -> Self {
+        Self((taken as u64) << 32 | (seat as u64 + 1))
+    }
+}
+
+/// What is asked of a backend.
+#[derive(Clone, Debug)]
+pub(crate) struct OpenRequest {
+    /// The encoded [`scale0_wire::RequestHead`].
+    pub(crate) head: Bytes,
+    /// The request's content, or its beginning; at most [`scale0_wire::limits::REPEATABLE_CONTENT`].
+    pub(crate) content: Bytes,
+    /// Whether `content` is all of it.
+    pub(crate) whole: bool,
+    /// Whether it may be executed twice.
+    pub(crate) idempotent: bool,
+    /// Whether the client asks to switch protocols.
+    pub(crate) upgrade: bool,
+    /// Who is to answer.
+    pub(crate) service: ServiceId,
+    /// What it can be coalesced with; 0: nothing.
+    pub(crate) flight: FlightKey,
+    /// How long until the response's head.
+    pub(crate) timeout: Duration,
+    /// How long without a byte after it.
+    pub(crate) idle_timeout: Duration,
+    /// How long to wait for a first backend.
+    pub(crate) hold: Duration,
+    /// Who is tracing.
+    pub(crate) trace: TraceContext,
+}
+
+/// What comes back on a stream, in order. Nothing follows `End` and `Failed`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// The backend reads: content may be handed over, one piece at a time.
+    Ready,
+    /// An interim response: the encoded head.
+    Interim(Bytes),
+    /// The response's head, encoded, and the beginning of its content; `whole` if that is all and no `End` follows.
+    Head { head: Bytes, content: Bytes, whole: bool, upgrade: bool },
+    /// More content.
+    Content(Bytes),
+    /// All content came; these are the trailers.
+    End(Fields),
+    /// There will be no more.
+    Failed(Failure),
+}
+
+/// Why a request got no response, or not all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) reason: Reason,
+    /// Whether a backend may have begun to work on it.
+    pub(crate) started: bool,
+    /// When it is worth asking again, in milliseconds; 0: unknown.
+    pub(crate) retry_after_ms: u32,
+    /// For people; may be empty.
+    pub(crate) detail: String,
+}
+
+impl Failure {
+    pub(super) const fn not_started(reason: Reason) -> Self {
+        Self { reason, started: false, retry_after_ms: 0, detail: String::new() }
+    }
+
+    pub(super) const fn after_start(reason: Reason) -> Self {
+        Self { reason, started: true, retry_after_ms: 0, detail: String::new() }
+    }
+
+    /// A broker, or who speaks through it, sent what has no place here.
+    pub(crate) const fn protocol_error() -> Self {
+        Self::after_start(Reason::ProtocolError)
+    }
+
+    /// What the application sent is no response.
+    pub(crate) fn app_failed(why: &str) -> Self {
+        Self { detail: why.to_owned(), ..Self::after_start(Reason::AppFailed) }
+    }
+
+    /// The request cannot be put into a message.
+    pub(crate) fn of_request(error: &DecodeError) -> Self {
+        Self { detail: error.to_string(), ..Self::not_started(Reason::HeadTooLarge) }
+    }
+}
+
+/// How far the request's own content is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Upload {
+    /// All of it went with the REQUEST, or after it.
+    Done,
+    /// Waits for the backend's first window.
+    Closed,
+    /// The owner was told `Ready` and has not handed anything over yet.
+    Idle,
+    /// A piece waits for room.
+    Waiting(Bytes),
+}
+
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) id: StreamId,
+    /// The broker it was sent to; `None`: waits for one.
+    pub(super) link: Option<LinkId>,
+    /// What was or is to be sent. Kept whole until it can no longer be repeated, then without its bytes.
+    pub(super) request: Message,
+    /// How often it was sent to a broker that was then lost.
+    pub(super) lost: u8,
+    /// Brokers it was sent to and must not be sent to again.
+    pub(super) tried: Vec<LinkId>,
+    pub(super) opened: Instant,
+    /// When the response's head is due.
+    pub(super) due: Instant,
+    pub(super) timeout: Duration,
+    pub(super) idle_timeout: Duration,
+    /// When something last moved.
+    pub(super) moved: Instant,
+    /// When the broker was last told a new deadline.
+    pub(super) updated: Instant,
+    pub(super) head_came: bool,
+    pub(super) is_tunnel: bool,
+    pub(super) upload: Upload,
+    /// Room for request content.
+    pub(super) send: SendWindow,
+    /// Room for response content.
+    pub(super) receive: ReceiveWindow,
+}
+
+impl Stream {
+    /// Whether it may be sent once more although it may have been started: it is idempotent, whole in one message, and
+    /// nothing of the response was delivered.
+    pub(super) const fn is_repeatable(&self) -> bool {
+        use scale0_wire::Flags;
+        self.request.header.flags.contains(Flags(Flags::IDEMPOTENT.0 | Flags::FINAL.0)) && !self.head_came
+    }
+}

@@ -1,0 +1,331 @@
+//! Which clients are too slow. Every connection notes where it stands; once a second one task per thread looks at all of them,
+//! so that a request sets no timer.
+
+use std::cell::RefCell;
+use std::io;
+use std::pin::Pin;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::AbortHandle;
+
+use crate::clock;
+use crate::config::Limits;
+
+/// How often connections are looked at, and so how much later than its time one may end.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+
+/// Why a connection was ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum TooSlow {
+    /// It sent no request for `keepalive_timeout`.
+    Idle,
+    /// The head took longer than `header_timeout`.
+    Head,
+    /// The request's content came slower than `min_rate`.
+    Content,
+    /// It read slower than `min_rate`.
+    Reading,
+}
+
+/// Where one connection stands. Only its own thread writes here; atomics because hyper wants an upgraded connection to be able
+/// to move.
+#[derive(Debug)]
+pub(crate) struct Watched {
+    epoch: Instant,
+    /// When it became idle, or the present head began to come; in milliseconds since `epoch`.
+    since: AtomicU64,
+    /// Whether bytes have come since then.
+    head_began: AtomicBool,
+    /// Requests being answered; more than one on HTTP/2.
+    requests: AtomicU32,
+    /// Requests whose content is being waited for.
+    uploads: AtomicU32,
+    read: AtomicU64,
+    written: AtomicU64,
+    /// The last write found no room.
+    write_blocked: AtomicBool,
+    /// When the present stretch of slowness began, or [`NEVER`], and how many bytes had moved by then.
+    slow_since: AtomicU64,
+    slow_from: AtomicU64,
+}
+
+const NEVER: u64 = u64::MAX;
+
+impl Watched {
+    fn new() -> Self {
+        Self {
+            epoch: clock::now(),
+            since: AtomicU64::new(0),
+            head_began: AtomicBool::new(false),
+            requests: AtomicU32::new(0),
+            uploads: AtomicU32::new(0),
+            read: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            write_blocked: AtomicBool::new(false),
+            slow_since: AtomicU64::new(NEVER),
+            slow_from: AtomicU64::new(0),
+        }
+    }
+
+    /// A request has come in, as far as its head goes; the guard is dropped when it is answered.
+    pub(crate) fn request(self: &Arc<Self>, now: Instant) -> Answering {
+        self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
+        self.idle_from(now);
+        Answering(Arc::clone(self))
+    }
+
+    /// Somebody waits for the request's content; the guard is dropped when it came.
+    pub(crate) fn upload(self: &Arc<Self>) -> Uploading {
+        self.uploads.store(self.uploads.load(Relaxed) + 1, Relaxed);
+        Uploading(Arc::clone(self))
+    }
+
+    fn idle_from(&self, now: Instant) {
+        self.head_began.store(false, Relaxed);
+        self.since.store(self.milliseconds(now), Relaxed);
+    }
+
+    fn milliseconds(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(NEVER)
+    }
+
+    fn did_read(&self, bytes: usize) {
+        self.read.store(self.read.load(Relaxed) + bytes as u64, Relaxed);
+        if self.requests.load(Relaxed) == 0 && !self.head_began.load(Relaxed) {
+            self.idle_from(clock::now());
+            self.head_began.store(true, Relaxed);
+        }
+    }
+
+    fn did_write(&self, written: &Poll<io::Result<usize>>) {
+        match written {
+            Poll::Ready(Ok(bytes)) => {
+                self.written.store(self.written.load(Relaxed) + *bytes as u64, Relaxed);
+                self.write_blocked.store(false, Relaxed);
+            }
+            Poll::Ready(Err(_)) => {}
+            Poll::Pending => self.write_blocked.store(true, Relaxed),
+        }
+    }
+
+    fn judge(&self, now: Instant, limits: &Limits) -> Option<TooSlow> {
+        let lasted = Duration::from_millis(self.milliseconds(now).saturating_sub(self.since.load(Relaxed)));
+        if 0 < self.requests.load(Relaxed) {
+            return self.judge_rate(now, limits);
+        }
+        if self.head_began.load(Relaxed) {
+            return (limits.header_timeout <= lasted).then_some(TooSlow::Head);
+        }
+        (limits.keepalive_timeout <= lasted).then_some(TooSlow::Idle)
+    }
+
+    /// Whoever keeps us waiting must move `min_rate` on average over each stretch of `header_timeout`.
+    fn judge_rate(&self, now: Instant, limits: &Limits) -> Option<TooSlow> {
+        let verdict = match (self.write_blocked.load(Relaxed), self.uploads.load(Relaxed)) {
+            (true, _) => TooSlow::Reading,
+            (false, 0) => {
+                self.slow_since.store(NEVER, Relaxed);
+                return None;
+            }
+            (false, _) => TooSlow::Content,
+        };
+        // Both directions together: whichever is waited for, the other stands still.
+        let moved = self.read.load(Relaxed) + self.written.load(Relaxed);
+        let now = self.milliseconds(now);
+        let since = self.slow_since.load(Relaxed);
+        if since == NEVER {
+            self.slow_since.store(now, Relaxed);
+            self.slow_from.store(moved, Relaxed);
+            return None;
+        }
+        let lasted = Duration::from_millis(now.saturating_sub(since));
+        if lasted < limits.header_timeout {
+            return None;
+        }
+        let before = self.slow_from.swap(moved, Relaxed);
+        self.slow_since.store(now, Relaxed);
+        let due = u128::from(limits.min_rate) * lasted.as_millis() / 1000;
+        (u128::from(moved - before) < due).then_some(verdict)
+    }
+}
+
+/// A request being answered; see [`Watched::request`].
+#[derive(Debug)]
+pub(crate) struct Answering(Arc<Watched>);
+
+impl Answering {
+    pub(crate) fn watched(&self) -> &Arc<Watched> {
+        &self.0
+    }
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let left = self.0.requests.load(Relaxed) - 1;
+        self.0.requests.store(left, Relaxed);
+        if left == 0 {
+            self.0.idle_from(clock::now());
+        }
+    }
+}
+
+/// Content being waited for; see [`Watched::upload`].
+#[derive(Debug)]
+pub(crate) struct Uploading(Arc<Watched>);
+
+impl Drop for Uploading {
+    fn drop(&mut self) {
+        self.0.uploads.store(self.0.uploads.load(Relaxed) - 1, Relaxed);
+    }
+}
+
+/// All connections of a thread.
+#[derive(Debug, Default)]
+pub(crate) struct Watch(RefCell<Vec<(Weak<Watched>, AbortHandle)>>);
+
+impl Watch {
+    /// Keeps an eye on a connection, whose task ends with it.
+    pub(crate) fn add(&self, watched: &Arc<Watched>, task: AbortHandle) {
+        self.0.borrow_mut().push((Arc::downgrade(watched), task));
+    }
+
+    /// Ends the connections that are too slow; tells of each.
+    pub(crate) fn look(&self, now: Instant, limits: &Limits, mut tell: impl FnMut(TooSlow)) {
+        self.0.borrow_mut().retain(|(watched, task)| {
+            let Some(watched) = watched.upgrade() else { return false };
+            let Some(verdict) = watched.judge(now, limits) else { return true };
+            task.abort();
+            tell(verdict);
+            false
+        });
+    }
+}
+
+/// A connection's bytes, counted on their way.
+#[derive(Debug)]
+pub(crate) struct WatchedIo<T> {
+    inner: T,
+    watched: Arc<Watched>,
+}
+
+impl<T> WatchedIo<T> {
+    pub(crate) fn new(inner: T) -> Self {
+        Self { inner, watched: Arc::new(Watched::new()) }
+    }
+
+    pub(crate) fn watched(&self) -> &Arc<Watched> {
+        &self.watched
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for WatchedIo<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
+        self.watched.did_read(buffer.filled().len() - before);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedIo<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
+        self.watched.did_write(&written);
+        written
+    }
+
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
+        self.watched.did_write(&written);
+        written
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limits() -> Limits {
+        Limits {
+            max_connections: 1,
+            header_bytes: 1,
+            header_count: 1,
+            body_bytes: 0,
+            header_timeout: Duration::from_secs(10),
+            keepalive_timeout: Duration::from_secs(60),
+            min_rate: 100,
+            max_streams: 1,
+        }
+    }
+
+    fn after(watched: &Watched, seconds: u64) -> Option<TooSlow> {
+        watched.judge(watched.epoch + Duration::from_secs(seconds), &limits())
+    }
+
+    #[test]
+    fn an_idle_connection_lasts_for_the_keepalive_timeout() {
+        let watched = Watched::new();
+        assert_eq!(after(&watched, 59), None);
+        assert_eq!(after(&watched, 60), Some(TooSlow::Idle));
+    }
+
+    #[test]
+    fn a_head_that_dribbles_in_ends_after_the_header_timeout_however_many_bytes_come() {
+        let watched = Watched::new();
+        watched.did_read(1);
+        watched.did_read(1);
+        assert_eq!(after(&watched, 9), None);
+        assert_eq!(after(&watched, 11), Some(TooSlow::Head));
+    }
+
+    #[test]
+    fn a_request_may_take_long_while_nobody_waits_for_its_client() {
+        let watched = Arc::new(Watched::new());
+        watched.did_read(100);
+        let answering = watched.request(watched.epoch);
+        assert_eq!(after(&watched, 3600), None);
+        drop(answering);
+        assert_eq!(after(&watched, 59), None);
+    }
+
+    #[test]
+    fn a_client_that_sends_or_reads_slower_than_the_least_rate_is_ended() {
+        for reads in [false, true] {
+            let watched = Arc::new(Watched::new());
+            let _answering = watched.request(watched.epoch);
+            let _uploading = (!reads).then(|| watched.upload());
+            let moves = |bytes: usize| {
+                if reads {
+                    watched.did_write(&Poll::Ready(Ok(bytes)));
+                    watched.did_write(&Poll::Pending);
+                } else {
+                    watched.did_read(bytes);
+                }
+            };
+            moves(1);
+            assert_eq!(after(&watched, 1), None);
+            moves(1000);
+            assert_eq!(after(&watched, 11), None, "100 bytes a second are enough");
+            moves(999);
+            let verdict = if reads { TooSlow::Reading } else { TooSlow::Content };
+            assert_eq!(after(&watched, 21), Some(verdict));
+        }
+    }
+}
