@@ -68,9 +68,7 @@ impl Body {
             return Poll::Ready(None);
         }
         let decoded = fields::decode(trailers).map(Frame::trailers);
-        Poll::Ready(Some(
-            decoded.ok_or(BodyError::new("malformed-trailers")),
-        ))
+        Poll::Ready(Some(decoded.ok_or(BodyError::new("malformed-trailers"))))
     }
 }
 

@@ -8,7 +8,9 @@ use scale0_transport::{EndpointError, TransportError};
 #[non_exhaustive]
 pub enum Error {
     /// The caller's: a name of 1 to 253 visible ASCII characters is needed. Nothing was started.
-    #[error("{name:?} cannot be the name of a {what}: 1 to 253 visible ASCII characters are needed")]
+    #[error(
+        "{name:?} cannot be the name of a {what}: 1 to 253 visible ASCII characters are needed"
+    )]
     Name {
         /// What was to be named.
         what: &'static str,

@@ -1,6 +1,5 @@
 //! Header fields between `http` and the wire.
 
-use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use scale0_wire::{DecodeError, Fields};
 
@@ -29,7 +28,9 @@ pub(crate) fn encode(
     let nominated = Nominated::of(headers);
     let crossing = headers
         .iter()
-        .filter(|(name, _)| !nominated.is_hop_by_hop(name) || (keep_upgrade && *name == header::UPGRADE))
+        .filter(|(name, _)| {
+            !nominated.is_hop_by_hop(name) || (keep_upgrade && *name == header::UPGRADE)
+        })
         .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     Fields::new(crossing.chain(more.iter().copied()))
 }
@@ -78,9 +79,10 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     value.to_str().ok()?.parse().ok()
 }
 
-
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn names(fields: &Fields) -> Vec<Bytes> {
@@ -112,7 +114,13 @@ mod tests {
     #[test]
     fn trailers_neither_frame_nor_route() {
         let mut trailers = HeaderMap::new();
-        for name in ["content-length", "transfer-encoding", "host", "trailer", "x-checksum"] {
+        for name in [
+            "content-length",
+            "transfer-encoding",
+            "host",
+            "trailer",
+            "x-checksum",
+        ] {
             trailers.insert(name, HeaderValue::from_static("1"));
         }
         assert_eq!(names(&encode_trailers(&trailers).unwrap()), ["x-checksum"]);

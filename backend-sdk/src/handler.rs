@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use http::response::Parts;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame};
-use scale0_wire::{End, Fields, Message, Reason, Reject, ResponseHead, limits};
+use scale0_wire::{End, Fields, Message, Reason, Reject, ResponseHead};
 use tower_service::Service;
 
 use crate::exchange::{Closed, Reply};
@@ -60,8 +60,12 @@ impl From<Closed> for Failure {
 }
 
 /// Calls the service and says what it answers, whatever that is: the request is always answered.
-pub(crate) async fn handle<S, B>(service: S, message: Message, mut reply: Reply, shared: Arc<Shared>)
-where
+pub(crate) async fn handle<S, B>(
+    service: S,
+    message: Message,
+    mut reply: Reply,
+    shared: Arc<Shared>,
+) where
     S: Service<Request<Body>, Response = Response<B>>,
     S::Error: Display,
     B: HttpBody,
@@ -69,7 +73,11 @@ where
 {
     let Some(request) = request::build(message, reply.exchange()) else {
         shared.counters.malformed.add();
-        fail(&mut reply, Reason::ProtocolError, "the request's head is malformed");
+        fail(
+            &mut reply,
+            Reason::ProtocolError,
+            "the request's head is malformed",
+        );
         return;
     };
     let answered = answer(service, request, &mut reply, &shared);
@@ -277,7 +285,8 @@ fn head(parts: &Parts, length: Option<u64>, shared: &Shared) -> Result<Bytes, Fa
         None => &[backend],
     };
     let switches = parts.status == StatusCode::SWITCHING_PROTOCOLS;
-    let fields = fields::encode(&parts.headers, more, switches).map_err(|_| Failure::HeadTooLarge)?;
+    let fields =
+        fields::encode(&parts.headers, more, switches).map_err(|_| Failure::HeadTooLarge)?;
     let status = parts.status.as_u16();
     Ok(ResponseHead { status, fields }.encode())
 }

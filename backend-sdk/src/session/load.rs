@@ -39,6 +39,9 @@ mod tests {
         for _ in 0..200 {
             load.record(Duration::from_millis(10));
         }
-        assert!((9_000..12_000).contains(&load.service_time_us()), "{load:?}");
+        assert!(
+            (9_000..12_000).contains(&load.service_time_us()),
+            "{load:?}"
+        );
     }
 }

@@ -89,7 +89,10 @@ pub(crate) enum Event {
     /// Leave at once.
     Cut,
     /// The end of a batch of events, and whatever became due. `caught_up`: nothing more lies in the sockets.
-    Tick { caught_up: bool, cpu_permille: u16 },
+    Tick {
+        caught_up: bool,
+        cpu_permille: u16,
+    },
 }
 
 /// What ought to happen.
@@ -131,9 +134,13 @@ enum Phase {
     /// → `Draining`, `Cutting`
     Serving,
     /// In-flight work ends. → `Cutting`, `Gone`
-    Draining { until: Instant },
+    Draining {
+        until: Instant,
+    },
     /// All handlers were told to stop. → `Gone`
-    Cutting { until: Instant },
+    Cutting {
+        until: Instant,
+    },
     Gone,
 }
 
@@ -394,7 +401,11 @@ impl Session {
         actions: &mut Vec<Action>,
     ) -> Result<(), DecodeError> {
         let bye = Bye::decode(&message.metadata)?;
-        tracing::info!(broker = &*self.brokers[id.0].name, ?bye, "session ended by broker");
+        tracing::info!(
+            broker = &*self.brokers[id.0].name,
+            ?bye,
+            "session ended by broker"
+        );
         let rest = match bye {
             // It says HELLO is what it wants; the rest is for two sides that disagree for longer.
             Bye::UnknownSession | Bye::Silent | Bye::Lost => REST,

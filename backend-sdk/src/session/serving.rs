@@ -175,8 +175,7 @@ impl Session {
         actions: &mut Vec<Action>,
     ) {
         // A reason nobody knows does not make the answer wanted again.
-        let Cancel(reason) =
-            Cancel::decode(&message.metadata).unwrap_or(Cancel(Reason::Cancelled));
+        let Cancel(reason) = Cancel::decode(&message.metadata).unwrap_or(Cancel(Reason::Cancelled));
         if let Some(stream) = self.stream_of(id, message.header.correlation) {
             let index = stream.id.index;
             tracing::debug!(reason = reason.name(), "request cancelled");
@@ -474,7 +473,11 @@ impl Session {
                     piece,
                     actions,
                 );
-                let released = if content.is_empty() { charge } else { room.min(charge) };
+                let released = if content.is_empty() {
+                    charge
+                } else {
+                    room.min(charge)
+                };
                 actions.push(Action::Released(id, released));
                 if !content.is_empty() {
                     let charge = charge - released;
@@ -526,15 +529,7 @@ impl Session {
         let flags = Flags::default()
             .with(Flags::FINAL, is_whole)
             .with(Flags::EVENT_STREAM, shape == Shape::EventStream);
-        self.send_content(
-            broker,
-            kind,
-            correlation,
-            flags,
-            metadata,
-            content,
-            actions,
-        );
+        self.send_content(broker, kind, correlation, flags, metadata, content, actions);
         if is_whole {
             return Sending::Over;
         }

@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use scale0_transport::{Context, Endpoint, Hub, Incoming, LinkId, LinkOptions, Links, Port, SendOutcome, TransportError};
+use scale0_transport::{
+    Context, Endpoint, Hub, Incoming, LinkId, LinkOptions, Links, Port, SendOutcome, TransportError,
+};
 use scale0_wire::{Kind, Message};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;

@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use http::{Request, Response};
 use http_body::Body as HttpBody;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{Driver, Plan, Shutdown, watch};
@@ -17,7 +18,11 @@ use crate::{Body, Error, Throttle};
 /// Passes in a row before others have their turn.
 const PASSES: usize = 4;
 
-pub(crate) async fn run<S, B>(plan: Plan<S>, shutdown: Shutdown, throttle: Throttle) -> Result<(), Error>
+pub(crate) async fn run<S, B>(
+    plan: Plan<S>,
+    shutdown: Shutdown,
+    throttle: Throttle,
+) -> Result<(), Error>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
@@ -51,9 +56,11 @@ where
             }
             // Set anew only when it goes off or must go off earlier: deadlines move with every message, and mostly away.
             loop {
-                let due = driver.deadline().map(Into::into);
-                if due.is_some_and(|due| due < timer.deadline()) {
-                    timer.as_mut().reset(due.unwrap_or(timer.deadline()));
+                let due = driver.deadline().map(Instant::from);
+                if let Some(due) = due
+                    && due < timer.deadline()
+                {
+                    timer.as_mut().reset(due);
                 }
                 if timer.as_mut().poll(cx).is_pending() {
                     return Poll::Pending;

@@ -14,7 +14,11 @@ use crate::exchange::Outbox;
 use crate::session::Event;
 use crate::{Body, Error, Throttle};
 
-pub(crate) async fn run<S, B>(plan: Plan<S>, shutdown: Shutdown, throttle: Throttle) -> Result<(), Error>
+pub(crate) async fn run<S, B>(
+    plan: Plan<S>,
+    shutdown: Shutdown,
+    throttle: Throttle,
+) -> Result<(), Error>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
