@@ -7,6 +7,7 @@
 
 mod access_log;
 mod account;
+pub mod admin;
 mod body;
 mod clock;
 mod config;

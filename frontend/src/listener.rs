@@ -24,7 +24,7 @@ use crate::worker::{Shared, Worker};
 const BACKLOG: i32 = 4096;
 
 /// How long accepting rests when the system has no descriptor or no memory for a connection.
-const ACCEPT_REST: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// How long an idle connection is left open while draining, for a request that may be on its way already.
 pub(crate) const DRAIN_GRACE: Duration = Duration::from_secs(1);

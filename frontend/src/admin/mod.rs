@@ -1,0 +1,370 @@
+//! The admin endpoints of a process: is it well, is it ready, what does it count, how do things stand, drain.
+//!
+//! They have a listener of their own, never the public one. Whoever plays a role hands in a [`Source`]; what is said there is
+//! shown under its role's name.
+
+mod frontend;
+mod metrics;
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::{Map, Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+
+use crate::listener;
+use crate::threads::Threads;
+pub use metrics::{Kind, Metrics};
+
+/// Connections at a time: a scraper, a dashboard and a few people. More wait.
+const CONNECTIONS: usize = 64;
+
+/// How long a client may take to send a request's head.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a role tells about itself.
+pub trait Source: Send + Sync {
+    /// Whether the role does its work: `/readyz` answers 200 while all do.
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    /// Writes the role's counters and gauges.
+    fn metrics(&self, metrics: &mut Metrics);
+
+    /// The role's name in `/status`, and what stands there.
+    fn status(&self) -> (&'static str, Value);
+}
+
+/// A wish to drain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DrainRequest {
+    /// The role; `None`: the whole process.
+    pub role: Option<String>,
+    /// How long in-flight work may take; `None`: as configured.
+    pub timeout: Option<Duration>,
+}
+
+/// Takes in a wish to drain; says why it cannot be met.
+pub type OnDrain = Box<dyn Fn(DrainRequest) -> Result<(), String> + Send + Sync>;
+
+/// What the admin endpoints need to know.
+pub struct AdminConfig {
+    /// Where to listen. Port 0 takes any that is free.
+    pub listen: SocketAddr,
+    /// What requests must carry as `Authorization: Bearer`; `None`: nothing, on loopback only.
+    pub token: Option<String>,
+    /// The version, node and site that `/status` begins with.
+    pub about: Map<String, Value>,
+    /// Whom to ask.
+    pub sources: Vec<Arc<dyn Source>>,
+    /// Whom to tell.
+    pub on_drain: OnDrain,
+}
+
+/// The running admin endpoints; they end with their threads.
+#[derive(Debug)]
+pub struct Admin {
+    address: SocketAddr,
+}
+
+impl Admin {
+    /// Binds the address and begins to answer.
+    ///
+    /// # Errors
+    /// When the address is taken or not ours.
+    pub fn start(config: AdminConfig, threads: &Threads) -> io::Result<Self> {
+        let listener = listener::bind(config.listen)?;
+        let address = listener.local_addr()?;
+        let endpoints = Arc::new(Endpoints { config, port: address.port() });
+        threads.spawn(0, move || accept(listener, endpoints));
+        Ok(Self { address })
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+}
+
+async fn accept(listener: std::net::TcpListener, endpoints: Arc<Endpoints>) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!(%error, "the admin socket cannot be used"),
+    };
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
+    while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let endpoints = Arc::clone(&endpoints);
+                tokio::task::spawn_local(async move {
+                    let _permit = permit;
+                    connection(stream, endpoints).await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "an admin connection could not be accepted");
+                tokio::time::sleep(listener::ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, endpoints: Arc<Endpoints>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let answer = endpoints.answer(&request);
+        async move { Ok::<_, Infallible>(answer) }
+    });
+    let mut server = http1::Builder::new();
+    let served = server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = served.await {
+        tracing::debug!(%error, "an admin connection ended in error");
+    }
+}
+
+struct Endpoints {
+    config: AdminConfig,
+    port: u16,
+}
+
+impl fmt::Debug for Endpoints {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The token is nobody's business.
+        f.debug_struct("Endpoints").field("listen", &self.config.listen).finish_non_exhaustive()
+    }
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Endpoints {
+    fn answer<B>(&self, request: &Request<B>) -> Answer {
+        let path = request.uri().path();
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        match path {
+            // Health checkers have no token, and learn nothing but this.
+            "/healthz" if reads => text(StatusCode::OK, "ok\n"),
+            "/readyz" if reads => self.readiness(),
+            "/metrics" | "/status" | "/drain" | "/" if !self.is_authorised(request.headers()) => {
+                let mut answer = text(StatusCode::UNAUTHORIZED, "the admin token is needed: Authorization: Bearer …\n");
+                answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                answer
+            }
+            "/metrics" if reads => self.metrics(),
+            "/status" if reads => self.status(),
+            "/" if reads => text(StatusCode::OK, "scale0 admin: /healthz /readyz /metrics /status, POST /drain\n"),
+            "/drain" if *request.method() == Method::POST => match self.own_page(request.headers()) {
+                Ok(()) => self.drain(request.uri()),
+                Err(why) => text(StatusCode::FORBIDDEN, why),
+            },
+            "/healthz" | "/readyz" | "/metrics" | "/status" | "/" => not_allowed("GET, HEAD"),
+            "/drain" => not_allowed("POST"),
+            "/purge" => text(StatusCode::NOT_IMPLEMENTED, "purging is not in this version\n"),
+            _ => text(StatusCode::NOT_FOUND, "no such endpoint: /healthz /readyz /metrics /status, POST /drain\n"),
+        }
+    }
+
+    fn readiness(&self) -> Answer {
+        let waiting: Vec<&str> =
+            self.config.sources.iter().filter(|source| !source.is_ready()).map(|source| source.status().0).collect();
+        if waiting.is_empty() {
+            return text(StatusCode::OK, "ready\n");
+        }
+        text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", waiting.join(", ")))
+    }
+
+    fn metrics(&self) -> Answer {
+        let mut metrics = Metrics::default();
+        for source in &self.config.sources {
+            source.metrics(&mut metrics);
+        }
+        let mut answer = text(StatusCode::OK, metrics.into_text());
+        let of_prometheus = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        answer.headers_mut().insert(header::CONTENT_TYPE, of_prometheus);
+        answer
+    }
+
+    fn status(&self) -> Answer {
+        let mut status = self.config.about.clone();
+        for source in &self.config.sources {
+            let (role, value) = source.status();
+            // A process may have several bridges, so a role's name can come twice.
+            match status.get_mut(role) {
+                Some(Value::Array(several)) => several.push(value),
+                Some(one) => *one = json!([one.take(), value]),
+                None => _ = status.insert(role.to_owned(), value),
+            }
+        }
+        let mut answer = text(StatusCode::OK, format!("{:#}\n", Value::Object(status)));
+        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer
+    }
+
+    fn drain(&self, uri: &Uri) -> Answer {
+        let request = match drain_request(uri.query().unwrap_or_default()) {
+            Ok(request) => request,
+            Err(why) => return text(StatusCode::BAD_REQUEST, why),
+        };
+        match (self.config.on_drain)(request) {
+            Ok(()) => text(StatusCode::ACCEPTED, "draining\n"),
+            Err(why) => text(StatusCode::CONFLICT, why + "\n"),
+        }
+    }
+
+    fn is_authorised(&self, headers: &HeaderMap) -> bool {
+        let Some(token) = &self.config.token else { return true };
+        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        // Takes the same time however much of it is right.
+        given.is_some_and(|given| {
+            let differences = given.iter().zip(token.as_bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
+            given.len() == token.len() && differences == 0
+        })
+    }
+
+    /// Refuses what a page of somebody else's, open in the operator's browser, could have sent: one that has another origin, or
+    /// that reached us under a name of its own making.
+    fn own_page(&self, headers: &HeaderMap) -> Result<(), &'static str> {
+        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
+        let name = host.strip_suffix(&format!(":{}", self.port)).unwrap_or(host);
+        let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+        if !is_address && name != "localhost" {
+            return Err("Host must be an address or localhost\n");
+        }
+        match headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default()) {
+            Some(origin) if origin != format!("http://{host}") => Err("Origin must be this listener\n"),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Reads `role=frontend&timeout_ms=30000`.
+fn drain_request(query: &str) -> Result<DrainRequest, String> {
+    let mut request = DrainRequest { role: None, timeout: None };
+    for pair in query.split('&').filter(|pair| !pair.is_empty()) {
+        match pair.split_once('=') {
+            Some(("role", role)) => request.role = Some(role.to_owned()),
+            Some(("timeout_ms", timeout)) => {
+                let milliseconds = timeout.parse().map_err(|_| format!("timeout_ms={timeout} is no number of milliseconds\n"))?;
+                request.timeout = Some(Duration::from_millis(milliseconds));
+            }
+            _ => return Err(format!("{pair}: expected role=… or timeout_ms=…\n")),
+        }
+    }
+    Ok(request)
+}
+
+fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(text.into()));
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
+fn not_allowed(allow: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("allowed here: {allow}\n"));
+    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    answer
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+
+    struct Role(bool);
+
+    impl Source for Role {
+        fn is_ready(&self) -> bool {
+            self.0
+        }
+
+        fn metrics(&self, metrics: &mut Metrics) {
+            metrics.add("scale0_test_total", Kind::Counter, "A test.", &[], 1_u64);
+        }
+
+        fn status(&self) -> (&'static str, Value) {
+            ("role", json!({ "ready": self.0 }))
+        }
+    }
+
+    fn endpoints(ready: bool, token: Option<&str>) -> (Endpoints, Arc<Mutex<Vec<DrainRequest>>>) {
+        let drains = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&drains);
+        let config = AdminConfig {
+            listen: ([127, 0, 0, 1], 8081).into(),
+            token: token.map(str::to_owned),
+            about: Map::new(),
+            sources: vec![Arc::new(Role(true)), Arc::new(Role(ready))],
+            on_drain: Box::new(move |request| {
+                told.lock().push(request);
+                Ok(())
+            }),
+        };
+        (Endpoints { config, port: 8081 }, drains)
+    }
+
+    fn ask(endpoints: &Endpoints, method: &str, path: &str, fields: &[(&str, &str)]) -> u16 {
+        let mut request = Request::builder().method(method).uri(path);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        endpoints.answer(&request.body(()).unwrap()).status().as_u16()
+    }
+
+    #[test]
+    fn a_process_is_ready_when_all_its_roles_are() {
+        assert_eq!(ask(&endpoints(true, None).0, "GET", "/readyz", &[]), 200);
+        let (endpoints, _) = endpoints(false, None);
+        assert_eq!(ask(&endpoints, "GET", "/readyz", &[]), 503);
+        assert_eq!(ask(&endpoints, "GET", "/healthz", &[]), 200);
+    }
+
+    #[test]
+    fn with_a_token_only_its_bearer_learns_more_than_health() {
+        let (endpoints, _) = endpoints(true, Some("secret"));
+        for path in ["/metrics", "/status", "/"] {
+            assert_eq!(ask(&endpoints, "GET", path, &[]), 401);
+            assert_eq!(ask(&endpoints, "GET", path, &[("authorization", "Bearer secre")]), 401);
+            assert_eq!(ask(&endpoints, "GET", path, &[("authorization", "Bearer secret")]), 200);
+        }
+        assert_eq!(ask(&endpoints, "GET", "/healthz", &[]), 200);
+    }
+
+    #[test]
+    fn somebody_elses_page_cannot_drain() {
+        let (endpoints, drains) = endpoints(true, None);
+        let post = |fields: &[(&str, &str)]| ask(&endpoints, "POST", "/drain?role=frontend&timeout_ms=5000", fields);
+        assert_eq!(post(&[("host", "evil.example")]), 403);
+        assert_eq!(post(&[("host", "127.0.0.1:8081"), ("origin", "http://evil.example")]), 403);
+        assert_eq!(post(&[("host", "127.0.0.1:8081"), ("origin", "null")]), 403);
+        assert!(drains.lock().is_empty());
+        assert_eq!(post(&[("host", "localhost:8081"), ("origin", "http://localhost:8081")]), 202);
+        assert_eq!(post(&[("host", "127.0.0.1:8081")]), 202);
+        let told = DrainRequest { role: Some("frontend".into()), timeout: Some(Duration::from_secs(5)) };
+        assert_eq!(*drains.lock(), [told.clone(), told]);
+    }
+
+    #[test]
+    fn wrong_methods_and_queries_are_told_what_is_right() {
+        let (endpoints, _) = endpoints(true, None);
+        assert_eq!(ask(&endpoints, "GET", "/drain", &[]), 405);
+        assert_eq!(ask(&endpoints, "POST", "/status", &[]), 405);
+        assert_eq!(ask(&endpoints, "POST", "/drain?timeout_ms=soon", &[("host", "127.0.0.1")]), 400);
+        assert_eq!(ask(&endpoints, "GET", "/nothing", &[]), 404);
+    }
+}
