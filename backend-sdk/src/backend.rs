@@ -17,7 +17,7 @@ use tower_service::Service;
 
 use crate::exchange::Outbox;
 use crate::session::{Event, Settings};
-use crate::shell::{self, LinkPlan, Plan, Shutdown};
+use crate::shell::{self, LinkPlan, OnRegistered, Plan, Shutdown};
 use crate::{Body, Counters, Error};
 
 /// Requests at a time unless told otherwise: enough for handlers that wait for a database, few enough for those that compute.
@@ -55,7 +55,7 @@ pub struct Backend {
     shutdown: Shutdown,
     throttle: Throttle,
     counters: Arc<Counters>,
-    on_registered: Option<Box<dyn Fn(&str) + Send>>,
+    on_registered: Option<OnRegistered>,
 }
 
 impl Backend {

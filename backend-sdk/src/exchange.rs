@@ -31,7 +31,8 @@ const INTERIMS: u32 = 16;
 
 /// What handlers say, on its way to the driver. Bounded by what each handler may say.
 pub(crate) struct Outbox {
-    events: Mutex<Vec<Event>>,
+    /// None: the driver is gone.
+    events: Mutex<Option<Vec<Event>>>,
     driver: Driver,
 }
 
@@ -52,7 +53,7 @@ impl Outbox {
 
     fn new(driver: Driver) -> Arc<Self> {
         Arc::new(Self {
-            events: Mutex::default(),
+            events: Mutex::new(Some(Vec::new())),
             driver,
         })
     }
@@ -60,6 +61,7 @@ impl Outbox {
     pub(crate) fn push(&self, event: Event) {
         let was_empty = {
             let mut events = self.events.lock();
+            let Some(events) = &mut *events else { return };
             events.push(event);
             events.len() == 1
         };
@@ -74,7 +76,16 @@ impl Outbox {
 
     /// Takes out all there is. `into` must be empty; its room is used again.
     pub(crate) fn take(&self, into: &mut Vec<Event>) {
-        std::mem::swap(&mut *self.events.lock(), into);
+        if let Some(events) = &mut *self.events.lock() {
+            std::mem::swap(events, into);
+        }
+    }
+
+    /// Nobody will take anything out any more.
+    pub(crate) fn close(&self) {
+        // Dropped without the lock: an event may hold what says something when it is dropped.
+        let events = self.events.lock().take();
+        drop(events);
     }
 
     /// Ready when there is something; else the task is woken when there is.
@@ -82,10 +93,9 @@ impl Outbox {
         if let Driver::Task(waker) = &self.driver {
             waker.register(cx.waker());
         }
-        if self.events.lock().is_empty() {
-            Poll::Pending
-        } else {
-            Poll::Ready(())
+        match &*self.events.lock() {
+            Some(events) if !events.is_empty() => Poll::Ready(()),
+            _ => Poll::Pending,
         }
     }
 }

@@ -167,26 +167,41 @@ where
 
     let is_whole = opening.is_complete && opening.next.is_empty() && opening.trailers.is_none();
     let head = head(parts, length.filter(|_| !is_whole), shared)?;
-    reply.head(head, opening.first, shape(parts), is_whole);
+    let first = std::mem::take(&mut opening.first);
+    reply.head(head, first, shape(parts), is_whole);
     if is_whole {
         return Ok(());
     }
+    stream_on(reply, body, opening).await
+}
+
+/// Says what follows the opening, as fast as it is taken.
+async fn stream_on<B>(
+    reply: &mut Reply,
+    mut body: Pin<&mut B>,
+    opening: Opening,
+) -> Result<(), Failure>
+where
+    B: HttpBody,
+    B::Error: Display,
+{
     if !opening.next.is_empty() {
         poll_fn(|cx| reply.poll_room(cx)).await?;
         reply.data(opening.next);
     }
     let mut trailers = opening.trailers;
-    while !opening.is_complete {
+    let mut is_complete = opening.is_complete;
+    while !is_complete {
         poll_fn(|cx| reply.poll_room(cx)).await?;
         match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-            None => break,
+            None => is_complete = true,
             Some(Err(error)) => return Err(Failure::Failed(error.to_string())),
             Some(Ok(frame)) => match split(frame) {
                 Piece::Content(content) if content.is_empty() => {}
                 Piece::Content(content) => reply.data(content),
                 Piece::Trailers(fields) => {
                     trailers = Some(fields);
-                    break;
+                    is_complete = true;
                 }
                 Piece::Unknown => {}
             },

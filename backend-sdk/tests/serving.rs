@@ -1,4 +1,9 @@
 //! Backends as their users start them, over real sockets and within the process, each story in all shapes.
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "all of this is tests, which say which shape they failed in"
+)]
 
 mod site;
 

@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tower_service::Service;
 
+use super::OnRegistered;
 use super::clock::{self, CpuMeter};
 use crate::exchange::{Exchange, Outbox, Reply};
 use crate::handler::{self, Shared};
@@ -44,7 +45,7 @@ pub(crate) struct Plan<S> {
     pub(crate) options: LinkOptions,
     pub(crate) context: Option<Context>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) on_registered: Option<Box<dyn Fn(&str) + Send>>,
+    pub(crate) on_registered: Option<OnRegistered>,
     pub(crate) service: S,
     pub(crate) runtime: Handle,
 }
@@ -58,7 +59,7 @@ pub(crate) struct Driver<S> {
     service: S,
     shared: Arc<Shared>,
     runtime: Handle,
-    on_registered: Option<Box<dyn Fn(&str) + Send>>,
+    on_registered: Option<OnRegistered>,
     cpu: CpuMeter,
     actions: Vec<Action>,
     events: Vec<Event>,
@@ -320,6 +321,7 @@ where
 
 impl<S> Drop for Driver<S> {
     fn drop(&mut self) {
+        self.outbox.close();
         self.links.set_linger(LINGER);
         for running in self.running.iter().flatten() {
             running.exchange.close(scale0_wire::Reason::Draining);

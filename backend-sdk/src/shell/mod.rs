@@ -18,6 +18,9 @@ pub(crate) use driver::{Driver, LinkPlan, Plan};
 pub(crate) use local::run as run_here;
 pub(crate) use thread::run as run_on_a_thread;
 
+/// Is called with a broker's name.
+pub(crate) type OnRegistered = Box<dyn Fn(&str) + Send>;
+
 /// What ends a backend.
 pub(crate) enum Shutdown {
     /// SIGTERM or Ctrl-C; the second of them at once.
@@ -50,5 +53,5 @@ async fn watch(shutdown: Shutdown, outbox: Arc<Outbox>) {
             }
         }
     }
-    pending().await
+    pending::<()>().await;
 }

@@ -418,8 +418,9 @@ impl Site {
             }
             Door::InProcess(lobby) => {
                 let inbox = lobby.inner.lock().inboxes.get(&peer).cloned();
-                let pushed = inbox.map(|inbox| inbox.push(message.clone()));
-                if let Some(Ok(Some(waker))) = pushed {
+                if let Some(inbox) = inbox
+                    && let Ok(Some(waker)) = inbox.push(message.clone())
+                {
                     waker.wake();
                 }
             }
