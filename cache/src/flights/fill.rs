@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
@@ -174,7 +174,9 @@ impl Fill {
         match room {
             Room::Open(room) => Poll::Ready(room.min(left.max(MIN_WINDOW))),
             Room::Closed(until) => {
-                inner.park_producer(cx);
+                let parked_before = inner.park_producer(cx);
+                drop(inner);
+                drop(parked_before);
                 self.retry_at = until;
                 Poll::Pending
             }
@@ -219,10 +221,10 @@ impl Fill {
             self.end_failed(now, failure);
             return Err(failure);
         }
-        self.store(trailers.as_ref());
+        let stored = self.store(trailers.as_ref());
         let mut group = flights.group(&self.shared);
         let mut inner = self.shared.lock();
-        inner.flight.complete(trailers);
+        inner.flight.complete(trailers, stored.as_deref());
         self.shared.count_weight(&mut inner);
         group.remove(&self.shared);
         self.ended = true;
@@ -247,18 +249,18 @@ impl Fill {
         if self.ended {
             return Poll::Ready(());
         }
-        {
-            let mut inner = self.shared.lock();
-            if !inner.flight.is_abandoned() {
-                inner.park_producer(cx);
-                return Poll::Pending;
-            }
+        if let Some(parked_before) = self.park_unless_abandoned(cx) {
+            drop(parked_before);
+            return Poll::Pending;
         }
         // Whoever joins takes the group's lock first, so what is decided under it holds.
         let mut group = self.shared.flights.group(&self.shared);
         let mut inner = self.shared.lock();
         if !inner.flight.is_abandoned() {
-            inner.park_producer(cx);
+            let parked_before = inner.park_producer(cx);
+            drop(inner);
+            drop(group);
+            drop(parked_before);
             return Poll::Pending;
         }
         inner.flight.fail(Failure::ABANDONED);
@@ -275,28 +277,35 @@ impl Fill {
         Poll::Ready(())
     }
 
-    fn store(&mut self, trailers: Option<&HeaderMap>) {
+    /// `None`: abandoned, by what is known without the group's lock. Else what was parked before.
+    fn park_unless_abandoned(&self, cx: &Context<'_>) -> Option<Option<Waker>> {
+        let mut inner = self.shared.lock();
+        (!inner.flight.is_abandoned()).then(|| inner.park_producer(cx))
+    }
+
+    /// The one place where responses enter the store: here a purge's epoch is to be compared with
+    /// that of the flight's begin.
+    fn store(&mut self, trailers: Option<&HeaderMap>) -> Option<Arc<StoredResponse>> {
         let flights = &self.shared.flights;
-        let Some((names, variant)) = self.store_as.take() else {
-            return;
-        };
-        if self.continuation.is_some() {
-            return;
-        }
+        let (names, variant) = self
+            .store_as
+            .take()
+            .filter(|_| self.continuation.is_none())?;
         let Some((announced, shareable, pieces)) = self.shared.lock().flight.storable() else {
             flights.counters.refused_not_whole.add(1);
-            return;
+            return None;
         };
-        let response = StoredResponse::new(
+        let response = Arc::new(StoredResponse::new(
             Arc::clone(&announced.head),
             settle(&pieces),
             trailers.cloned(),
             shareable.freshness,
             announced.received,
-        );
-        flights
+        ));
+        let is_in = flights
             .store
-            .insert(self.shared.primary, &names, variant, response);
+            .insert(self.shared.primary, &names, variant, &response);
+        is_in.then_some(response)
     }
 
     fn end_failed(&mut self, now: Instant, failure: Failure) {

@@ -15,7 +15,7 @@ use super::window::{Cursor, Window};
 use crate::key::CacheKey;
 use crate::policy::conditional::strong_validator;
 use crate::policy::{RequestFacts, Shareable, Sharing};
-use crate::store::{BLOCK, COPY_BELOW, ResponseHead};
+use crate::store::{BLOCK, COPY_BELOW, ResponseHead, StoredResponse};
 
 /// What a flight may hold when memory is short, or when its response is for one client alone:
 /// enough to keep a connection busy over a round trip.
@@ -84,6 +84,9 @@ pub(super) enum End {
 pub struct Continuation {
     pub(super) offset: u64,
     pub(super) validator: HeaderValue,
+    /// The variant it is the rest of. A strong validator ought to say so by itself; not every
+    /// origin keeps to it.
+    pub(super) variant: Option<CacheKey>,
 }
 
 impl Continuation {
@@ -223,9 +226,12 @@ impl Flight {
     /// Takes a seat in the middle of the same representation, if that place is held.
     pub(super) fn seat_at(&mut self, now: Instant, continuation: &Continuation) -> Option<SeatId> {
         let is_same = match (&self.continuation, &self.announced) {
-            (Some(ours), _) => ours.validator == continuation.validator,
+            (Some(ours), _) => {
+                ours.validator == continuation.validator && ours.variant == continuation.variant
+            }
             (None, Some(announced)) => {
                 announced.sharing.is_shared()
+                    && announced.variant == continuation.variant
                     && strong_validator(&announced.head.headers) == Some(&continuation.validator)
             }
             (None, None) => false,
@@ -462,10 +468,25 @@ impl Flight {
         }
     }
 
-    /// Open → Complete.
-    pub(super) fn complete(&mut self, trailers: Option<HeaderMap>) {
-        self.end
-            .get_or_insert(End::Complete(trailers.map(Arc::new)));
+    /// Open → Complete. Where it was stored, readers go on in the stored blocks, which are the
+    /// store's to count.
+    pub(super) fn complete(
+        &mut self,
+        trailers: Option<HeaderMap>,
+        stored: Option<&StoredResponse>,
+    ) {
+        if self.end.is_none() {
+            self.end = Some(End::Complete(trailers.map(Arc::new)));
+            if let Some(stored) = stored {
+                self.window = Window::of(stored.blocks());
+                for cursor in self.seats.cursors_mut() {
+                    // The stored body is whole, so every place is in it.
+                    if let Some(same_place) = self.window.enter(cursor.offset) {
+                        *cursor = same_place;
+                    }
+                }
+            }
+        }
         // Nobody joins any more.
         self.window.trim();
     }

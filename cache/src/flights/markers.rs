@@ -11,7 +11,8 @@ use crate::policy::LeaderOnly;
 /// How long a key is remembered as leader-only …
 const LEADER_ONLY: Duration = Duration::from_secs(10);
 /// … give or take so much, so that keys learnt together are not forgotten together.
-const JITTER: Duration = Duration::from_secs(2);
+const JITTER: Duration = Duration::from_millis(JITTER_MS);
+const JITTER_MS: u64 = 2_000;
 /// How long the next herd is answered with the failure of the last one: long enough to break a
 /// stampede, short enough that a recovered backend is noticed at once.
 const FAILED: Duration = Duration::from_secs(1);
@@ -145,8 +146,7 @@ impl Markers {
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
-        let span_ms = 2 * JITTER.as_millis() as u64 + 1;
-        Duration::from_millis(bits % span_ms)
+        Duration::from_millis(bits % (2 * JITTER_MS + 1))
     }
 }
 

@@ -144,7 +144,9 @@ impl Reader {
             };
             let announced = inner.flight.announced().cloned();
             if announced.is_none() && failed.is_none() {
-                inner.park_reader(self.seat, cx);
+                let parked_before = inner.park_reader(self.seat, cx);
+                drop(inner);
+                drop(parked_before);
                 return Poll::Pending;
             }
             let has_seat = inner.flight.has_seat(self.seat);
@@ -219,7 +221,9 @@ impl Reader {
         };
         let chunk = match read {
             Read::Starved => {
-                inner.park_reader(self.seat, cx);
+                let parked_before = inner.park_reader(self.seat, cx);
+                drop(inner);
+                drop(parked_before);
                 return Poll::Pending;
             }
             Read::Data(bytes) => {
@@ -244,14 +248,21 @@ impl Reader {
     }
 
     fn behind(&self) -> Behind {
-        let validator = match (&self.continues, &self.announced) {
-            (Some(continuation), _) => Some(&continuation.validator),
-            (None, Some(announced)) => strong_validator(&announced.head.headers),
-            (None, None) => None,
+        let of_head = |announced: &Announced| {
+            let validator = strong_validator(&announced.head.headers)?.clone();
+            Some(Continuation {
+                offset: 0,
+                validator,
+                variant: announced.variant,
+            })
         };
-        let continuation = validator.map(|validator| Continuation {
+        let rest = self
+            .continues
+            .clone()
+            .or_else(|| of_head(self.announced.as_deref()?));
+        let continuation = rest.map(|rest| Continuation {
             offset: self.offset,
-            validator: validator.clone(),
+            ..rest
         });
         Behind {
             under: self.shared.under,
@@ -265,10 +276,11 @@ impl Reader {
         if !has_left {
             return;
         }
-        inner.forget_reader(self.seat);
+        let parked = inner.forget_reader(self.seat);
         self.shared.count_weight(&mut inner);
         let wakes = inner.take_producer();
         drop(inner);
+        drop(parked);
         wakes.wake();
     }
 }

@@ -97,6 +97,13 @@ impl Seats {
         self.places.iter().flatten()
     }
 
+    pub(super) fn cursors_mut(&mut self) -> impl Iterator<Item = &mut Cursor> {
+        self.places
+            .iter_mut()
+            .flatten()
+            .filter_map(|seat| seat.cursor.as_mut())
+    }
+
     /// How many seats are taken.
     pub(super) fn taken(&self) -> usize {
         self.taken

@@ -104,27 +104,32 @@ impl Inner {
         Wakes(self.producer.take().into_iter().collect())
     }
 
-    pub(super) fn park_reader(&mut self, seat: SeatId, cx: &Context<'_>) {
+    /// Whoever sits there waits. What waited there before is returned, to be dropped without the
+    /// lock: a waker may own its task, and the task a reader of this very flight.
+    #[must_use = "drop it when the lock is gone"]
+    pub(super) fn park_reader(&mut self, seat: SeatId, cx: &Context<'_>) -> Option<Waker> {
         if self.readers.len() <= seat.index {
             self.readers.resize(seat.index + 1, None);
         }
-        park(&mut self.readers[seat.index], cx);
+        park(&mut self.readers[seat.index], cx)
     }
 
-    pub(super) fn forget_reader(&mut self, seat: SeatId) {
-        if let Some(waker) = self.readers.get_mut(seat.index) {
-            *waker = None;
-        }
+    /// Nobody sits there any more; see [`Inner::park_reader`].
+    #[must_use = "drop it when the lock is gone"]
+    pub(super) fn forget_reader(&mut self, seat: SeatId) -> Option<Waker> {
+        self.readers.get_mut(seat.index)?.take()
     }
 
-    pub(super) fn park_producer(&mut self, cx: &Context<'_>) {
-        park(&mut self.producer, cx);
+    /// Whoever fills the flight waits; see [`Inner::park_reader`].
+    #[must_use = "drop it when the lock is gone"]
+    pub(super) fn park_producer(&mut self, cx: &Context<'_>) -> Option<Waker> {
+        park(&mut self.producer, cx)
     }
 }
 
-fn park(place: &mut Option<Waker>, cx: &Context<'_>) {
+fn park(place: &mut Option<Waker>, cx: &Context<'_>) -> Option<Waker> {
     match place {
-        Some(waker) => waker.clone_from(cx.waker()),
-        None => *place = Some(cx.waker().clone()),
+        Some(waker) if waker.will_wake(cx.waker()) => None,
+        _ => place.replace(cx.waker().clone()),
     }
 }

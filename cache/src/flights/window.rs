@@ -49,6 +49,22 @@ impl Window {
         }
     }
 
+    /// A whole body that somebody else keeps, and counts.
+    pub(super) fn of(stored: &[Bytes]) -> Self {
+        let mut window = Self::new(0);
+        for bytes in stored {
+            let offset = window.end;
+            window.end += bytes.len() as u64;
+            window.blocks.push_back(Block {
+                bytes: bytes.clone(),
+                offset,
+                weight: 0,
+                readers: 0,
+            });
+        }
+        window
+    }
+
     /// Appends a piece; one shorter than `copy_below` is copied out of its receive buffer.
     pub(super) fn push(&mut self, chunk: Bytes, copy_below: usize) {
         let (bytes, weight) = detach(chunk, copy_below);

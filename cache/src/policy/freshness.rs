@@ -205,7 +205,8 @@ mod tests {
     #[test]
     fn the_strongest_source_of_a_lifetime_wins() {
         let soon = http_date(60);
-        let table: &[(&[(&str, &str)], Option<u64>)] = &[
+        type Fields<'a> = &'a [(&'a str, &'a str)];
+        let table: &[(Fields<'_>, Option<u64>)] = &[
             (&[], None),
             (&[("cache-control", "max-age=100")], Some(100)),
             (&[("cache-control", "max-age=0")], None),

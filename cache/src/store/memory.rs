@@ -164,20 +164,20 @@ impl MemoryStore {
         self.max_object
     }
 
-    /// Stores a response that is not too large, under its primary key or beside its variants.
+    /// Stores a response unless it is too large, under its primary key or beside its variants.
     /// `names` and `variant` are as [`MemoryStore::selecting`] gave them.
     pub(crate) fn insert(
         &self,
         primary: CacheKey,
         names: &Arc<[HeaderName]>,
         variant: CacheKey,
-        response: StoredResponse,
-    ) {
+        response: &Arc<StoredResponse>,
+    ) -> bool {
         if self.max_object < response.weight() {
             self.counters.refused_too_large.add(1);
-            return;
+            return false;
         }
-        let entry = Entry::Response(Arc::new(response));
+        let entry = Entry::Response(Arc::clone(response));
         {
             let _rearranging = self.rearranging.lock();
             let stored = match self.cache.peek(&primary) {
@@ -213,6 +213,7 @@ impl MemoryStore {
             }
         }
         self.counters.insertions.add(1);
+        true
     }
 
     /// Bytes of all stored responses, overhead included.
