@@ -4,7 +4,7 @@
 //! shell around it owns the sockets and the clock, and decides nothing. This crate refuses to know what HTTP means: it reads
 //! routing headers, and passes on what is behind them.
 //!
-//! Start with [`Broker`], [`Event`] and [`Action`].
+//! Start with [`BrokerHandle`] to run one, and with [`Broker`], [`Event`] and [`Action`] to see how it decides.
 //!
 //! ```
 //! use std::time::Instant;
@@ -20,8 +20,10 @@
 //! ```
 
 mod core;
+mod shell;
 
 pub use core::{
     Action, BackendSnapshot, Broker, BrokerConfig, BrokerLimits, ByReason, Counters, Event,
     FrontendSnapshot, QueueLimits, ServiceConfig, ServiceSnapshot, SessionSnapshot, Snapshot,
 };
+pub use shell::{BrokerFailed, BrokerHandle, ShellConfig, ShellCounters, draw};

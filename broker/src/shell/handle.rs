@@ -1,0 +1,147 @@
+//! What starts a broker, and what one has of it afterwards.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
+
+use scale0_transport::{
+    Context, Endpoint, Hub, Port, Router, RouterOptions, ThreadWaker, TransportError,
+};
+
+use super::clock;
+use super::run::SocketThread;
+use super::station::{ShellCounters, Station};
+use crate::core::{Broker, BrokerConfig, Counters, Event, Snapshot};
+
+/// What a broker's shell is told at its start.
+#[derive(Clone, Debug)]
+pub struct ShellConfig {
+    /// Where it listens, and what comes in there. None: only peers of this process.
+    pub listen: Vec<(Port, Endpoint)>,
+    /// How its sockets are set up.
+    pub options: RouterOptions,
+    /// The core's settings.
+    pub broker: BrokerConfig,
+}
+
+/// Why a broker ended otherwise than by draining or being stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrokerFailed {
+    /// A mistake of ours: its state meant nothing any more. Its peers have turned to other brokers; a new one may be started.
+    #[error("the broker's core has panicked")]
+    Panicked,
+    /// The operating system could not wait for sockets any more.
+    #[error("cannot wait for the broker's sockets: {0}")]
+    Wait(#[from] io::Error),
+}
+
+/// A running broker. Dropped, it is stopped at once.
+#[derive(Debug)]
+pub struct BrokerHandle {
+    station: Arc<Station>,
+    thread: Option<JoinHandle<io::Result<()>>>,
+    endpoints: Vec<(Port, String)>,
+}
+
+impl BrokerHandle {
+    /// Binds, and starts a broker's thread.
+    ///
+    /// # Errors
+    /// When an address is in use or not ours to take, or sockets or threads are not to be had.
+    pub fn start(context: &Context, config: ShellConfig) -> Result<Self, TransportError> {
+        let waker = ThreadWaker::new()?;
+        let (mut routers, mut ports, mut endpoints) = (Vec::new(), Vec::new(), Vec::new());
+        for (number, (port, endpoint)) in (0..=u8::MAX).zip(&config.listen) {
+            let router = Router::bind(context, endpoint, number, &config.options)?;
+            endpoints.push((*port, router.local_endpoint()));
+            routers.push(router);
+            ports.push(*port);
+        }
+        let broker = Broker::new(config.broker, clock::now());
+        let station = Station::new(broker, waker);
+        let sockets = SocketThread::new(Arc::clone(&station), routers, ports);
+        let thread = Builder::new()
+            .name("scale0-broker".to_owned())
+            .spawn(move || sockets.run())?;
+        Ok(Self {
+            station,
+            thread: Some(thread),
+            endpoints,
+        })
+    }
+
+    /// For links of this process: see [`scale0_transport::Links::attach`].
+    #[must_use]
+    pub fn hub(&self) -> Arc<dyn Hub> {
+        Arc::clone(&self.station) as Arc<dyn Hub>
+    }
+
+    /// Where it listens, with the ports that were free.
+    #[must_use]
+    pub fn endpoints(&self) -> &[(Port, String)] {
+        &self.endpoints
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.station.snapshot()
+    }
+
+    /// What has happened so far, in the core and in the shell.
+    #[must_use]
+    pub fn counters(&self) -> (Counters, ShellCounters) {
+        self.station.counters()
+    }
+
+    /// Takes nothing new from here on, finishes what there is within this time, and leaves. Returns at once; see
+    /// [`join`](Self::join).
+    pub fn drain(&self, timeout: Duration) {
+        let until = clock::now() + timeout;
+        self.station.step(Event::Drain { until });
+    }
+
+    /// Whether it has left, or has failed.
+    #[must_use]
+    pub fn is_over(&self) -> bool {
+        self.station.is_over()
+    }
+
+    /// Waits until it has left, which it does after [`drain`](Self::drain).
+    ///
+    /// # Errors
+    /// When it failed instead.
+    pub fn join(mut self) -> Result<(), BrokerFailed> {
+        self.wait()
+    }
+
+    /// Ends it at once. What it had under way is lost to its peers.
+    ///
+    /// # Errors
+    /// When it had failed before.
+    pub fn stop(mut self) -> Result<(), BrokerFailed> {
+        self.station.stop();
+        self.wait()
+    }
+
+    fn wait(&mut self) -> Result<(), BrokerFailed> {
+        let Some(thread) = self.thread.take() else {
+            return Ok(());
+        };
+        match thread.join() {
+            Ok(_) | Err(_) if self.station.has_failed() => Err(BrokerFailed::Panicked),
+            Ok(waited) => Ok(waited?),
+            Err(_) => Err(BrokerFailed::Panicked),
+        }
+    }
+}
+
+impl Drop for BrokerHandle {
+    fn drop(&mut self) {
+        self.station.stop();
+        // It was logged where it happened.
+        let _ = self.wait();
+    }
+}

@@ -1,0 +1,11 @@
+//! What runs the core: sockets, a clock, a lock. It decides nothing.
+
+mod clock;
+mod handle;
+mod outbox;
+mod run;
+mod station;
+
+pub use clock::draw;
+pub use handle::{BrokerFailed, BrokerHandle, ShellConfig};
+pub use station::ShellCounters;

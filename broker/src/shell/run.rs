@@ -1,0 +1,196 @@
+//! The thread that owns the sockets: wait, take in, step, send, repeat.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use scale0_transport::{Incoming, PeerId, Port, Router, SendOutcome, wait};
+use scale0_wire::Message;
+
+use super::clock;
+use super::outbox::Outbox;
+use super::station::{ShellCounters, Station};
+use crate::core::{Action, Event};
+
+/// How long the last BYE may take to leave this process.
+const LINGER: Duration = Duration::from_secs(1);
+
+/// Malformed bytes are logged at most this often; all of them are counted.
+const LOG_SPACING: Duration = Duration::from_secs(10);
+
+/// The sockets, and what waits for them.
+pub(super) struct SocketThread {
+    station: Arc<Station>,
+    /// A router's number is its place here.
+    routers: Vec<Router>,
+    /// What comes in at each of them.
+    ports: Vec<Port>,
+    outboxes: HashMap<PeerId, Outbox>,
+    /// What is to be told to the core next.
+    events: Vec<Event>,
+    counters: ShellCounters,
+    logged: Option<Instant>,
+}
+
+impl SocketThread {
+    pub(super) fn new(station: Arc<Station>, routers: Vec<Router>, ports: Vec<Port>) -> Self {
+        Self {
+            station,
+            routers,
+            ports,
+            outboxes: HashMap::new(),
+            events: Vec::new(),
+            counters: ShellCounters::default(),
+            logged: None,
+        }
+    }
+
+    /// Runs until the broker has left, has failed, or is to stop.
+    ///
+    /// # Errors
+    /// When the operating system cannot wait any more.
+    pub(super) fn run(mut self) -> io::Result<()> {
+        let _closes = Closes(Arc::clone(&self.station));
+        let mut outbound = Vec::new();
+        let mut deadline = None;
+        loop {
+            if self.events.is_empty() {
+                wait(&self.routers, self.station.waker(), deadline)?;
+            }
+            let now = clock::now();
+            self.receive(now);
+            let counters = self.take_counters();
+            let round = self
+                .station
+                .round(now, &mut self.events, &mut outbound, |all| {
+                    all.waited += counters.waited;
+                    all.stuck += counters.stuck;
+                    all.too_long += counters.too_long;
+                    all.backstop_saves = counters.backstop_saves;
+                    all.foreign = counters.foreign;
+                });
+            self.flush();
+            for action in outbound.drain(..) {
+                self.perform(action);
+            }
+            if round.is_over {
+                break;
+            }
+            deadline = round.deadline;
+        }
+        for router in &mut self.routers {
+            router.set_linger(LINGER);
+        }
+        Ok(())
+    }
+
+    /// What has come, at most one pass of each router.
+    fn receive(&mut self, now: Instant) {
+        for (router, &port) in self.routers.iter_mut().zip(&self.ports) {
+            while let Some((from, incoming)) = router.receive() {
+                self.events.push(match incoming {
+                    Incoming::Message(message) => Event::Received {
+                        from,
+                        port,
+                        locality: None,
+                        message,
+                    },
+                    Incoming::Malformed(error) => {
+                        if self.logged.is_none_or(|logged| logged + LOG_SPACING <= now) {
+                            self.logged = Some(now);
+                            tracing::warn!(?from, %error, "dropped bytes that are no message");
+                        }
+                        Event::Malformed { from }
+                    }
+                    Incoming::Down => Event::Lost { peer: from },
+                    // Bound sockets do not say it: HELLO does.
+                    Incoming::Up => continue,
+                });
+            }
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Send { to, message } => self.send(to, message),
+            Action::Forget { peer } => {
+                self.outboxes.remove(&peer);
+            }
+        }
+    }
+
+    fn send(&mut self, to: PeerId, message: Message) {
+        if !self.outboxes.contains_key(&to) {
+            match self.offer(to, &message) {
+                SendOutcome::Full => {}
+                SendOutcome::Sent | SendOutcome::Down | SendOutcome::TooLong => return,
+            }
+        }
+        self.counters.waited += 1;
+        if !self.outboxes.entry(to).or_default().push(message) {
+            self.outboxes.remove(&to);
+            self.counters.stuck += 1;
+            self.events.push(Event::Stuck { peer: to });
+        }
+    }
+
+    fn offer(&mut self, to: PeerId, message: &Message) -> SendOutcome {
+        let Some(router) = to
+            .router()
+            .and_then(|number| self.routers.get_mut(usize::from(number)))
+        else {
+            return SendOutcome::Down;
+        };
+        let outcome = router.send(to, message);
+        match outcome {
+            SendOutcome::Sent | SendOutcome::Full => {}
+            // Its Down may have been received already, before it said HELLO for the last time.
+            SendOutcome::Down => self.events.push(Event::Lost { peer: to }),
+            SendOutcome::TooLong => {
+                self.counters.too_long += 1;
+                tracing::error!(
+                    kind = message.header.kind.name(),
+                    "a message too long to be sent"
+                );
+            }
+        }
+        outcome
+    }
+
+    /// Offers what waits again: the wait ends when there is room.
+    fn flush(&mut self) {
+        if self.outboxes.is_empty() {
+            return;
+        }
+        let mut outboxes = std::mem::take(&mut self.outboxes);
+        outboxes.retain(|&to, outbox| {
+            outbox.flush(|message| {
+                let is_full = self.offer(to, &message) == SendOutcome::Full;
+                is_full.then_some(message)
+            });
+            !outbox.is_empty()
+        });
+        self.outboxes = outboxes;
+    }
+
+    /// What was counted since the last time, and all that the sockets have.
+    fn take_counters(&mut self) -> ShellCounters {
+        let mut counters = std::mem::take(&mut self.counters);
+        for router in &self.routers {
+            let router = router.counters();
+            counters.backstop_saves += router.backstop_saves;
+            counters.foreign += router.foreign;
+        }
+        counters
+    }
+}
+
+/// However the thread ends: those who share its process learn that it has.
+struct Closes(Arc<Station>);
+
+impl Drop for Closes {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
