@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::error::TransportError;
+use crate::socket::{Errno, curve_public};
 
 const KEY: usize = 32;
 const Z85: usize = 40;
@@ -61,12 +62,9 @@ impl SecretKey {
     /// # Errors
     /// When libzmq was built without CURVE, which [`crate::Context::new`] refuses first.
     pub fn public_key(&self) -> Result<PublicKey, TransportError> {
-        crate::socket::curve_public(&self.to_z85())
-            .map_err(|errno| TransportError::refused("derive a public key", errno))?
-            .parse()
-            .map_err(|_: KeyError| {
-                TransportError::refused("derive a public key", crate::socket::Errno(0))
-            })
+        curve_public(&self.to_z85())
+            .and_then(|public| public.parse().map_err(|_: KeyError| Errno(libc::EINVAL)))
+            .map_err(|errno| TransportError::refused("derive a public key", errno))
     }
 
     /// The key in Z85, to be written where only its owner reads.
@@ -77,12 +75,6 @@ impl SecretKey {
 
     pub(crate) const fn as_bytes(&self) -> &[u8; KEY] {
         &self.0
-    }
-}
-
-impl From<SecretKey> for String {
-    fn from(key: SecretKey) -> Self {
-        key.to_z85()
     }
 }
 

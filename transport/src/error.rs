@@ -1,5 +1,4 @@
 use std::fmt;
-use std::io;
 
 use crate::socket::Errno;
 
@@ -27,9 +26,6 @@ pub enum TransportError {
         /// libzmq's words.
         reason: Reason,
     },
-    /// The machine refused what a wait needs: usually too many open files.
-    #[error("cannot make a waker: {0}")]
-    Waker(#[from] io::Error),
 }
 
 impl TransportError {

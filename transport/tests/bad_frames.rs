@@ -4,13 +4,14 @@
 
 mod support;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use bytes::Bytes;
 use scale0_transport::{Incoming, Router, RouterOptions, SendOutcome};
 use scale0_wire::limits;
-use support::{Bound, Dialling, context, local, message};
+use support::{Bound, Dialling, PATIENCE, context, local, message};
 
 fn bad_messages() -> Vec<Vec<Vec<u8>>> {
     let mut good = Vec::new();
@@ -130,6 +131,20 @@ fn somebody_who_does_not_speak_zmtp_disturbs_nobody() {
     let link = friend.connect(&context, &bound.endpoint());
     friend.send(link, &message(1, "friend"));
     assert_eq!(bound.next_message().1, message(1, "friend"));
+}
+
+#[test]
+fn who_never_finishes_the_handshake_is_cut_off() {
+    let options = RouterOptions {
+        handshake: Duration::from_millis(50),
+        ..RouterOptions::default()
+    };
+    let bound = Bound::new(&context(), &local(), &options);
+    let address = bound.router.local_endpoint();
+    let mut silent = TcpStream::connect(address.strip_prefix("tcp://").unwrap()).unwrap();
+    silent.set_read_timeout(Some(PATIENCE)).unwrap();
+    // libzmq's greeting, then the end.
+    silent.read_to_end(&mut Vec::new()).unwrap();
 }
 
 #[test]

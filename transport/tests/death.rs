@@ -6,6 +6,7 @@ mod support;
 
 use std::io::{BufRead, BufReader};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
 
 use scale0_transport::{
     Endpoint, Incoming, LinkId, LinkOptions, Links, RouterOptions, SendOutcome,
@@ -136,6 +137,21 @@ fn a_router_hears_of_a_killed_peer_by_its_id_over_tcp() {
 #[test]
 fn a_router_hears_of_a_killed_peer_by_its_id_over_ipc() {
     the_router_hears(&ipc().1);
+}
+
+#[test]
+fn a_peer_that_is_stopped_is_gone_where_pings_are_on() {
+    let options = RouterOptions {
+        ping: Some(Duration::from_millis(100)),
+        ..RouterOptions::default()
+    };
+    let mut bound = Bound::new(&context(), &local(), &options);
+    let stopped = Process::start("dial and talk", &bound.endpoint());
+    let (peer, _) = bound.next_message();
+    let pid = stopped.child.id().to_string();
+    let stop = Command::new("kill").args(["-STOP", &pid]).status();
+    assert!(stop.unwrap().success());
+    assert_eq!(bound.next(), (peer, Incoming::Down));
 }
 
 fn the_dialling_side_hears_and_goes_on(endpoint: &Endpoint) {
