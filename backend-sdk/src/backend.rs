@@ -16,7 +16,7 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 use tower_service::Service;
 
 use crate::exchange::Outbox;
-use crate::session::{Event, Settings};
+use crate::session::{Event, HEARTBEAT_MIN, Settings};
 use crate::shell::{self, LinkPlan, OnRegistered, Plan, Shutdown};
 use crate::{Body, Counters, Error};
 
@@ -258,7 +258,7 @@ impl Backend {
             services,
             capacity: self.concurrency,
             max_streams: self.max_streams.max(self.concurrency as usize),
-            heartbeat: self.heartbeat.min(limits::HEARTBEAT_MAX),
+            heartbeat: self.heartbeat.clamp(HEARTBEAT_MIN, limits::HEARTBEAT_MAX),
             drain_timeout: self.drain_timeout,
             epoch: random(),
         };

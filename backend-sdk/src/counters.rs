@@ -51,3 +51,27 @@ pub struct Counters {
     /// Messages of a broker that exceeded a window, returned credit it never had, or used a number twice.
     pub protocol_errors: Counter,
 }
+
+impl Counters {
+    /// All of them with their names, for whoever shows metrics.
+    pub fn each(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        [
+            ("requests", &self.requests),
+            ("rejected", &self.rejected),
+            ("not_started", &self.not_started),
+            ("cancelled", &self.cancelled),
+            ("panics", &self.panics),
+            ("failures", &self.failures),
+            ("sessions", &self.sessions),
+            ("sessions_ended", &self.sessions_ended),
+            ("pauses", &self.pauses),
+            ("foreign_epoch", &self.foreign_epoch),
+            ("late", &self.late),
+            ("malformed", &self.malformed),
+            ("unexpected", &self.unexpected),
+            ("protocol_errors", &self.protocol_errors),
+        ]
+        .into_iter()
+        .map(|(name, counter)| (name, counter.get()))
+    }
+}

@@ -304,6 +304,9 @@ impl Reply {
     /// Ready when more content may be said.
     pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<Result<(), Closed>> {
         let exchange = &self.exchange;
+        if self.is_over {
+            return Poll::Ready(Err(Closed));
+        }
         for is_registered in [false, true] {
             if exchange.is_closed.load(Ordering::Acquire) {
                 return Poll::Ready(Err(Closed));
@@ -326,9 +329,11 @@ impl Reply {
         self.exchange.say(Output::Data { content, charge });
     }
 
+    /// Says that this is all, if that was not said before.
     pub(crate) fn end(&mut self, end: &End) {
-        self.is_over = true;
-        self.exchange.say(Output::End(end.encode()));
+        if !std::mem::replace(&mut self.is_over, true) {
+            self.exchange.say(Output::End(end.encode()));
+        }
     }
 
     pub(crate) fn reject(&mut self, metadata: Bytes) {

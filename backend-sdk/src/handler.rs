@@ -35,6 +35,13 @@ pub struct NotStarted {
     pub retry_after: Option<Duration>,
 }
 
+/// In a response's extensions: the request was begun, and whoever should answer it broke off before. It is executed again where
+/// that is safe, and failed otherwise. The response itself is dropped.
+///
+/// For gateways whose application closes a connection instead of answering.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Unanswered;
+
 /// What all handlers of a backend have in common.
 pub(crate) struct Shared {
     pub(crate) node: String,
@@ -121,6 +128,11 @@ where
     let (parts, body) = response.into_parts();
     if let Some(not_started) = parts.extensions.get::<NotStarted>() {
         reject(reply, *not_started);
+        return Ok(());
+    }
+    if parts.extensions.get::<Unanswered>().is_some() {
+        shared.counters.failures.add();
+        fail(reply, Reason::AppFailed, "it broke off before it answered");
         return Ok(());
     }
     if parts.status == StatusCode::SWITCHING_PROTOCOLS {

@@ -32,5 +32,5 @@ pub use backend::{Backend, Throttle};
 pub use body::Body;
 pub use counters::{Counter, Counters};
 pub use error::{BodyError, Error};
-pub use handler::NotStarted;
+pub use handler::{NotStarted, Unanswered};
 pub use request::RequestContext;

@@ -44,7 +44,7 @@ impl Future for OnUpgrade {
         let reply = ready!(Pin::new(receiver).poll(cx)).map_err(|_| NotUpgraded)?;
         self.0 = None;
         Poll::Ready(Ok(Upgraded {
-            reply: Some(reply),
+            reply,
             unread: Bytes::new(),
             is_reading: false,
         }))
@@ -59,10 +59,10 @@ impl fmt::Debug for OnUpgrade {
 
 /// Bytes to and from the client, under flow control.
 ///
-/// Shutting it down, or dropping it, ends both directions.
+/// Shutting it down, or dropping it, ends both directions: the protocol has no half-closed tunnels. What was not read by then is an
+/// error to read, not a clean end.
 pub struct Upgraded {
-    /// None after a shutdown.
-    reply: Option<Reply>,
+    reply: Reply,
     unread: Bytes,
     is_reading: bool,
 }
@@ -74,13 +74,11 @@ impl AsyncRead for Upgraded {
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         while self.unread.is_empty() {
-            let Some(reply) = &self.reply else {
-                return Poll::Ready(Ok(()));
-            };
+            let exchange = self.reply.exchange();
             if !self.is_reading {
-                reply.exchange().start_reading();
+                exchange.start_reading();
             }
-            let polled = reply.exchange().poll_input(cx);
+            let polled = exchange.poll_input(cx);
             self.is_reading = true;
             match ready!(polled) {
                 Ok(Ok(piece)) => self.unread = piece,
@@ -103,13 +101,9 @@ impl AsyncWrite for Upgraded {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
-        let Some(reply) = &self.reply else {
-            return Poll::Ready(Err(gone()));
-        };
-        ready!(reply.poll_room(cx)).map_err(|_| gone())?;
+        ready!(self.reply.poll_room(cx)).map_err(|_| io::ErrorKind::BrokenPipe)?;
         let length = buf.len().min(limits::CONTENT);
-        reply.data(Bytes::copy_from_slice(&buf[..length]));
+        self.reply.data(Bytes::copy_from_slice(&buf[..length]));
         Poll::Ready(Ok(length))
     }
 
@@ -119,22 +113,14 @@ impl AsyncWrite for Upgraded {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.shut_down();
+        self.reply.end(&End::Complete(Fields::default()));
         Poll::Ready(Ok(()))
-    }
-}
-
-impl Upgraded {
-    fn shut_down(&mut self) {
-        if let Some(mut reply) = self.reply.take() {
-            reply.end(&End::Complete(Fields::default()));
-        }
     }
 }
 
 impl Drop for Upgraded {
     fn drop(&mut self) {
-        self.shut_down();
+        self.reply.end(&End::Complete(Fields::default()));
     }
 }
 

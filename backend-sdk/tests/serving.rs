@@ -415,8 +415,12 @@ fn a_tunnel_carries_bytes_both_ways_until_one_side_ends_it() {
     each_shape(|shape| {
         let service = service_fn(|request: Request<Body>| async move {
             let upgraded = upgrade::on(&request);
+            let is_dropped = request.uri().path() == "/drop";
             tokio::spawn(async move {
                 let mut tunnel = upgraded.await.unwrap();
+                if is_dropped {
+                    return;
+                }
                 let mut line = [0; 5];
                 while tunnel.read_exact(&mut line).await.is_ok() {
                     line.reverse();
@@ -452,6 +456,9 @@ fn a_tunnel_carries_bytes_both_ways_until_one_side_ends_it() {
         let end = End::Complete(Fields::default());
         site.say(Kind::End, request, end.encode());
         assert_eq!(site.content(request).1, end);
+
+        let dropped = site.request("GET", "/drop", flags, b"", 1000);
+        assert_eq!(site.content(dropped).1, end);
     });
 }
 

@@ -8,7 +8,7 @@ use scale0_wire::flow::{ReceiveWindow, SendWindow};
 use scale0_wire::{Heartbeat, Welcome, limits};
 
 /// The shortest interval of heartbeats that is agreed to: below it they would be the load they report.
-const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
+pub(crate) const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
 
 /// Where the session stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,8 @@ mod load;
 mod serving;
 #[cfg(test)]
 mod stories;
+#[cfg(test)]
+mod storm;
 mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -24,6 +26,7 @@ use scale0_wire::{
 use slab::Slab;
 
 use crate::Counters;
+pub(crate) use broker::HEARTBEAT_MIN;
 use broker::{Broker, State};
 use credit::Ledger;
 use load::Load;
@@ -254,6 +257,9 @@ impl Session {
             return;
         }
         self.counters.pauses.add();
+        tracing::warn!(
+            "this process was kept from running; what was queued for it meanwhile is rejected"
+        );
         self.paused_until = Some(now + SETTLE);
         for broker in &mut self.brokers {
             broker.excuse(now);
@@ -339,7 +345,7 @@ impl Session {
             Kind::Chunk => self.on_chunk(now, id, message, actions),
             Kind::Window => self.on_window(now, id, &message, actions)?,
             Kind::End => self.on_end(id, message, actions),
-            Kind::Cancel => self.on_cancel(now, id, &message, actions),
+            Kind::Cancel => self.on_cancel(id, &message, actions),
             Kind::Update => self.on_update(now, id, &message, actions),
             Kind::Heartbeat => {
                 let heartbeat = Heartbeat::decode(&message.metadata)?;
@@ -482,7 +488,7 @@ impl Session {
         };
         let streams: Vec<usize> = self.streams.iter().map(|(index, _)| index).collect();
         for index in streams {
-            self.cancel(now, index, Reason::Draining, actions);
+            self.cancel(index, Reason::Draining, actions);
         }
     }
 

@@ -66,6 +66,7 @@ impl Session {
             correlation,
             standing: Standing::Wanted,
             credited: true,
+            has_head: false,
             stopped: false,
             window: SendWindow::new(header.window),
             queue: VecDeque::new(),
@@ -132,7 +133,7 @@ impl Session {
             actions.push(Action::Input(stream, chunk.content));
         } else {
             self.counters.protocol_errors.add();
-            self.cancel(now, stream.index, Reason::ProtocolError, actions);
+            self.cancel(stream.index, Reason::ProtocolError, actions);
         }
     }
 
@@ -167,20 +168,14 @@ impl Session {
         Ok(())
     }
 
-    pub(super) fn on_cancel(
-        &mut self,
-        now: Instant,
-        id: BrokerId,
-        message: &Message,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn on_cancel(&mut self, id: BrokerId, message: &Message, actions: &mut Vec<Action>) {
         // A reason nobody knows does not make the answer wanted again.
         let Cancel(reason) = Cancel::decode(&message.metadata).unwrap_or(Cancel(Reason::Cancelled));
         if let Some(stream) = self.stream_of(id, message.header.correlation) {
             let index = stream.id.index;
             tracing::debug!(reason = reason.name(), "request cancelled");
             self.counters.cancelled.add();
-            self.cancel(now, index, Reason::Cancelled, actions);
+            self.cancel(index, Reason::Cancelled, actions);
         }
     }
 
@@ -251,19 +246,24 @@ impl Session {
             Standing::Wanted => {}
             Standing::Cancelled(_) | Standing::Orphan => {
                 if stream.stopped {
-                    self.conclude_unwanted(now, id.index, actions);
+                    self.conclude_unwanted(id.index, actions);
                 }
                 return;
             }
         }
-        if let Output::Head { shape, .. } = &output
-            && *shape != Shape::Plain
-        {
-            // A tunnel's first bytes come after the request's content, which may have been over.
-            if *shape == Shape::Upgrade && matches!(stream.upload, Upload::Ended) {
-                stream.upload = Upload::Unread;
+        match &output {
+            Output::Interim(_) if stream.has_head => return,
+            Output::Head { shape, .. } => {
+                stream.has_head = true;
+                // A tunnel's first bytes come after the request's content, which may have been over.
+                if *shape == Shape::Upgrade && matches!(stream.upload, Upload::Ended) {
+                    stream.upload = Upload::Unread;
+                }
+                if *shape != Shape::Plain {
+                    self.release_credit(id.index);
+                }
             }
-            self.release_credit(id.index);
+            _ => {}
         }
         let stream = &mut self.streams[id.index];
         let was_waiting = !stream.queue.is_empty();
@@ -286,19 +286,13 @@ impl Session {
             }
             Standing::Cancelled(_) | Standing::Orphan => {
                 stream.stopped = true;
-                self.conclude_unwanted(now, id.index, actions);
+                self.conclude_unwanted(id.index, actions);
             }
         }
     }
 
     /// Nobody wants this answer any more. Its place and its credit are free when its handler has stopped.
-    pub(super) fn cancel(
-        &mut self,
-        now: Instant,
-        index: usize,
-        reason: Reason,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(super) fn cancel(&mut self, index: usize, reason: Reason, actions: &mut Vec<Action>) {
         let stream = &mut self.streams[index];
         if stream.standing != Standing::Wanted {
             return;
@@ -306,7 +300,7 @@ impl Session {
         stream.standing = Standing::Cancelled(reason);
         stream.queue.clear();
         if stream.stopped {
-            self.conclude_unwanted(now, index, actions);
+            self.conclude_unwanted(index, actions);
         } else {
             actions.push(Action::Cancel(stream.id, reason));
         }
@@ -325,14 +319,14 @@ impl Session {
         }
     }
 
-    fn conclude_unwanted(&mut self, now: Instant, index: usize, actions: &mut Vec<Action>) {
+    /// The handler of a stream that nobody wants has stopped.
+    fn conclude_unwanted(&mut self, index: usize, actions: &mut Vec<Action>) {
         let stream = &self.streams[index];
-        if let Standing::Cancelled(reason) = stream.standing {
-            let (broker, correlation) = (stream.broker, stream.correlation);
-            self.conclude(now, index, actions);
+        let (broker, correlation) = (stream.broker, stream.correlation);
+        let standing = stream.standing;
+        self.forget(index, actions);
+        if let Standing::Cancelled(reason) = standing {
             self.send(broker, Kind::End, correlation, failed(reason), actions);
-        } else {
-            self.forget(index, actions);
         }
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use scale0_wire::{Bye, Cancel, End, Flags, Hello, Kind, Message, Reason, Wanted, Window, limits};
 
 use super::tests::Stage;
-use super::{Action, BrokerId, Event, Shape};
+use super::{Action, BrokerId, Event, Output, Shape};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -268,6 +268,17 @@ fn an_event_stream_and_a_tunnel_give_their_credit_back_at_once() {
     stage.end(tunnel);
     stage.tick();
     assert!(stage.sent(Kind::Credit).is_empty(), "not given back twice");
+}
+
+#[test]
+fn an_interim_response_behind_the_head_is_not_sent() {
+    let mut stage = Stage::welcomed(1, 1);
+    let stream = stage.request(0, 1).unwrap();
+    let interim = || Output::Interim(Bytes::from_static(b"hints"));
+    stage.step(Event::Output(stream, interim()));
+    stage.head(stream, b"", Shape::Plain, false);
+    stage.step(Event::Output(stream, interim()));
+    assert_eq!(stage.sent(Kind::Interim).len(), 1);
 }
 
 #[test]

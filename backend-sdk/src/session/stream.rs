@@ -95,6 +95,8 @@ pub(crate) struct Stream {
     pub(crate) standing: Standing,
     /// Whether it occupies credit; event streams and tunnels do not.
     pub(crate) credited: bool,
+    /// Whether the response's head has been said: no interim response may follow.
+    pub(crate) has_head: bool,
     /// Whether its handler has stopped and only what it said is left to be sent.
     pub(crate) stopped: bool,
     /// How much of the response may be sent.
