@@ -26,4 +26,4 @@ pub use core::{
     Action, BackendSnapshot, Broker, BrokerConfig, BrokerLimits, ByReason, Counters, Event,
     FrontendSnapshot, QueueLimits, ServiceConfig, ServiceSnapshot, SessionSnapshot, Snapshot,
 };
-pub use shell::{BrokerFailed, BrokerHandle, ShellConfig, ShellCounters, draw};
+pub use shell::{BrokerFailed, BrokerHandle, ShellConfig, ShellCounters, StartError, draw};

@@ -25,6 +25,18 @@ pub struct ShellConfig {
     pub broker: BrokerConfig,
 }
 
+/// Why a broker did not start. Nothing was left behind.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// An address is in use or not ours to take, or there are no sockets to be had.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The machine has no thread for it, or too many files are open.
+    #[error("cannot start the broker's thread: {0}")]
+    Thread(#[from] io::Error),
+}
+
 /// Why a broker ended otherwise than by draining or being stopped.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -50,7 +62,7 @@ impl BrokerHandle {
     ///
     /// # Errors
     /// When an address is in use or not ours to take, or sockets or threads are not to be had.
-    pub fn start(context: &Context, config: ShellConfig) -> Result<Self, TransportError> {
+    pub fn start(context: &Context, config: ShellConfig) -> Result<Self, StartError> {
         let waker = ThreadWaker::new()?;
         let (mut routers, mut ports, mut endpoints) = (Vec::new(), Vec::new(), Vec::new());
         for (number, (port, endpoint)) in (0..=u8::MAX).zip(&config.listen) {

@@ -7,5 +7,5 @@ mod run;
 mod station;
 
 pub use clock::draw;
-pub use handle::{BrokerFailed, BrokerHandle, ShellConfig};
+pub use handle::{BrokerFailed, BrokerHandle, ShellConfig, StartError};
 pub use station::ShellCounters;
