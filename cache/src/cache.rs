@@ -81,7 +81,8 @@ impl Cache {
         ));
         let flights_config = FlightsConfig {
             policy: config.policy,
-            flight_buffer: config.flight_buffer,
+            // With less than one piece at a time nothing would ever move.
+            flight_buffer: config.flight_buffer.max(1),
             flights_memory: config.flights_memory,
             max_markers: MAX_MARKERS,
             seed: config.seed,

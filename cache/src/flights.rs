@@ -16,6 +16,8 @@ mod failure;
 mod fill;
 mod flight;
 mod markers;
+#[cfg(test)]
+mod model;
 mod pace;
 mod reader;
 mod seats;
@@ -51,7 +53,7 @@ const SHARDS: usize = 64;
 /// is no need for a fifth.
 pub const MAX_FLIGHTS_PER_KEY: usize = 4;
 
-/// Keys remembered as leader-only: at under 128 bytes each, at most 13 MB.
+/// Keys remembered as leader-only: under 64 bytes each beside the key, some 20 MB with all slack.
 pub const MAX_MARKERS: usize = 100_000;
 
 /// How often a waiter may be sent on to the flight of its variant before it goes alone: an origin

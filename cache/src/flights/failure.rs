@@ -6,7 +6,8 @@ use http::StatusCode;
 ///
 /// Before the head it is an answer: `status`, with `reason` for the client and the log. After it,
 /// the client's connection is aborted: never a clean short body.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} ({status})")]
 pub struct Failure {
     /// What to answer while nothing has been sent.
     pub status: StatusCode,

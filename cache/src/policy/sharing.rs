@@ -29,7 +29,7 @@ pub enum Sharing {
 /// Why a response is for the leader only.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum LeaderOnly {
-    /// The leader's request said `no-store`, or was a HEAD.
+    /// The request is not one whose response is stored: no plain GET, or `no-store`.
     Request,
     /// Its status cannot be stored: 206, 304, or one that `must-understand` wants understood.
     Status,
@@ -92,16 +92,35 @@ impl Sharing {
         });
         match verdict {
             Ok(shareable) => Self::Shared(shareable),
-            Err(reason) => Self::LeaderOnly {
-                reason,
-                marks: !head.status.is_server_error(),
-            },
+            Err(reason) => {
+                let marks = reason.is_about_the_resource() && !head.status.is_server_error();
+                Self::LeaderOnly { reason, marks }
+            }
         }
     }
 
     /// Whether anybody but the leader may have it.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Shared(_))
+    }
+}
+
+impl LeaderOnly {
+    /// Whether the next response is likely to be for its leader only as well.
+    fn is_about_the_resource(self) -> bool {
+        match self {
+            Self::Request | Self::Status => false,
+            Self::NoStore
+            | Self::Private
+            | Self::Authorization
+            | Self::EventStream
+            | Self::VaryStar
+            | Self::SetCookie
+            | Self::Personal
+            | Self::NoFreshness
+            | Self::NoCache
+            | Self::Stale => true,
+        }
     }
 }
 
@@ -400,6 +419,32 @@ mod tests {
             Duration::ZERO,
             wall()
         ));
+    }
+
+    #[test]
+    fn the_answer_to_anything_but_a_plain_get_says_nothing_about_the_key() {
+        let facts = |method: &Method, fields: &[(&str, &str)]| {
+            RequestFacts::of(method, &headers(fields), false)
+        };
+        for (request, status) in [
+            (facts(&Method::GET, &[("range", "bytes=0-1")]), 206),
+            (facts(&Method::GET, &[("range", "bytes=0-1")]), 200),
+            (facts(&Method::GET, &[("cache-control", "no-store")]), 200),
+            (facts(&Method::HEAD, &[]), 200),
+            (facts(&Method::POST, &[]), 200),
+        ] {
+            let head = ResponseHead {
+                status: StatusCode::from_u16(status).unwrap(),
+                headers: headers(&[("cache-control", "max-age=60")]),
+            };
+            let sharing =
+                Sharing::judge(Policy::default(), &request, &head, Duration::ZERO, wall());
+            let expected = Sharing::LeaderOnly {
+                reason: LeaderOnly::Request,
+                marks: false,
+            };
+            assert_eq!(sharing, expected, "{request:?}");
+        }
     }
 
     #[test]

@@ -36,7 +36,7 @@ pub fn may_store(
     freshness: &Freshness,
 ) -> Result<(), LeaderOnly> {
     let (directives, _) = Directives::governing(&head.headers);
-    if request.is_head() || request.no_store() {
+    if request.is_head() || !request.may_be_answered_from_store() {
         return Err(LeaderOnly::Request);
     }
     // 206 until ranges are; 304 answers our own validation and is no representation; 1xx are not

@@ -278,3 +278,179 @@ impl Lifecycle<CacheKey, Entry> for CountEvictions {
         state.push(entry);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant, SystemTime};
+
+    use bytes::Bytes;
+    use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE};
+    use http::{Method, StatusCode};
+
+    use super::*;
+    use crate::flights::test_time::at;
+    use crate::policy::{Freshness, RequestFacts};
+    use crate::store::ResponseHead;
+
+    const MIB: u64 = 1024 * 1024;
+
+    struct Visit {
+        key: CacheKey,
+        headers: HeaderMap,
+    }
+
+    impl Visit {
+        fn to(path: &str, language: &str) -> Self {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT_LANGUAGE, language.parse().unwrap());
+            Self {
+                key: CacheKey::new("http", "example.com", path),
+                headers,
+            }
+        }
+
+        fn asker(&self) -> Asker<'_> {
+            let facts = RequestFacts::of(&Method::GET, &self.headers, false);
+            Asker {
+                key: self.key,
+                facts,
+                headers: &self.headers,
+                deadline: at(0),
+            }
+        }
+
+        fn body(&self, store: &MemoryStore) -> Option<Bytes> {
+            match store.find(&self.key, &self.headers) {
+                Found::Response(response, _) => {
+                    let hit = store.hit(at(0), &self.asker(), &response)?;
+                    Some(hit.response.blocks()[0].clone())
+                }
+                Found::Nothing | Found::NoVariant(_) => None,
+            }
+        }
+
+        fn store(&self, store: &MemoryStore, vary: &[HeaderName], body: impl Into<Bytes>) -> bool {
+            let names = store.selecting(&self.key, &vary.into());
+            let variant = self.key.variant(&names, &self.headers);
+            store.insert(self.key, &names, variant, &response(at(0), body.into()))
+        }
+    }
+
+    fn response(received: Instant, body: Bytes) -> Arc<StoredResponse> {
+        let mut headers = HeaderMap::new();
+        headers.insert("cache-control", "max-age=60".parse().unwrap());
+        let head = ResponseHead {
+            status: StatusCode::OK,
+            headers,
+        };
+        let freshness = Freshness::of(
+            head.status,
+            &head.headers,
+            Duration::ZERO,
+            SystemTime::UNIX_EPOCH,
+        );
+        Arc::new(StoredResponse::new(
+            Arc::new(head),
+            vec![body],
+            None,
+            freshness,
+            received,
+        ))
+    }
+
+    fn store(capacity: u64, max_object: Option<u64>) -> MemoryStore {
+        MemoryStore::new(capacity, max_object, Arc::default())
+    }
+
+    #[test]
+    fn a_hit_is_the_stored_bytes_themselves() {
+        let store = store(MIB, None);
+        let visit = Visit::to("/", "de");
+        let body = Bytes::from(vec![1; 100]);
+        assert!(visit.store(&store, &[], body.clone()));
+        assert_eq!(visit.body(&store).unwrap().as_ptr(), body.as_ptr());
+    }
+
+    #[test]
+    fn what_is_stored_never_weighs_more_than_the_capacity() {
+        for max_object in [None, Some(MIB / 2), Some(MIB / 64)] {
+            let store = store(MIB, max_object);
+            for n in 0..2000 {
+                Visit::to(&format!("/{n}"), "de").store(&store, &[], vec![0; n * 7 % 9000]);
+                assert!(store.bytes() <= MIB, "{max_object:?}");
+            }
+            assert!(MIB / 2 < store.bytes(), "{max_object:?}");
+            assert!(0 < store.counters.evictions.get());
+        }
+    }
+
+    #[test]
+    fn the_largest_response_allowed_is_kept_and_a_larger_one_is_refused() {
+        for (capacity, max_object) in [(256 * MIB, None), (3 * MIB, Some(MIB)), (MIB, Some(MIB))] {
+            let store = store(capacity, max_object);
+            let largest = usize::try_from(store.max_object()).unwrap() - 1024;
+            let visit = Visit::to("/", "de");
+            assert!(visit.store(&store, &[], vec![0; largest]));
+            assert!(visit.body(&store).is_some(), "{capacity} {max_object:?}");
+            assert!(!Visit::to("/2", "de").store(&store, &[], vec![0; largest + 1024]));
+            assert_eq!(store.counters.refused_too_large.get(), 1);
+        }
+    }
+
+    #[test]
+    fn a_store_without_capacity_stores_nothing() {
+        let store = store(0, None);
+        let visit = Visit::to("/", "de");
+        assert!(!visit.store(&store, &[], "body"));
+        assert!(visit.body(&store).is_none() && store.is_empty());
+    }
+
+    #[test]
+    fn variants_lie_side_by_side_and_a_response_for_all_displaces_them() {
+        let store = store(MIB, None);
+        let (german, english) = (Visit::to("/", "de"), Visit::to("/", "en"));
+        german.store(&store, &[ACCEPT_LANGUAGE], "Hallo");
+        assert!(english.body(&store).is_none());
+        english.store(&store, &[ACCEPT_LANGUAGE], "Hello");
+        assert_eq!(german.body(&store).unwrap(), "Hallo");
+        assert_eq!(english.body(&store).unwrap(), "Hello");
+
+        english.store(&store, &[], "Hi");
+        assert_eq!(german.body(&store).unwrap(), "Hi");
+        assert_eq!(store.len(), 1, "the variants are gone");
+    }
+
+    #[test]
+    fn an_origin_that_names_other_fields_now_and_then_makes_no_variant_displace_another_for_ever() {
+        let store = store(MIB, None);
+        let (german, english) = (Visit::to("/", "de"), Visit::to("/", "en"));
+        for _ in 0..2 {
+            german.store(&store, &[ACCEPT_LANGUAGE], "Hallo");
+            english.store(&store, &[ACCEPT_ENCODING], "Hello");
+        }
+        assert_eq!(german.body(&store).unwrap(), "Hallo");
+        assert_eq!(english.body(&store).unwrap(), "Hello");
+    }
+
+    #[test]
+    fn of_too_many_variants_the_least_used_goes() {
+        // varnish-cache#4236: lookup froze over many variants.
+        let store = store(MIB, None);
+        let visits: Vec<_> = (0..=MAX_VARIANTS)
+            .map(|n| Visit::to("/", &format!("l{n}")))
+            .collect();
+        for visit in &visits[..MAX_VARIANTS] {
+            visit.store(&store, &[ACCEPT_LANGUAGE], "body");
+        }
+        for (n, visit) in visits.iter().enumerate() {
+            if n != 7 {
+                visit.body(&store);
+            }
+        }
+        visits[MAX_VARIANTS].store(&store, &[ACCEPT_LANGUAGE], "body");
+        let missing: Vec<_> = (0..visits.len())
+            .filter(|&n| visits[n].body(&store).is_none())
+            .collect();
+        assert_eq!(missing, [7]);
+    }
+}
