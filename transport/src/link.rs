@@ -2,10 +2,11 @@
 //!
 //! How a connection's end is learnt was settled by experiment. libzmq's `ZMQ_HICCUP_MSG` puts a message of our choice behind
 //! the last one received from the peer, so that nothing that had arrived is lost. With `ZMQ_IMMEDIATE` libzmq also drops the
-//! pipe in which that message and the last answers stand, whenever their reader was not faster: a task that sleeps never
-//! learns of the end, and of 200 answers of a broker that left none arrives. So `ZMQ_IMMEDIATE` is not set. What it is for,
-//! that nothing is queued for a peer that is not there, holds all the same: nothing is sent before the handshake, of which a
-//! monitor tells, and every connection has a fresh socket, so that what was queued for the old one is gone with it.
+//! pipe in which that message and the last answers stand, unless their reader was faster: a sleeping task never learnt of the
+//! end, and where the drop came between two frames of a message, libzmq ended the process (`fq.cpp`, assertion `!_more`). So
+//! `ZMQ_IMMEDIATE` is not set. What it is for, that nothing is queued for a peer that is not there, holds all the same:
+//! nothing is sent before the handshake, of which a monitor tells, and every connection has a fresh socket, so that what was
+//! queued for the old one is gone with it.
 //!
 //! Between the end and the reading of that message libzmq may have dialled again; what is then still in the old socket goes
 //! to a connection on which no HELLO was said, where it is dropped.
