@@ -1,10 +1,11 @@
 //! The bridge as its users see it.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response, StatusCode};
 use tokio::sync::watch;
 use tower_service::Service;
 
@@ -18,7 +19,7 @@ use crate::upload::RequestBody;
 
 /// Takes requests to an application that speaks HTTP/1.1. Clones are the same bridge.
 pub struct Bridge<B: RequestBody> {
-    shared: Arc<Shared<B>>,
+    pub(crate) shared: Arc<Shared<B>>,
 }
 
 impl<B: RequestBody> Clone for Bridge<B> {
@@ -50,11 +51,11 @@ impl<B: RequestBody> Bridge<B> {
 
     /// Probes the upstreams and drops idle connections past their time, until dropped. Without it an upstream that went down
     /// is never sent anything again.
-    pub async fn watch(&self) {
-        self.shared.watch().await;
+    pub async fn watch(&self) -> Infallible {
+        self.shared.watch().await
     }
 
-    /// Probes every upstream once.
+    /// Probes every upstream once: those that are not well are down.
     pub async fn probe(&self) {
         self.shared.probe_all().await;
     }
@@ -91,7 +92,11 @@ impl<B: RequestBody> Service<Request<B>> for Bridge<B> {
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let shared = self.shared.clone();
         Box::pin(async move {
-            match shared.forward(request, Asker::default()).await? {
+            let asker = Asker {
+                on_interim: None::<fn(StatusCode, &HeaderMap)>,
+                can_upgrade: false,
+            };
+            match shared.forward(request, asker).await? {
                 Answer::Response(response) => Ok(response),
                 Answer::Upgrade { .. } => unreachable!("this asker cannot upgrade"),
             }

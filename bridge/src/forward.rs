@@ -37,15 +37,17 @@ pub(crate) struct Shared<B: RequestBody> {
 }
 
 /// What a request can use beyond a response.
-#[derive(Default)]
-pub(crate) struct Asker {
+pub(crate) struct Asker<I> {
     /// Told of each interim response.
-    pub(crate) on_interim: Option<OnInterim>,
+    pub(crate) on_interim: Option<I>,
     /// Whether its connection can become another protocol's.
     pub(crate) can_upgrade: bool,
 }
 
-pub(crate) type OnInterim = Box<dyn Fn(StatusCode, &HeaderMap) + Send + Sync>;
+/// What is done with an interim response.
+pub(crate) trait OnInterim: Fn(StatusCode, &HeaderMap) + Send + Sync + 'static {}
+
+impl<I: Fn(StatusCode, &HeaderMap) + Send + Sync + 'static> OnInterim for I {}
 
 /// What the application made of a request.
 pub(crate) enum Answer<B: RequestBody> {
@@ -68,7 +70,7 @@ impl<B: RequestBody> Shared<B> {
     pub(crate) async fn forward(
         self: Arc<Self>,
         request: Request<B>,
-        asker: Asker,
+        asker: Asker<impl OnInterim>,
     ) -> Result<Answer<B>, BridgeError> {
         self.counters.requests.add_one();
         let (mut head, body) = request.into_parts();
@@ -172,7 +174,7 @@ impl<B: RequestBody> Shared<B> {
     fn pass_on_interims(
         self: &Arc<Self>,
         request: &mut Request<Upload<B>>,
-        on_interim: Option<OnInterim>,
+        on_interim: Option<impl OnInterim>,
         stage: Option<&Stage>,
     ) {
         let waiting = stage.filter(|stage| stage.is_waiting()).cloned();

@@ -19,6 +19,7 @@ mod counters;
 mod error;
 mod fields;
 mod forward;
+mod gateway;
 mod origin;
 mod pool;
 mod prober;

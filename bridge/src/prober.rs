@@ -1,5 +1,6 @@
 //! Watches over the upstreams: probes them, and drops idle connections past their time.
 
+use std::convert::Infallible;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 use std::task::{Context, Waker};
@@ -23,20 +24,28 @@ use crate::upload::{RequestBody, Upload};
 const SWEEP: Duration = Duration::from_secs(1);
 
 impl<B: RequestBody> Shared<B> {
-    /// Asks every upstream once.
+    /// Asks every upstream once. One that is not well before its first request is given none.
     pub(crate) async fn probe_all(&self) {
-        future::join_all(self.origins.iter().map(|origin| self.probe(origin))).await;
+        let probes = self.origins.iter().map(async |origin| {
+            if !self.is_well(origin).await {
+                self.origins.judge(origin, Condition::refused);
+            }
+        });
+        future::join_all(probes).await;
     }
 
     /// Keeps watch until dropped.
-    pub(crate) async fn watch(&self) {
+    pub(crate) async fn watch(&self) -> Infallible {
         let probing = self.origins.iter().map(|origin| self.keep_probing(origin));
-        future::join(future::join_all(probing), self.keep_sweeping()).await;
+        tokio::select! {
+            never = self.keep_sweeping() => never,
+            _ = future::join_all(probing) => future::pending().await,
+        }
     }
 
-    async fn keep_probing(&self, origin: &Arc<Origin<Box<Connection<B>>>>) {
+    async fn keep_probing(&self, origin: &Arc<Origin<Box<Connection<B>>>>) -> Infallible {
+        let health = &self.config.health;
         loop {
-            let health = &self.config.health;
             let next = |condition: &mut Condition| condition.next_probe(health, jitter());
             let delay = self.origins.judge(origin, next);
             let probe_is_due = async {
@@ -46,34 +55,31 @@ impl<B: RequestBody> Shared<B> {
                 }
             };
             tokio::select! {
-                () = probe_is_due => self.probe(origin).await,
+                () = probe_is_due => {
+                    let well = self.is_well(origin).await;
+                    self.origins.judge(origin, |condition| condition.probed(well, health));
+                }
                 // The next probe is due by another measure now.
                 () = origin.went_down.notified() => {}
             }
         }
     }
 
-    async fn probe(&self, origin: &Arc<Origin<Box<Connection<B>>>>) {
-        let health = &self.config.health;
-        let well = match tokio::time::timeout(
-            health.timeout,
-            is_well::<B>(&origin.upstream, health),
-        )
-        .await
-        {
-            Ok(answer) => answer,
-            Err(_elapsed) => Err("no answer in time".into()),
-        };
+    async fn is_well(&self, origin: &Origin<Box<Connection<B>>>) -> bool {
         self.counters.probes.add_one();
-        if let Err(error) = &well {
-            self.counters.probes_failed.add_one();
-            tracing::debug!(upstream = %origin.upstream, %error, "probe failed");
-        }
-        self.origins
-            .judge(origin, |condition| condition.probed(well.is_ok(), health));
+        let health = &self.config.health;
+        let answer = ask::<B>(&origin.upstream, health);
+        let error = match tokio::time::timeout(health.timeout, answer).await {
+            Ok(Ok(())) => return true,
+            Ok(Err(error)) => error,
+            Err(elapsed) => elapsed.into(),
+        };
+        self.counters.probes_failed.add_one();
+        tracing::debug!(upstream = %origin.upstream, %error, "probe failed");
+        false
     }
 
-    async fn keep_sweeping(&self) {
+    async fn keep_sweeping(&self) -> Infallible {
         loop {
             tokio::time::sleep(SWEEP).await;
             let mut silent = Context::from_waker(Waker::noop());
@@ -87,7 +93,7 @@ impl<B: RequestBody> Shared<B> {
 }
 
 /// A connect, and where there is a path a request for it on a connection of its own.
-async fn is_well<B: RequestBody>(upstream: &Upstream, health: &Health) -> Result<(), BoxError> {
+async fn ask<B: RequestBody>(upstream: &Upstream, health: &Health) -> Result<(), BoxError> {
     let mut connection = Connection::<B>::open(upstream, health.timeout).await?;
     let Some(path) = &health.path else {
         return Ok(());
