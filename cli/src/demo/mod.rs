@@ -28,7 +28,7 @@ const PAGE: &str = include_str!("page.html");
 /// The page runs its own script, wears its own style and talks to its own site. A browser that finds either hash wrong names the
 /// right one in its console, and the browser's test shows that.
 const PAGE_POLICY: &str = "default-src 'none'; \
-    script-src 'sha256-k7CZqEewZQETKIdHZQ3ZXPUTXcIFeZigWBH7elzpnME='; \
+    script-src 'sha256-Djq2NQb/pSQQSTauBtYRDLIP07Yc96oyKChfXtckPpU='; \
     style-src 'sha256-kHBvi5RiMLEFTwo5zrChk9NMCWasyH6ewYr8PuiR030='; \
     connect-src 'self'; img-src data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
