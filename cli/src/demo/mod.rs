@@ -29,7 +29,7 @@ const PAGE: &str = include_str!("page.html");
 /// right one in its console, and the browser's test shows that.
 const PAGE_POLICY: &str = "default-src 'none'; \
     script-src 'sha256-Djq2NQb/pSQQSTauBtYRDLIP07Yc96oyKChfXtckPpU='; \
-    style-src 'sha256-kHBvi5RiMLEFTwo5zrChk9NMCWasyH6ewYr8PuiR030='; \
+    style-src 'sha256-hQu8//pAIJje3NTy7aVGnyr0CtGO/pG3TgxY3NMt4us='; \
     connect-src 'self'; img-src data:; \
     base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
