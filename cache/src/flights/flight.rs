@@ -49,8 +49,8 @@ pub(super) struct Flight {
     seats: Seats,
     window: Window,
     pace: Pace,
-    /// The offset of the reader that is furthest.
-    fastest: u64,
+    /// The offset of the reader that is furthest; unknown once it has left.
+    fastest: Option<u64>,
     latest_deadline: Instant,
     continuation: Option<Continuation>,
     /// Bytes still to be dropped because a continuation was answered with the whole.
@@ -170,7 +170,7 @@ impl Flight {
             seats: Seats::default(),
             window: Window::new(begin),
             pace: Pace::default(),
-            fastest: begin,
+            fastest: Some(begin),
             latest_deadline: now,
             continuation,
             skip: 0,
@@ -240,7 +240,7 @@ impl Flight {
             return None;
         }
         let cursor = self.window.enter(continuation.offset)?;
-        self.fastest = self.fastest.max(cursor.offset);
+        self.fastest = self.fastest.map(|fastest| fastest.max(cursor.offset));
         Some(self.seats.take(false, Some(cursor), now))
     }
 
@@ -257,14 +257,9 @@ impl Flight {
 
     fn vacate(&mut self, cursor: Cursor) {
         self.window.leave(cursor);
-        if cursor.offset == self.fastest {
-            let furthest = self
-                .seats
-                .iter()
-                .filter_map(|seat| seat.cursor)
-                .map(|cursor| cursor.offset)
-                .max();
-            self.fastest = furthest.unwrap_or(self.fastest);
+        if self.fastest == Some(cursor.offset) {
+            // To look for the next one here would make a thousand leavers a million steps.
+            self.fastest = None;
         }
         if self.end.is_some() {
             self.window.trim();
@@ -348,7 +343,8 @@ impl Flight {
             self.pace.release(now);
             return (Room::Open(limit - self.window.weight()), 0);
         }
-        let ahead = self.window.weight_from(self.fastest);
+        let fastest = self.fastest();
+        let ahead = self.window.weight_from(fastest);
         if self.bounds.patient || limit / AHEAD_DIVISOR < ahead {
             // Nobody waits for us: all readers are slower than the backend, which is to feel it.
             self.pace.release(now);
@@ -367,6 +363,18 @@ impl Flight {
             .seats
             .retain(|seat| seat.cursor.is_none_or(|cursor| window.holds(cursor)));
         (Room::Open(limit - self.window.weight()), left_behind)
+    }
+
+    fn fastest(&mut self) -> u64 {
+        let (seats, window) = (&self.seats, &self.window);
+        let cursors = || seats.iter().filter_map(|seat| seat.cursor);
+        let furthest = || {
+            cursors()
+                .map(|cursor| cursor.offset)
+                .max()
+                .unwrap_or(window.end())
+        };
+        *self.fastest.get_or_insert_with(furthest)
     }
 
     fn limit(&self, is_short: bool) -> usize {
@@ -555,8 +563,8 @@ impl Flight {
             };
         };
         let offset = cursor.offset;
-        let leads = self.fastest < offset;
-        self.fastest = self.fastest.max(offset);
+        let leads = self.fastest.is_none_or(|fastest| fastest < offset);
+        self.fastest = self.fastest.map(|fastest| fastest.max(offset));
         if self.end.is_some() {
             self.window.trim();
         }
