@@ -6,11 +6,11 @@
 //! served exactly as everybody else. Nobody gets a byte before the head has given the **verdict**;
 //! then all waiters are told in one pass.
 //!
-//! What decides is [`flight`], a state machine without locks, wakers or clocks. Around it is a thin
-//! shell: a table sharded by key, a lock per flight, the wakers. The order of locks is shard, then
-//! flight; wakers are woken when both are released. Whether a request joins, and whether a flight
-//! ends, is decided under the shard's lock, so each is one step and neither can fall between the
-//! other's two halves.
+//! What decides is `flight.rs`, a state machine without locks, wakers or clocks. Around it is a
+//! thin shell: a table sharded by key, a lock per flight, the wakers. The order of locks is shard,
+//! then flight; wakers are woken when both are released. Whether a request joins, and whether a
+//! flight ends, is decided under the shard's lock, so each is one step and neither can fall between
+//! the other's two halves.
 
 mod failure;
 mod fill;

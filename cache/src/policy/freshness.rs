@@ -51,11 +51,24 @@ impl Freshness {
     /// head, `wall` the time of receipt.
     pub fn of(status: StatusCode, headers: &HeaderMap, delay: Duration, wall: SystemTime) -> Self {
         let (directives, targeted) = Directives::governing(headers);
+        Self::governed(&directives, targeted, status, headers, delay, wall)
+    }
+
+    /// The same, where the directives have been read already.
+    pub(super) fn governed(
+        directives: &Directives,
+        targeted: bool,
+        status: StatusCode,
+        headers: &HeaderMap,
+        delay: Duration,
+        wall: SystemTime,
+    ) -> Self {
         let date = date_field(headers, &DATE).unwrap_or(wall);
-        let (lifetime, source) = lifetime(status, headers, &directives, targeted, date);
+        let (lifetime, source) = lifetime(status, headers, directives, targeted, date);
+        let age = initial_age(headers, date, delay, wall);
         Self {
             lifetime: lifetime.min(INFINITE),
-            age: initial_age(headers, date, delay, wall),
+            age,
             source,
         }
     }

@@ -75,10 +75,19 @@ impl Sharing {
         delay: Duration,
         wall: SystemTime,
     ) -> Self {
-        let freshness = Freshness::of(head.status, &head.headers, delay, wall);
-        let (directives, _) = Directives::governing(&head.headers);
-        let verdict = may_store(policy, leader, head, &freshness).and_then(|()| {
-            match Vary::of(&head.headers) {
+        let (directives, targeted) = Directives::governing(&head.headers);
+        let freshness = Freshness::governed(
+            &directives,
+            targeted,
+            head.status,
+            &head.headers,
+            delay,
+            wall,
+        );
+        let verdict =
+            may_store(policy, leader, head, &directives, &freshness).and_then(|()| match Vary::of(
+                &head.headers,
+            ) {
                 _ if directives.no_cache => Err(LeaderOnly::NoCache),
                 _ if freshness.lifetime.is_zero() => Err(LeaderOnly::NoFreshness),
                 _ if freshness.ttl_after(Duration::ZERO).is_none() => Err(LeaderOnly::Stale),
@@ -88,8 +97,7 @@ impl Sharing {
                     vary: Arc::new([]),
                 }),
                 Vary::Names(vary) => Ok(Shareable { freshness, vary }),
-            }
-        });
+            });
         match verdict {
             Ok(shareable) => Self::Shared(shareable),
             Err(reason) => {

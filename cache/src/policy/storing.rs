@@ -4,7 +4,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, SET_COOKIE};
 
 use super::freshness::is_heuristically_cacheable;
-use super::{Directives, Freshness, LeaderOnly, RequestFacts, Vary};
+use super::{Directives, Freshness, LeaderOnly, RequestFacts};
 use crate::store::ResponseHead;
 
 /// What an operator may decide where the RFCs leave a choice.
@@ -25,7 +25,8 @@ pub enum SetCookie {
 }
 
 /// Whether the response to such a GET may be stored, whether or not it may be reused without
-/// validation.
+/// validation. `directives` are those that govern it. `Vary: *` does not matter here: such a
+/// response may be stored, and is never selected.
 ///
 /// # Errors
 /// The first reason against it, in the order of RFC 9111 §3.
@@ -33,9 +34,9 @@ pub fn may_store(
     policy: Policy,
     request: &RequestFacts,
     head: &ResponseHead,
+    directives: &Directives,
     freshness: &Freshness,
 ) -> Result<(), LeaderOnly> {
-    let (directives, _) = Directives::governing(&head.headers);
     if request.is_head() || !request.may_be_answered_from_store() {
         return Err(LeaderOnly::Request);
     }
@@ -65,9 +66,6 @@ pub fn may_store(
     }
     if is_event_stream(head) {
         return Err(LeaderOnly::EventStream);
-    }
-    if matches!(Vary::of(&head.headers), Vary::Star) {
-        return Err(LeaderOnly::VaryStar);
     }
     let sets_cookies = head.headers.contains_key(SET_COOKIE);
     if sets_cookies && (policy.set_cookie == SetCookie::Refuse || !freshness.is_explicit()) {

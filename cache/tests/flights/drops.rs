@@ -24,7 +24,7 @@ fn story(private: bool) -> (Site, Vec<Pending>) {
         "/",
         Resource {
             fields,
-            length: 9_000,
+            length: 7_000,
             ..Resource::default()
         },
     );

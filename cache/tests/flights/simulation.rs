@@ -14,7 +14,7 @@ use scale0_cache::CacheConfig;
 use crate::site::{Fate, Habits, Outcome, Request, Resource, Site};
 use crate::world::any_seed;
 
-const ROUNDS: u64 = 150;
+const ROUNDS: u64 = 100;
 const BUFFER: usize = 16 * 1024;
 const PATHS: [&str; 3] = ["/a", "/b", "/c"];
 
