@@ -6,9 +6,9 @@ use scale0_wire::{DecodeError, Fields};
 /// With which a backend names itself to the frontend's log; clients do not see it.
 pub(crate) const BACKEND: &str = "scale0-backend";
 
-/// Reads fields; the values share their buffer. None: they are none.
+/// Reads fields, with room for one more; the values share their buffer. None: they are none.
 pub(crate) fn decode(fields: &Fields) -> Option<HeaderMap> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut headers = HeaderMap::with_capacity(fields.len() + 1);
     for (name, value) in fields.iter() {
         let name = HeaderName::from_bytes(&name).ok()?;
         let value = HeaderValue::from_maybe_shared(value).ok()?;

@@ -53,7 +53,7 @@ impl Storm {
 
     fn deed(&mut self, what: u8, broker: usize, number: u64) {
         let id = BrokerId(broker);
-        let epoch_is_right = number % 7 != 0;
+        let epoch_is_right = !number.is_multiple_of(7);
         let mut header = self.stage.header(broker, Kind::Request, number);
         header.epoch -= u64::from(!epoch_is_right);
         header.window = 100;
