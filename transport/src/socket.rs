@@ -136,8 +136,13 @@ impl Socket {
         if self.settled.get() && !(interest.writable && asks_for_room()) {
             return false;
         }
-        let Ok(events) = self.raw.get_events() else {
-            return false;
+        let events = loop {
+            match self.raw.get_events() {
+                Ok(events) => break events,
+                Err(zmq::Error::EINTR) => {}
+                // The context is gone.
+                Err(_) => return false,
+            }
         };
         let readable = events.contains(zmq::POLLIN);
         self.settled.set(!readable);
