@@ -22,6 +22,8 @@ impl Broker {
             | Kind::Chunk
             | Kind::End
             | Kind::Reject => self.response(key, message),
+            // It does not speak REQUEST as we do: nothing was started.
+            Kind::Unsupported if message.header.correlation != 0 => self.response(key, message),
             Kind::Window if message.header.correlation != 0 => self.request_window(key, message),
             // What it says rides in the header.
             Kind::Credit => {}
@@ -61,13 +63,15 @@ impl Broker {
                 self.streams[key].request_is_over = false;
                 self.head(key, message);
             }
-            (Phase::Sent(backend), Kind::Reject) => self.rejected(key, backend, &message),
+            (Phase::Sent(backend), Kind::Reject | Kind::Unsupported) => {
+                self.rejected(key, backend, &message);
+            }
             (Phase::Sent(backend), Kind::End) => self.failed(key, backend, message),
             (Phase::Responding(_), Kind::Chunk) => {
                 self.forward(key, message);
             }
             (Phase::Responding(_), Kind::End) => self.forward_end(key, message),
-            (Phase::Abandoned(_), Kind::End | Kind::Reject) => self.close(key),
+            (Phase::Abandoned(_), Kind::End | Kind::Reject | Kind::Unsupported) => self.close(key),
             (Phase::Abandoned(_), Kind::Response) if is_final => self.close(key),
             (Phase::Abandoned(_), kind) => {
                 self.counters.dropped_abandoned += 1;
@@ -181,8 +185,8 @@ impl Broker {
 
     /// The backend has not started it, and will not: any other may, whatever the method.
     fn rejected(&mut self, key: StreamKey, backend: BackendKey, message: &Message) {
-        let reason =
-            Reject::decode(&message.metadata).map_or(Reason::ProtocolError, |reject| reject.reason);
+        let reject = Reject::decode(&message.metadata);
+        let reason = reject.map_or(Reason::ProtocolError, |reject| reject.reason);
         let instance = self.backends[backend.0].link.instance;
         let stream = &mut self.streams[key];
         stream.failure = reason;

@@ -53,6 +53,18 @@ fn a_post_that_was_rejected_goes_elsewhere_and_never_back() {
 }
 
 #[test]
+fn a_backend_that_does_not_speak_request_is_passed_by() {
+    let mut site = Site::new();
+    let first = site.backend(SHOP, 1);
+    let second = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.post(frontend, 1);
+    let asked = site.is_asked(first);
+    site.tell(first, Kind::Unsupported, asked, vec![128].into());
+    site.is_asked(second);
+}
+
+#[test]
 fn a_backend_that_was_only_paused_may_be_asked_again_but_not_for_ever() {
     let mut site = Site::new();
     let backend = site.backend(SHOP, 9);

@@ -1,0 +1,255 @@
+//! What frontends and backends have in common: sessions with every broker.
+
+use std::time::Duration;
+
+use scale0_wire::{Bye, Heartbeat, Hello, Kind, Message, RoutingHeader, VERSION, Welcome, limits};
+
+use crate::dice::Dice;
+use crate::record::Record;
+
+/// What a node does in a step.
+#[derive(Debug)]
+pub(crate) enum Effect {
+    Send {
+        link: usize,
+        message: Message,
+    },
+    After {
+        delay: Duration,
+        tag: Tag,
+    },
+    /// Drop the connection and dial anew.
+    Hangup {
+        link: usize,
+    },
+    /// The process ends in order.
+    Exit,
+}
+
+/// What a node set a timer for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Tag {
+    Beat,
+    /// A handler goes on.
+    Work(u64),
+    /// A confused handler says something about a stream that is over.
+    Stray {
+        link: usize,
+        epoch: u64,
+        correlation: u64,
+    },
+    /// A reader has read so much of a stream.
+    Read {
+        id: u64,
+        bytes: usize,
+    },
+    /// A reader has read so much of a connection.
+    Drain {
+        link: usize,
+        epoch: u64,
+        bytes: usize,
+    },
+    /// A client loses its patience.
+    Leave(u64),
+    /// The next client comes.
+    Arrive,
+}
+
+/// All that a node can reach in a step.
+pub(crate) struct Context<'a> {
+    pub(crate) now: Duration,
+    pub(crate) dice: &'a mut Dice,
+    pub(crate) record: &'a mut Record,
+    pub(crate) effects: &'a mut Vec<Effect>,
+    /// Nothing goes wrong any more.
+    pub(crate) is_calm: bool,
+    /// How many in a hundred requests the application fails.
+    pub(crate) failing: u64,
+}
+
+impl Context<'_> {
+    pub(crate) fn after(&mut self, delay: Duration, tag: Tag) {
+        self.effects.push(Effect::After { delay, tag });
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Frontend,
+    Backend {
+        capacity: u32,
+        service: &'static str,
+    },
+}
+
+/// A session with one broker.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Link {
+    pub(crate) is_up: bool,
+    pub(crate) is_welcomed: bool,
+    pub(crate) is_draining: bool,
+    pub(crate) epoch: u64,
+    heard: Duration,
+}
+
+/// What a message was for the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heard {
+    /// The session stands.
+    Opened,
+    /// The session is over.
+    Ended,
+    /// It is about something else.
+    Other,
+    /// It is dealt with.
+    Done,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Dialler {
+    name: String,
+    role: Role,
+    instance: u64,
+    pub(crate) links: Vec<Link>,
+    resumed: Duration,
+}
+
+impl Dialler {
+    pub(crate) fn new(name: String, role: Role, brokers: usize, instance: u64) -> Self {
+        Self {
+            name,
+            role,
+            instance,
+            links: vec![Link::default(); brokers],
+            resumed: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub(crate) fn up(&mut self, link: usize, context: &mut Context<'_>) {
+        self.links[link].is_up = true;
+        self.renew(link, context);
+    }
+
+    pub(crate) fn down(&mut self, link: usize) {
+        self.links[link] = Link::default();
+    }
+
+    pub(crate) fn resume(&mut self, now: Duration) {
+        self.resumed = now;
+    }
+
+    pub(crate) fn is_open(&self, link: usize) -> bool {
+        self.links[link].is_welcomed
+    }
+
+    /// Opens a new session on a connection that stands.
+    fn renew(&mut self, link: usize, context: &mut Context<'_>) {
+        let state = &mut self.links[link];
+        *state = Link {
+            is_up: true,
+            epoch: context.dice.next(),
+            heard: context.now,
+            ..Link::default()
+        };
+        self.hello(link, context);
+    }
+
+    fn hello(&self, link: usize, context: &mut Context<'_>) {
+        let (window, capacity, services) = match self.role {
+            Role::Frontend => (crate::frontend::CONNECTION, 0, Vec::new()),
+            Role::Backend { capacity, service } => (
+                limits::CONNECTION_WINDOW,
+                capacity,
+                vec![service.to_owned()],
+            ),
+        };
+        let hello = Hello {
+            oldest: VERSION,
+            newest: VERSION,
+            node: self.name.clone(),
+            instance: self.instance,
+            lane: 0,
+            heartbeat: limits::HEARTBEAT,
+            window,
+            capacity,
+            services,
+        };
+        let message = Message::new(RoutingHeader::new(Kind::Hello));
+        self.send(link, message.with_metadata(hello.encode()), context);
+    }
+
+    pub(crate) fn send(&self, link: usize, mut message: Message, context: &mut Context<'_>) {
+        message.header.epoch = self.links[link].epoch;
+        context.effects.push(Effect::Send { link, message });
+    }
+
+    /// Says that it lives, and hangs up on who does not. Returns the sessions that ended so.
+    pub(crate) fn beat(&mut self, credit: &[u64], context: &mut Context<'_>) -> Vec<usize> {
+        let mut ended = Vec::new();
+        for index in 0..self.links.len() {
+            let link = &self.links[index];
+            if !link.is_up {
+                continue;
+            }
+            let dead = (link.heard + limits::HEARTBEAT * limits::HEARTBEAT_MISSES)
+                .max(self.resumed + limits::HEARTBEAT);
+            if dead <= context.now {
+                context.effects.push(Effect::Hangup { link: index });
+                self.down(index);
+                ended.push(index);
+            } else if link.is_welcomed {
+                let mut message = Message::new(RoutingHeader::new(Kind::Heartbeat));
+                message.header.credit = credit.get(index).copied().unwrap_or(0);
+                let message = message.with_metadata(Heartbeat::default().encode());
+                self.send(index, message, context);
+            } else {
+                self.hello(index, context);
+            }
+        }
+        context.after(limits::HEARTBEAT, Tag::Beat);
+        ended
+    }
+
+    pub(crate) fn hear(
+        &mut self,
+        link: usize,
+        message: &Message,
+        context: &mut Context<'_>,
+    ) -> Heard {
+        let state = &mut self.links[link];
+        if message.header.epoch != state.epoch {
+            return Heard::Done;
+        }
+        state.heard = context.now;
+        match message.header.kind {
+            Kind::Welcome => {
+                Welcome::decode(&message.metadata).unwrap();
+                if std::mem::replace(&mut state.is_welcomed, true) {
+                    Heard::Done
+                } else {
+                    Heard::Opened
+                }
+            }
+            Kind::Bye => {
+                if Bye::decode(&message.metadata).unwrap() == Bye::Leaving {
+                    state.is_welcomed = false;
+                    state.is_draining = true;
+                } else {
+                    self.renew(link, context);
+                }
+                Heard::Ended
+            }
+            Kind::Heartbeat => Heard::Done,
+            Kind::Drain => {
+                state.is_draining = true;
+                Heard::Done
+            }
+            _ if !state.is_welcomed => Heard::Done,
+            _ => Heard::Other,
+        }
+    }
+}
