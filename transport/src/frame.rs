@@ -93,7 +93,36 @@ fn into_bytes(frame: zmq::Message) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use scale0_wire::{Kind, RoutingHeader};
+
     use super::*;
+
+    /// Where the content is that was sent from `at`. Within one context libzmq hands over messages by reference.
+    fn sent_from_and_received_at(size: usize) -> (*const u8, *const u8) {
+        let context = zmq::Context::new();
+        let mut pair =
+            [zmq::PAIR, zmq::PAIR].map(|kind| Socket::new(context.socket(kind).unwrap()));
+        pair[0].bind("inproc://here").unwrap();
+        pair[1].connect("inproc://here").unwrap();
+        let content = Bytes::from(vec![1; size]);
+        let message = Message::new(RoutingHeader::new(Kind::Chunk)).with_content(content.clone());
+        assert!(send(&mut pair[1], None, &message, &mut Vec::new()).is_ok());
+        let head = pair[0].receive().unwrap();
+        assert!(head.get_more());
+        let received = pair[0].receive().unwrap();
+        assert_eq!(received[..], content[..]);
+        (content.as_ptr(), received.as_ptr())
+    }
+
+    #[test]
+    fn content_is_sent_by_reference_unless_it_is_short() {
+        for size in [SHARE_SENT, 64 * 1024] {
+            let (from, at) = sent_from_and_received_at(size);
+            assert_eq!(from, at, "{size}");
+        }
+        let (from, at) = sent_from_and_received_at(SHARE_SENT - 1);
+        assert_ne!(from, at);
+    }
 
     #[test]
     fn a_large_frame_is_taken_over_as_it_is_and_a_short_one_copied() {

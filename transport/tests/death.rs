@@ -11,7 +11,7 @@ use std::time::Duration;
 use scale0_transport::{
     Endpoint, Incoming, LinkId, LinkOptions, Links, RouterOptions, SendOutcome,
 };
-use support::{Bound, Dialling, PATIENCE, context, local, message};
+use support::{Bound, Dialling, PATIENCE, context, local, message, narrow};
 
 const ROLE: &str = "SCALE0_TRANSPORT_TEST_ROLE";
 const ENDPOINT: &str = "SCALE0_TRANSPORT_TEST_ENDPOINT";
@@ -251,9 +251,10 @@ fn a_peer_declared_dead_is_dialled_anew_and_its_old_connection_ends() {
 
 #[test]
 fn closing_a_full_link_ends_it_at_once() {
-    let bound = Bound::new(&context(), &local(), &RouterOptions::default());
+    let (router, link) = narrow();
+    let bound = Bound::new(&context(), &local(), &router);
     let mut dialling = Dialling::new();
-    let link = dialling.connect(&context(), &bound.endpoint());
+    let link = dialling.connect_with(&context(), &bound.endpoint(), &link);
     while dialling.links.send(link, &message(1, vec![0; 60_000])) == SendOutcome::Sent {}
     dialling.links.close(link);
     assert_eq!(

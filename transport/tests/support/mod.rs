@@ -73,10 +73,16 @@ impl Dialling {
     }
 
     pub(crate) fn connect(&mut self, context: &Context, endpoint: &Endpoint) -> LinkId {
-        let link = self
-            .links
-            .connect(context, endpoint, &LinkOptions::default())
-            .unwrap();
+        self.connect_with(context, endpoint, &LinkOptions::default())
+    }
+
+    pub(crate) fn connect_with(
+        &mut self,
+        context: &Context,
+        endpoint: &Endpoint,
+        options: &LinkOptions,
+    ) -> LinkId {
+        let link = self.links.connect(context, endpoint, options).unwrap();
         assert_eq!(self.next(), (link, Incoming::Up));
         link
     }
@@ -124,4 +130,17 @@ pub(crate) fn message(correlation: u64, content: impl Into<Bytes>) -> Message {
         ..RoutingHeader::new(Kind::Chunk)
     })
     .with_content(content.into())
+}
+
+/// So narrow that it is full after a few messages.
+pub(crate) fn narrow() -> (RouterOptions, LinkOptions) {
+    let router = RouterOptions {
+        receive_high_water_mark: 4,
+        ..RouterOptions::default()
+    };
+    let link = LinkOptions {
+        send_high_water_mark: 4,
+        ..LinkOptions::default()
+    };
+    (router, link)
 }
