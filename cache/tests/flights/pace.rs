@@ -227,3 +227,22 @@ fn a_body_that_goes_into_the_store_is_kept_whole_beyond_the_window() {
     }
     assert_eq!((site.executions(), site.counter("insertions")), (1, 1));
 }
+
+#[test]
+fn a_fetch_that_waits_for_room_hears_at_once_that_its_last_reader_has_left() {
+    for control in ["private", "max-age=60"] {
+        let fields = vec![("cache-control", control)];
+        let site = site_with(Resource { fields, ..long() });
+        let habits = Habits {
+            leaves_after: Some(2 * BUFFER),
+            ..reads_every(10)
+        };
+        let client = site.client(Request::get(1, "/"), habits);
+        run(&site);
+        assert_eq!(
+            (client.take(), site.cancelled()),
+            (Some(Outcome::Left), 1),
+            "{control}"
+        );
+    }
+}
