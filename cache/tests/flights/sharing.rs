@@ -625,3 +625,22 @@ fn a_request_that_was_refused_by_its_own_fields_goes_alone() {
         (2, 1)
     );
 }
+
+#[test]
+fn the_fetch_is_woken_when_the_last_client_leaves() {
+    struct Heard(std::sync::atomic::AtomicBool);
+    impl std::task::Wake for Heard {
+        fn wake(self: std::sync::Arc<Self>) {
+            self.0.store(true, std::sync::atomic::Ordering::Relaxed);
+        }
+    }
+    let site = site_with(Resource::default());
+    let (mut fill, reader) = lead(&site, &Request::get(1, "/"));
+    let heard = std::sync::Arc::new(Heard(false.into()));
+    let waker = std::task::Waker::from(std::sync::Arc::clone(&heard));
+    let mut cx = std::task::Context::from_waker(&waker);
+    assert!(fill.poll_abandoned(&mut cx).is_pending());
+    drop(reader);
+    assert!(heard.0.load(std::sync::atomic::Ordering::Relaxed));
+    assert!(fill.poll_abandoned(&mut cx).is_ready());
+}
