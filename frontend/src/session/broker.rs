@@ -1,11 +1,13 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use scale0_transport::LinkId;
 use scale0_wire::flow::{ReceiveWindow, SendWindow};
-use scale0_wire::{Heartbeat, limits};
+use scale0_wire::{Heartbeat, Kind, Message, RoutingHeader, limits};
 
 use super::home;
+use super::lane::Action;
 use super::stream::StreamId;
 
 /// Where the session with a broker stands.
@@ -42,9 +44,11 @@ pub(super) struct Broker {
     pub(super) epoch: u64,
     pub(super) node: String,
     seed: u64,
-    /// When it was last heard, and spoken to.
+    /// When it was last heard.
     pub(super) heard: Instant,
-    pub(super) said: Instant,
+    /// When HELLO or HEARTBEAT was last said.
+    beaten: Instant,
+    /// How often each side is heard at least.
     pub(super) interval: Duration,
     sequence: u32,
     sequence_at: Instant,
@@ -58,8 +62,8 @@ pub(super) struct Broker {
     /// The connection's window towards it, and ours.
     pub(super) send: SendWindow,
     pub(super) receive: ReceiveWindow,
-    /// Streams whose content waits for the connection's window, first come first.
-    pub(super) blocked: VecDeque<StreamId>,
+    /// Streams with content and room of their own, which take turns with the connection's window.
+    pub(super) line: VecDeque<StreamId>,
 }
 
 impl Broker {
@@ -71,7 +75,7 @@ impl Broker {
             node: String::new(),
             seed: 0,
             heard: now,
-            said: now,
+            beaten: now,
             interval: limits::HEARTBEAT,
             sequence: 0,
             sequence_at: now,
@@ -82,7 +86,7 @@ impl Broker {
             outstanding: 0,
             send: SendWindow::default(),
             receive: ReceiveWindow::connection(),
-            blocked: VecDeque::new(),
+            line: VecDeque::new(),
         }
     }
 
@@ -90,19 +94,76 @@ impl Broker {
     pub(super) fn greet(&mut self, now: Instant, epoch: u64) {
         let node = std::mem::take(&mut self.node);
         let seed = self.seed;
-        *self = Self { state: State::Greeting, epoch, node, seed, ..Self::new(self.link, now) };
+        *self = Self {
+            state: State::Greeting,
+            epoch,
+            node,
+            seed,
+            ..Self::new(self.link, now)
+        };
     }
 
     pub(super) fn welcomed(&mut self, node: String, interval: Duration, window: u32) {
         self.seed = home::seed(&node);
         self.node = node;
-        self.interval = interval.clamp(Duration::from_millis(10), limits::HEARTBEAT_MAX);
+        self.interval = interval.clamp(limits::HEARTBEAT, limits::HEARTBEAT_MAX);
         self.send = SendWindow::new(window);
         self.state = State::Live;
     }
 
     pub(super) fn is_connected(&self) -> bool {
         matches!(self.state, State::Live | State::Draining)
+    }
+
+    /// When something is owed to it, or it must have been heard.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        (self.state != State::Down).then(|| self.beat_at().min(self.silent_at()))
+    }
+
+    /// When HELLO or HEARTBEAT is owed. Whatever else was said: only heartbeats tell the round trip, and a busy connection's
+    /// window grows by it.
+    pub(super) fn beat_at(&self) -> Instant {
+        self.beaten + self.interval
+    }
+
+    /// When it is dead unless it is heard before.
+    pub(super) fn silent_at(&self) -> Instant {
+        self.heard + self.interval * limits::HEARTBEAT_MISSES
+    }
+
+    /// It is not judged before another interval has passed.
+    pub(super) fn spare(&mut self, now: Instant) {
+        let misses = self.interval * (limits::HEARTBEAT_MISSES - 1);
+        self.heard = self.heard.max(now.checked_sub(misses).unwrap_or(now));
+    }
+
+    /// HELLO is said now.
+    pub(super) fn hailed(&mut self, now: Instant) {
+        self.beaten = now;
+    }
+
+    /// Appends a message of this session without content.
+    pub(super) fn say(
+        &self,
+        kind: Kind,
+        correlation: u64,
+        metadata: Bytes,
+        actions: &mut Vec<Action>,
+    ) {
+        self.send(
+            Message::new(RoutingHeader {
+                correlation,
+                ..RoutingHeader::new(kind)
+            })
+            .with_metadata(metadata),
+            actions,
+        );
+    }
+
+    /// Appends a message of this session.
+    pub(super) fn send(&self, mut message: Message, actions: &mut Vec<Action>) {
+        message.header.epoch = self.epoch;
+        actions.push(Action::Send(self.link, message));
     }
 
     /// How strongly it claims to be home of a flight.
@@ -114,6 +175,7 @@ impl Broker {
     pub(super) fn heartbeat(&mut self, now: Instant, outstanding: usize) -> Heartbeat {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence_at = now;
+        self.beaten = now;
         let delay = now.saturating_duration_since(self.echo_at).as_micros();
         Heartbeat {
             sequence: self.sequence,
@@ -131,7 +193,8 @@ impl Broker {
         self.load = heartbeat.outstanding;
         if heartbeat.echo == self.sequence && self.sequence != 0 {
             let away = now.saturating_duration_since(self.sequence_at);
-            self.round_trip = away.saturating_sub(Duration::from_micros(u64::from(heartbeat.echo_delay_us)));
+            self.round_trip =
+                away.saturating_sub(Duration::from_micros(u64::from(heartbeat.echo_delay_us)));
         }
     }
 

@@ -7,12 +7,17 @@ use scale0_wire::FlightKey;
 
 /// A broker's name as rendezvous sees it: FNV-1a, 64 bits.
 pub(super) fn seed(name: &str) -> u64 {
-    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
+    name.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }
 
 /// How strongly the broker with this seed claims the key; the highest claim wins.
 pub(super) fn claim(seed: u64, key: FlightKey) -> u64 {
-    #[expect(clippy::cast_possible_truncation, reason = "both halves of the key are used")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "both halves of the key are used"
+    )]
     let folded = (key.0 ^ (key.0 >> 64)) as u64;
     // The finaliser of SplitMix64, which spreads any change over all bits.
     let mut mixed = seed ^ folded;
@@ -28,7 +33,10 @@ mod tests {
     const NAMES: [&str; 4] = ["fra-1", "fra-2", "fra-3", "fra-4"];
 
     fn home(names: &[&'static str], key: u128) -> &'static str {
-        names.iter().max_by_key(|name| claim(seed(name), FlightKey(key))).unwrap()
+        names
+            .iter()
+            .max_by_key(|name| claim(seed(name), FlightKey(key)))
+            .unwrap()
     }
 
     fn keys() -> impl Iterator<Item = u128> {
@@ -39,7 +47,10 @@ mod tests {
     fn keys_spread_evenly_over_brokers() {
         for name in NAMES {
             let share = keys().filter(|key| home(&NAMES, *key) == name).count();
-            assert!((2250..2750).contains(&share), "{name} is home to {share} of 10,000");
+            assert!(
+                (2250..2750).contains(&share),
+                "{name} is home to {share} of 10,000"
+            );
         }
     }
 

@@ -4,8 +4,14 @@
 mod broker;
 mod home;
 mod lane;
+mod placement;
+mod responses;
+mod sessions;
 mod stream;
+mod uploads;
 
+#[cfg(test)]
+mod site;
 #[cfg(test)]
 mod stories;
 

@@ -1,0 +1,777 @@
+//! The rules, each told as what happens.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use scale0_wire::{
+    Bye, Cancel, Fields, Flags, FlightKey, Kind, Message, Reason, RoutingHeader, Window, limits,
+};
+
+use super::site::{STREAMS, Site, broken, complete, get, post, put};
+use super::{Delivery, OpenRequest, StreamId};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn chunks(messages: &[Message]) -> Vec<(u64, usize)> {
+    let chunks = messages
+        .iter()
+        .filter(|message| message.header.kind == Kind::Chunk);
+    chunks
+        .map(|message| (message.header.correlation, message.content.len()))
+        .collect()
+}
+
+mod sessions {
+    use super::*;
+
+    #[test]
+    fn hello_opens_a_session_with_an_epoch_of_its_own_each_time() {
+        let mut site = Site::dialling(1);
+        site.up(0);
+        let first = site.sent_to(0);
+        assert_eq!((first.len(), first[0].header.kind), (1, Kind::Hello));
+        site.welcome(0);
+        assert!(site.lane.is_welcome());
+        site.down(0);
+        assert!(!site.lane.is_welcome());
+        site.up(0);
+        assert_ne!(site.sent_to(0)[0].header.epoch, first[0].header.epoch);
+    }
+
+    #[test]
+    fn an_unanswered_hello_is_repeated_unchanged_and_then_the_broker_is_dialled_anew() {
+        let mut site = Site::dialling(1);
+        site.up(0);
+        site.pass(SECOND * 5 / 2, &[]);
+        let hellos = site.sent_to(0);
+        assert_eq!(hellos.len(), 3);
+        assert!(hellos.iter().all(|hello| *hello == hellos[0]));
+        site.pass(SECOND, &[]);
+        assert_eq!(site.kinds_to(0), [Kind::Bye]);
+        assert_eq!(site.redialled, [site.links[0]]);
+    }
+
+    #[test]
+    fn a_broker_that_says_nothing_for_three_intervals_is_dead_though_the_lane_is_idle() {
+        let mut site = Site::new(1);
+        site.pass(SECOND * 10, &[0]);
+        assert!(site.lane.is_welcome());
+        site.pass(SECOND * 29 / 10, &[]);
+        assert!(site.lane.is_welcome());
+        site.pass(SECOND, &[]);
+        assert!(!site.lane.is_welcome());
+        assert_eq!(site.lane.counters.silent, 1);
+    }
+
+    #[test]
+    fn silence_is_noticed_at_longer_intervals_too() {
+        let mut site = Site::dialling(1);
+        site.up(0);
+        site.welcome_with(0, limits::CONNECTION_WINDOW, SECOND * 10);
+        site.pass(SECOND * 29, &[]);
+        assert!(site.lane.is_welcome());
+        site.pass(SECOND * 2, &[]);
+        assert!(!site.lane.is_welcome());
+    }
+
+    #[test]
+    fn after_a_pause_of_our_own_the_others_get_one_more_interval() {
+        let mut site = Site::new(2);
+        site.now += SECOND * 60;
+        site.step(super::super::Lane::tick);
+        assert!(site.lane.is_welcome());
+        site.pass(SECOND * 9 / 10, &[]);
+        site.say(0, Kind::Drain, None, Bytes::new());
+        site.pass(SECOND / 5, &[]);
+        assert_eq!(site.redialled, [site.links[1]]);
+    }
+
+    #[test]
+    fn heartbeats_go_out_at_every_interval_however_busy_the_connection_is() {
+        let mut site = Site::new(1);
+        for _ in 0..50 {
+            let id = site.open(get());
+            site.answer(0, id);
+            site.pass(SECOND / 10, &[0]);
+        }
+        let beats = site
+            .kinds_to(0)
+            .into_iter()
+            .filter(|kind| *kind == Kind::Heartbeat)
+            .count();
+        assert!((4..=5).contains(&beats), "{beats}");
+    }
+
+    #[test]
+    fn messages_of_another_session_are_dropped_and_counted() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        let old = site.sent_to(0)[0].header.epoch;
+        site.down(0);
+        site.up(0);
+        site.welcome(0);
+        let header = RoutingHeader {
+            correlation: id.0,
+            epoch: old,
+            ..RoutingHeader::new(Kind::Response)
+        };
+        site.hear(0, Message::new(header));
+        assert_eq!(site.lane.counters.dropped_epoch, 1);
+        assert!(site.delivered().is_empty());
+        site.answer(0, id);
+        assert_eq!(site.delivered().len(), 1);
+    }
+
+    #[test]
+    fn unknown_session_is_answered_by_hello_but_not_as_fast_as_it_can_be_said() {
+        let mut site = Site::new(1);
+        site.bye(0, Bye::UnknownSession);
+        assert_eq!(site.kinds_to(0), [Kind::Hello]);
+        for _ in 0..100 {
+            site.bye(0, Bye::UnknownSession);
+        }
+        assert!(site.kinds_to(0).is_empty());
+        site.pass(SECOND, &[]);
+        assert_eq!(site.kinds_to(0), [Kind::Hello]);
+        site.welcome(0);
+        assert!(site.lane.is_welcome());
+    }
+
+    #[test]
+    fn a_broker_that_expels_us_is_dialled_anew_and_one_that_leaves_is_not() {
+        let mut site = Site::new(4);
+        for (broker, why) in [
+            Bye::Leaving,
+            Bye::Version,
+            Bye::Replaced,
+            Bye::ProtocolError,
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            site.bye(broker, why);
+        }
+        assert_eq!(site.redialled, site.links[2..]);
+        assert!(!site.lane.is_welcome());
+    }
+
+    #[test]
+    fn a_draining_node_says_so_to_brokers_old_and_new() {
+        let mut site = Site::new(2);
+        site.down(1);
+        site.step(|lane, now, actions| lane.drain(now, actions));
+        site.step(|lane, now, actions| lane.drain(now, actions));
+        assert_eq!(site.kinds_to(0), [Kind::Drain]);
+        site.up(1);
+        assert!(site.sent_to(1)[0].header.flags.contains(Flags::DRAINING));
+    }
+
+    #[test]
+    fn leaving_ends_every_stream_and_session_and_nothing_begins_afterwards() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        site.sent_to(0);
+        site.step(|lane, now, actions| lane.leave(now, actions));
+        assert_eq!(site.kinds_to(0), [Kind::Cancel, Kind::Bye]);
+        assert!(matches!(site.delivered().as_slice(), [(of, Delivery::Failed(_))] if *of == id));
+        assert!(
+            site.step(|lane, now, actions| lane.open(now, get(), actions))
+                .is_err()
+        );
+        site.up(0);
+        assert!(site.sent_to(0).is_empty());
+    }
+}
+
+mod placement {
+    use super::*;
+
+    #[test]
+    fn a_flight_goes_to_its_home_and_moves_only_when_that_drains() {
+        let mut site = Site::new(3);
+        for key in 1..50 {
+            let open = OpenRequest {
+                flight: FlightKey(key << 60 | key),
+                ..get()
+            };
+            let (first, second) = (site.open(open.clone()), site.open(open));
+            let asked: Vec<usize> = (0..3)
+                .flat_map(|broker| vec![broker; site.kinds_to(broker).len()])
+                .collect();
+            assert_eq!(asked[0], asked[1]);
+            site.answer(asked[0], first);
+            site.answer(asked[0], second);
+        }
+        let open = || OpenRequest {
+            flight: FlightKey(5),
+            ..get()
+        };
+        site.open(open());
+        let home = site.asked().unwrap();
+        site.say(home, Kind::Drain, None, Bytes::new());
+        site.open(open());
+        assert_ne!(site.asked().unwrap(), home);
+    }
+
+    #[test]
+    fn other_requests_go_where_fewest_are_outstanding() {
+        let mut site = Site::new(2);
+        let ids: Vec<StreamId> = (0..4).map(|_| site.open(get())).collect();
+        assert_eq!((site.kinds_to(0).len(), site.kinds_to(1).len()), (2, 2));
+        site.answer(1, ids[1]);
+        site.open(get());
+        assert_eq!(site.asked(), Some(1));
+        site.check();
+    }
+
+    #[test]
+    fn requests_wait_for_a_first_broker_and_are_sent_in_order() {
+        let mut site = Site::dialling(1);
+        let ids = [site.open(get()), site.open(get()), site.open(get())];
+        site.pass(SECOND, &[]);
+        site.up(0);
+        site.sent_to(0);
+        site.welcome(0);
+        let sent = site.sent_to(0);
+        assert_eq!(
+            sent.iter()
+                .map(|message| message.header.correlation)
+                .collect::<Vec<_>>(),
+            ids.map(|id| id.0)
+        );
+        let header = sent[0].header;
+        assert!(
+            (28_900..29_000).contains(&header.deadline_ms)
+                && (8_900..9_000).contains(&header.hold_ms),
+            "{header:?}"
+        );
+    }
+
+    #[test]
+    fn a_request_that_no_broker_takes_within_hold_was_not_started() {
+        let mut site = Site::dialling(1);
+        site.open(get());
+        site.pass(SECOND * 99 / 10, &[]);
+        assert!(site.delivered().is_empty());
+        site.pass(SECOND, &[]);
+        let failure = site.failure();
+        assert_eq!((failure.reason, failure.started), (Reason::NoBroker, false));
+        assert_eq!(site.lane.open_streams(), 0);
+    }
+
+    #[test]
+    fn a_streamed_request_that_ended_before_there_was_a_broker_is_ended_there() {
+        let mut site = Site::dialling(1);
+        let id = site.open(put());
+        site.end_upload(id, &complete());
+        site.up(0);
+        site.sent_to(0);
+        site.welcome(0);
+        assert_eq!(site.kinds_to(0), [Kind::Request, Kind::End]);
+    }
+
+    #[test]
+    fn so_many_streams_and_no_more() {
+        let mut site = Site::new(1);
+        for _ in 0..STREAMS {
+            site.open(get());
+        }
+        let refused = site
+            .step(|lane, now, actions| lane.open(now, get(), actions))
+            .unwrap_err();
+        assert_eq!(
+            (refused.reason, refused.started),
+            (Reason::TooManyStreams, false)
+        );
+    }
+
+    #[test]
+    fn a_refused_request_goes_to_each_other_broker_once_whatever_its_method() {
+        let mut site = Site::new(3);
+        let id = site.open(post());
+        let mut asked = Vec::new();
+        while let Some(broker) = site.asked() {
+            asked.push(broker);
+            site.reject(broker, id, Reason::NoBackend);
+            site.check();
+        }
+        asked.sort_unstable();
+        assert_eq!(asked, [0, 1, 2]);
+        let failure = site.failure();
+        assert_eq!(
+            (failure.reason, failure.started),
+            (Reason::NoBackend, false)
+        );
+    }
+
+    #[test]
+    fn what_a_request_was_held_at_one_broker_it_is_not_held_at_the_next() {
+        let mut site = Site::new(2);
+        let id = site.open(get());
+        let first = site.asked().unwrap();
+        site.pass(SECOND * 4, &[0, 1]);
+        site.sent_to(1 - first);
+        site.reject(first, id, Reason::NoBackend);
+        let hold = site.sent_to(1 - first)[0].header.hold_ms;
+        assert!((5_900..6_000).contains(&hold), "{hold}");
+    }
+
+    #[test]
+    fn a_full_queue_is_final() {
+        let mut site = Site::new(2);
+        let id = site.open(get());
+        let broker = site.asked().unwrap();
+        site.reject(broker, id, Reason::QueueFull);
+        assert_eq!(site.failure().reason, Reason::QueueFull);
+        assert_eq!(site.asked(), None);
+    }
+}
+
+mod repeats {
+    use super::*;
+
+    #[test]
+    fn an_idempotent_request_is_repeated_when_its_broker_is_lost_and_another_fails() {
+        let mut site = Site::new(2);
+        let (safe, unsafe_) = (
+            site.open(OpenRequest {
+                flight: FlightKey(1),
+                ..get()
+            }),
+            site.open(OpenRequest {
+                flight: FlightKey(1),
+                ..post()
+            }),
+        );
+        let broker = site.asked().unwrap();
+        site.down(broker);
+        assert_eq!(site.asked(), Some(1 - broker));
+        let delivered = site.delivered();
+        assert!(
+            matches!(&delivered[..], [(id, Delivery::Failed(failure))] if *id == unsafe_ && failure.started && failure.reason == Reason::BrokerLost)
+        );
+        site.answer(1 - broker, safe);
+        assert_eq!(site.lane.open_streams(), 0);
+        site.check();
+    }
+
+    #[test]
+    fn a_request_survives_two_lost_brokers_and_not_a_third() {
+        let mut site = Site::new(4);
+        site.open(get());
+        for _ in 0..3 {
+            let broker = site.asked().unwrap();
+            site.down(broker);
+        }
+        assert_eq!(site.asked(), None);
+        assert_eq!(site.failure().reason, Reason::BrokerLost);
+        assert_eq!(site.lane.counters.repeated, 2);
+    }
+
+    #[test]
+    fn a_request_whose_only_broker_is_lost_waits_for_it_as_long_as_for_a_first() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        site.pass(SECOND * 15, &[0]);
+        site.down(0);
+        site.pass(SECOND * 5, &[]);
+        site.sent_to(0);
+        site.up(0);
+        site.welcome(0);
+        assert_eq!(site.asked(), Some(0));
+        site.answer(0, id);
+        assert_eq!(site.delivered().len(), 1);
+    }
+
+    #[test]
+    fn a_request_whose_head_came_is_not_repeated() {
+        let mut site = Site::new(2);
+        let id = site.open(get());
+        let broker = site.asked().unwrap();
+        site.head(broker, id);
+        site.delivered();
+        site.down(broker);
+        assert_eq!(site.failure().reason, Reason::BrokerLost);
+    }
+
+    #[test]
+    fn a_streamed_upload_is_repeatable_until_its_first_chunk_was_sent() {
+        let mut site = Site::new(3);
+        let id = site.open(put());
+        let first = site.asked().unwrap();
+        site.window(first, Some(id), 100);
+        assert_eq!(site.delivered(), [(id, Delivery::Ready)]);
+        site.down(first);
+        let second = site.asked().unwrap();
+        site.upload(id, b"abc");
+        assert!(
+            site.sent_to(second).is_empty(),
+            "the lost backend's window holds no more"
+        );
+        site.window(second, Some(id), 2);
+        assert_eq!(chunks(&site.sent_to(second)), [(id.0, 2)]);
+        site.down(second);
+        assert_eq!(site.failure().reason, Reason::BrokerLost);
+    }
+
+    #[test]
+    fn an_ended_upload_without_chunks_is_repeated_with_its_end() {
+        let mut site = Site::new(2);
+        let id = site.open(put());
+        let first = site.asked().unwrap();
+        site.end_upload(id, &complete());
+        site.down(first);
+        assert_eq!(site.kinds_to(1 - first), [Kind::Request, Kind::End]);
+    }
+
+    #[test]
+    fn an_upload_that_lost_content_is_not_sent_elsewhere_though_rejected() {
+        let mut site = Site::new(2);
+        let id = site.open(put());
+        let broker = site.asked().unwrap();
+        site.window(broker, Some(id), 10);
+        site.upload(id, b"abc");
+        site.delivered();
+        site.reject(broker, id, Reason::Draining);
+        assert_eq!(site.failure().reason, Reason::Draining);
+        assert_eq!(site.asked(), None);
+    }
+
+    #[test]
+    fn a_request_that_a_leaving_broker_gives_up_goes_to_another() {
+        for reason in [Reason::Draining, Reason::BrokerLost, Reason::SessionEnded] {
+            let mut site = Site::new(2);
+            let id = site.open(get());
+            let broker = site.asked().unwrap();
+            site.end(broker, id, &broken(reason));
+            assert_eq!(site.asked(), Some(1 - broker));
+            site.end(1 - broker, id, &broken(reason));
+            assert_eq!(site.failure().reason, reason);
+        }
+        let mut site = Site::new(2);
+        let id = site.open(get());
+        let broker = site.asked().unwrap();
+        site.end(broker, id, &broken(Reason::AppFailed));
+        assert_eq!(
+            site.failure().reason,
+            Reason::AppFailed,
+            "the broker has a budget for that"
+        );
+    }
+
+    #[test]
+    fn a_refusal_after_a_loss_does_not_say_that_nothing_was_started() {
+        let mut site = Site::new(2);
+        let id = site.open(get());
+        let broker = site.asked().unwrap();
+        site.down(broker);
+        site.reject(1 - broker, id, Reason::QueueFull);
+        assert!(site.failure().started);
+    }
+}
+
+mod uploads {
+    use super::*;
+
+    #[test]
+    fn content_goes_up_only_when_it_is_asked_for_and_within_the_streams_window() {
+        let mut site = Site::new(1);
+        let id = site.open(put());
+        assert_eq!(site.kinds_to(0), [Kind::Request]);
+        assert!(site.delivered().is_empty());
+        site.window(0, Some(id), 4);
+        assert_eq!(site.delivered(), [(id, Delivery::Ready)]);
+        site.upload(id, b"abcdefgh");
+        assert_eq!(chunks(&site.sent_to(0)), [(id.0, 4)]);
+        assert!(site.delivered().is_empty());
+        site.window(0, Some(id), 100);
+        assert_eq!(chunks(&site.sent_to(0)), [(id.0, 4)]);
+        assert_eq!(site.delivered(), [(id, Delivery::Ready)]);
+        site.end_upload(id, &complete());
+        assert_eq!(site.kinds_to(0).last(), Some(&Kind::End));
+    }
+
+    #[test]
+    fn an_end_waits_for_the_piece_before_it_unless_the_content_broke_off() {
+        let mut site = Site::new(1);
+        let (whole, short) = (site.open(put()), site.open(put()));
+        for id in [whole, short] {
+            site.window(0, Some(id), 1);
+            site.upload(id, b"abc");
+        }
+        site.sent_to(0);
+        site.end_upload(whole, &complete());
+        assert!(!site.kinds_to(0).contains(&Kind::End));
+        site.window(0, Some(whole), 3);
+        assert_eq!(site.kinds_to(0), [Kind::Chunk, Kind::End]);
+        site.end_upload(short, &broken(Reason::ClientGone));
+        assert_eq!(site.kinds_to(0), [Kind::End]);
+        site.window(0, Some(short), 3);
+        assert!(site.kinds_to(0).is_empty());
+        site.check();
+    }
+
+    #[test]
+    fn streams_take_turns_with_the_connections_window() {
+        let mut site = Site::dialling(1);
+        site.up(0);
+        site.welcome_with(0, 0, limits::HEARTBEAT);
+        let ids = [site.open(put()), site.open(put())];
+        for id in ids {
+            site.window(0, Some(id), 1 << 30);
+            site.upload(id, &vec![0; 4 * limits::CONTENT]);
+            // Said again and again it makes the line no longer.
+            site.window(0, Some(id), 1 << 31);
+        }
+        site.check();
+        assert!(chunks(&site.sent_to(0)).is_empty());
+        let most = limits::CONTENT as u64;
+        site.window(0, None, 3 * most);
+        let [a, b] = ids.map(|id| id.0);
+        assert_eq!(
+            chunks(&site.sent_to(0)),
+            [
+                (a, limits::CONTENT),
+                (b, limits::CONTENT),
+                (a, limits::CONTENT)
+            ]
+        );
+        site.step(|lane, now, actions| lane.cancel(now, ids[1], Reason::Cancelled, actions));
+        site.check();
+        site.window(0, None, 100 * most);
+        assert_eq!(chunks(&site.sent_to(0)).len(), 2);
+    }
+
+    #[test]
+    fn the_deadline_stands_still_while_content_moves_and_the_broker_hears_of_it() {
+        let mut site = Site::new(1);
+        let id = site.open(OpenRequest {
+            timeout: SECOND * 2,
+            ..put()
+        });
+        site.window(0, Some(id), 1 << 20);
+        for _ in 0..10 {
+            site.pass(SECOND, &[0]);
+            site.upload(id, b"abc");
+        }
+        site.end_upload(id, &complete());
+        let updates: Vec<Message> = site
+            .sent_to(0)
+            .into_iter()
+            .filter(|message| message.header.kind == Kind::Update)
+            .collect();
+        assert!(
+            10 <= updates.len()
+                && updates
+                    .iter()
+                    .all(|update| update.header.deadline_ms == 2000),
+            "{updates:?}"
+        );
+        site.delivered();
+        site.pass(SECOND * 3, &[0]);
+        assert_eq!(site.failure().reason, Reason::Deadline);
+    }
+
+    #[test]
+    fn a_tunnel_opens_the_way_up_though_the_request_was_whole() {
+        let mut site = Site::new(1);
+        let id = site.open(OpenRequest {
+            upgrade: true,
+            ..get()
+        });
+        site.window(0, Some(id), 100);
+        site.say_more(
+            0,
+            Kind::Upgrade,
+            Some(id),
+            Bytes::from_static(b"101"),
+            5,
+            Flags(0),
+        );
+        let delivered = site.delivered();
+        assert!(
+            matches!(&delivered[0].1, Delivery::Head { upgrade: true, whole: false, content, .. } if content.len() == 5)
+        );
+        assert_eq!(delivered[1].1, Delivery::Ready);
+        site.upload(id, b"abc");
+        site.chunk(0, id, 3);
+        assert!(site.kinds_to(0).contains(&Kind::Chunk));
+        site.end(0, id, &complete());
+        assert_eq!(
+            site.delivered().last().unwrap().1,
+            Delivery::End(Fields::default())
+        );
+        assert_eq!(site.lane.open_streams(), 0);
+    }
+}
+
+mod responses {
+    use super::*;
+
+    #[test]
+    fn a_response_comes_in_order_and_its_stream_is_over_with_it() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        site.say(0, Kind::Interim, Some(id), Bytes::from_static(b"103"));
+        site.head(0, id);
+        site.chunk(0, id, 2);
+        site.end(0, id, &complete());
+        site.chunk(0, id, 2);
+        let delivered: Vec<Delivery> = site
+            .delivered()
+            .into_iter()
+            .map(|(_, delivery)| delivery)
+            .collect();
+        assert!(matches!(
+            &delivered[..],
+            [
+                Delivery::Interim(_),
+                Delivery::Head { whole: false, .. },
+                Delivery::Content(_),
+                Delivery::End(_)
+            ]
+        ));
+        assert_eq!(site.lane.counters.dropped_stream, 1);
+    }
+
+    #[test]
+    fn a_message_out_of_place_ends_its_stream_and_no_other() {
+        type Say = fn(&mut Site, StreamId);
+        let wrong: [Say; 8] = [
+            |site, id| site.chunk(0, id, 1),
+            |site, id| site.end(0, id, &complete()),
+            |site, id| site.say(0, Kind::End, Some(id), Bytes::from_static(b"\xff")),
+            |site, id| site.say(0, Kind::Reject, Some(id), Bytes::new()),
+            |site, id| site.say(0, Kind::Upgrade, Some(id), Bytes::new()),
+            |site, id| site.say(0, Kind::Unsupported, Some(id), Bytes::from_static(&[128])),
+            |site, id| site.say(0, Kind::Window, Some(id), Bytes::new()),
+            |site, id| {
+                site.say_more(
+                    0,
+                    Kind::Response,
+                    Some(id),
+                    Bytes::new(),
+                    limits::STREAM_WINDOW as usize + 1,
+                    Flags(0),
+                )
+            },
+        ];
+        for say in wrong {
+            let mut site = Site::new(1);
+            let (id, other) = (site.open(get()), site.open(get()));
+            site.sent_to(0);
+            say(&mut site, id);
+            assert_eq!(site.failure().reason, Reason::ProtocolError);
+            let cancel = site
+                .sent_to(0)
+                .into_iter()
+                .find(|message| message.header.kind == Kind::Cancel)
+                .unwrap();
+            assert_eq!(
+                Cancel::decode(&cancel.metadata).unwrap(),
+                Cancel(Reason::ProtocolError)
+            );
+            site.answer(0, other);
+            assert_eq!(site.delivered().len(), 1);
+            site.check();
+        }
+    }
+
+    #[test]
+    fn what_no_window_bounds_is_bounded_all_the_same() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        for _ in 0..1000 {
+            site.say(0, Kind::Interim, Some(id), Bytes::from_static(b"102"));
+        }
+        site.head(0, id);
+        for _ in 0..1000 {
+            site.chunk(0, id, 0);
+        }
+        assert!(site.delivered().len() < 20);
+    }
+
+    #[test]
+    fn content_for_a_forgotten_stream_still_opens_the_connections_window_again() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        site.head(0, id);
+        site.step(|lane, now, actions| lane.cancel(now, id, Reason::Cancelled, actions));
+        site.sent_to(0);
+        for _ in 0..100 {
+            site.chunk(0, id, limits::CONTENT);
+        }
+        let sent = site.sent_to(0);
+        let last = Window::decode(&sent.last().unwrap().metadata).unwrap().0;
+        assert!(
+            100 * limits::CONTENT as u64 <= last
+                && sent.iter().all(|message| message.header.correlation == 0)
+        );
+        assert!(site.lane.is_welcome());
+    }
+
+    #[test]
+    fn a_broker_beyond_the_connections_window_is_expelled() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        site.sent_to(0);
+        site.chunk(0, id, limits::CONNECTION_WINDOW as usize + 1);
+        assert_eq!(site.kinds_to(0), [Kind::Bye]);
+        assert_eq!(site.redialled, [site.links[0]]);
+    }
+
+    #[test]
+    fn no_number_that_a_broker_invents_reaches_a_stream() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        for correlation in [0, 1 << 32, u64::MAX, id.0 + 1, id.0 | 1 << 63] {
+            for kind in [Kind::Chunk, Kind::Response, Kind::End, Kind::Reject] {
+                site.say(0, kind, Some(StreamId(correlation)), complete().encode());
+            }
+        }
+        assert!(site.delivered().is_empty());
+        assert_eq!(site.lane.counters.dropped_stream, 20);
+    }
+
+    #[test]
+    fn a_silent_response_ends_after_its_idle_time_but_not_while_its_reader_is_slow() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        site.head(0, id);
+        site.chunk(0, id, 10);
+        site.delivered();
+        site.pass(SECOND * 70, &[0]);
+        assert!(site.delivered().is_empty());
+        site.step(|lane, now, actions| lane.consume(now, id, 10, actions));
+        site.pass(SECOND * 59, &[0]);
+        assert!(site.delivered().is_empty());
+        site.pass(SECOND * 2, &[0]);
+        assert_eq!(site.failure().reason, Reason::IdleTimeout);
+    }
+
+    #[test]
+    fn a_draining_broker_finishes_what_it_has() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        site.say(0, Kind::Drain, None, Bytes::new());
+        assert!(!site.lane.is_welcome());
+        site.answer(0, id);
+        assert_eq!(site.delivered().len(), 1);
+        site.bye(0, Bye::Leaving);
+        assert_eq!(site.lane.brokers()[0].state, "down");
+    }
+
+    #[test]
+    fn a_cancelled_stream_is_forgotten_and_its_broker_told_once() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        site.sent_to(0);
+        for _ in 0..2 {
+            site.step(|lane, now, actions| lane.cancel(now, id, Reason::Cancelled, actions));
+        }
+        assert_eq!(site.kinds_to(0), [Kind::Cancel]);
+        site.answer(0, id);
+        assert!(site.delivered().is_empty());
+        assert_eq!(site.lane.open_streams(), 0);
+    }
+}

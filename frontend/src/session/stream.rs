@@ -3,7 +3,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use scale0_transport::LinkId;
 use scale0_wire::flow::{ReceiveWindow, SendWindow};
-use scale0_wire::{DecodeError, Fields, FlightKey, Message, Reason, ServiceId, TraceContext};
+use scale0_wire::{
+    DecodeError, Fields, Flags, FlightKey, Message, Reason, ServiceId, TraceContext,
+};
+
+/// How often a request is sent again after the broker it was sent to was lost.
+const REPEATS_AFTER_LOSS: u8 = 2;
 
 /// A stream of a lane; its number on the wire, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -13,6 +18,11 @@ impl StreamId {
     /// The lane's seat for it: the lower half holds the seat, the upper counts how often it was taken before.
     pub(crate) const fn seat(self) -> usize {
         (self.0 & 0xffff_ffff) as usize - 1
+    }
+
+    /// The stream that a broker's message names, if it can be one: the lower half of no number is 0.
+    pub(super) fn named(correlation: u64) -> Option<Self> {
+        (correlation & 0xffff_ffff != 0).then_some(Self(correlation))
     }
 
     pub(super) const fn new(seat: usize, taken: u32) -> Self {
@@ -55,7 +65,12 @@ pub(crate) enum Delivery {
     /// An interim response: the encoded head.
     Interim(Bytes),
     /// The response's head, encoded, and the beginning of its content; `whole` if that is all and no `End` follows.
-    Head { head: Bytes, content: Bytes, whole: bool, upgrade: bool },
+    Head {
+        head: Bytes,
+        content: Bytes,
+        whole: bool,
+        upgrade: bool,
+    },
     /// More content.
     Content(Bytes),
     /// All content came; these are the trailers.
@@ -78,11 +93,21 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(super) const fn not_started(reason: Reason) -> Self {
-        Self { reason, started: false, retry_after_ms: 0, detail: String::new() }
+        Self {
+            reason,
+            started: false,
+            retry_after_ms: 0,
+            detail: String::new(),
+        }
     }
 
     pub(super) const fn after_start(reason: Reason) -> Self {
-        Self { reason, started: true, retry_after_ms: 0, detail: String::new() }
+        Self {
+            reason,
+            started: true,
+            retry_after_ms: 0,
+            detail: String::new(),
+        }
     }
 
     /// A broker, or who speaks through it, sent what has no place here.
@@ -92,51 +117,64 @@ impl Failure {
 
     /// What the application sent is no response.
     pub(crate) fn app_failed(why: &str) -> Self {
-        Self { detail: why.to_owned(), ..Self::after_start(Reason::AppFailed) }
+        Self {
+            detail: why.to_owned(),
+            ..Self::after_start(Reason::AppFailed)
+        }
     }
 
     /// The request cannot be put into a message.
     pub(crate) fn of_request(error: &DecodeError) -> Self {
-        Self { detail: error.to_string(), ..Self::not_started(Reason::HeadTooLarge) }
+        Self {
+            detail: error.to_string(),
+            ..Self::not_started(Reason::HeadTooLarge)
+        }
     }
 }
 
 /// How far the request's own content is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Upload {
-    /// All of it went with the REQUEST, or after it.
+    /// All of it went with the REQUEST, or after it; the END too, if one was owed. → Closed by UPGRADE
     Done,
-    /// Waits for the backend's first window.
+    /// Waits for the backend's first window. → Idle, Done
     Closed,
-    /// The owner was told `Ready` and has not handed anything over yet.
+    /// The owner was told `Ready` and has not handed anything over yet. → Waiting, Done
     Idle,
-    /// A piece waits for room.
+    /// A piece waits for room; it is not empty. → Idle, Done
     Waiting(Bytes),
 }
 
+/// One request under way.
 #[derive(Debug)]
 pub(super) struct Stream {
     pub(super) id: StreamId,
-    /// The broker it was sent to; `None`: waits for one.
+    /// The broker it was sent to; `None`: waits for one. Always one with a session.
     pub(super) link: Option<LinkId>,
-    /// What was or is to be sent. Kept whole until it can no longer be repeated, then without its bytes.
+    /// What was or is to be sent. Kept until it can no longer be sent again, then without its bytes.
     pub(super) request: Message,
     /// How often it was sent to a broker that was then lost.
     pub(super) lost: u8,
-    /// Brokers it was sent to and must not be sent to again.
+    /// Brokers that have given it back; it is not sent to them again. At most one entry for each broker.
     pub(super) tried: Vec<LinkId>,
-    pub(super) opened: Instant,
-    /// When the response's head is due.
+    /// Since when it waits for a broker, or through one for a backend.
+    pub(super) held_since: Instant,
+    pub(super) hold: Duration,
+    /// When the response's head is due, and when it is as far as its broker knows.
     pub(super) due: Instant,
+    pub(super) told_due: Instant,
     pub(super) timeout: Duration,
     pub(super) idle_timeout: Duration,
     /// When something last moved.
     pub(super) moved: Instant,
-    /// When the broker was last told a new deadline.
-    pub(super) updated: Instant,
     pub(super) head_came: bool,
-    pub(super) is_tunnel: bool,
+    /// Interim responses delivered.
+    pub(super) interims: u8,
     pub(super) upload: Upload,
+    /// How the request's content ended, as END says it: `None` while it goes on, and of a request that was whole from the start.
+    pub(super) upload_end: Option<Bytes>,
+    /// It stands in its broker's line of those with content to send.
+    pub(super) in_line: bool,
     /// Room for request content.
     pub(super) send: SendWindow,
     /// Room for response content.
@@ -144,10 +182,21 @@ pub(super) struct Stream {
 }
 
 impl Stream {
-    /// Whether it may be sent once more although it may have been started: it is idempotent, whole in one message, and
-    /// nothing of the response was delivered.
+    /// Whether it can be sent to another broker: nothing of it is gone, and nothing of a response was delivered.
+    pub(super) const fn is_whole(&self) -> bool {
+        self.send.sent() == 0 && !self.head_came
+    }
+
+    /// Whether it may be sent once more although it may have been started.
     pub(super) const fn is_repeatable(&self) -> bool {
-        use scale0_wire::Flags;
-        self.request.header.flags.contains(Flags(Flags::IDEMPOTENT.0 | Flags::FINAL.0)) && !self.head_came
+        self.is_whole()
+            && self.request.header.flags.contains(Flags::IDEMPOTENT)
+            && self.lost < REPEATS_AFTER_LOSS
+    }
+
+    /// It can never be sent again: its bytes are not kept.
+    pub(super) fn drop_kept(&mut self) {
+        self.request.metadata = Bytes::new();
+        self.request.content = Bytes::new();
     }
 }

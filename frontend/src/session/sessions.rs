@@ -1,0 +1,219 @@
+//! Sessions with brokers: how they begin and end, and who lives.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use scale0_transport::LinkId;
+use scale0_wire::{
+    Bye, DecodeError, Flags, Hello, Kind, Message, Reason, RoutingHeader, VERSION, Welcome, limits,
+};
+
+use super::broker::State;
+use super::lane::{Action, Lane, broker_at};
+use super::stream::StreamId;
+
+impl Lane {
+    /// The connection to a broker stands, again.
+    pub(crate) fn up(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
+        self.end_session(now, link, actions);
+        self.greet(now, link, actions);
+    }
+
+    /// The connection to a broker is gone.
+    pub(crate) fn down(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
+        self.end_session(now, link, actions);
+    }
+
+    /// Tells the brokers that this node takes no new work from its clients; those it meets later hear it in HELLO.
+    pub(crate) fn drain(&mut self, _now: Instant, actions: &mut Vec<Action>) {
+        if std::mem::replace(&mut self.is_draining, true) {
+            return;
+        }
+        for broker in self.brokers.iter().filter(|broker| broker.is_connected()) {
+            broker.say(Kind::Drain, 0, Bytes::new(), actions);
+        }
+    }
+
+    /// Ends every session in order, and every stream; the process is about to end.
+    pub(crate) fn leave(&mut self, _now: Instant, actions: &mut Vec<Action>) {
+        self.has_left = true;
+        let open: Vec<StreamId> = self.streams.iter().map(|(_, stream)| stream.id).collect();
+        for id in open {
+            self.give_up(id, Reason::SessionEnded, actions);
+        }
+        for broker in &mut self.brokers {
+            if broker.is_connected() {
+                broker.say(Kind::Bye, 0, Bye::Leaving.encode(), actions);
+            }
+            broker.state = State::Down;
+        }
+    }
+
+    pub(super) fn welcome(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        metadata: &Bytes,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), DecodeError> {
+        let welcome = Welcome::decode(metadata)?;
+        let Some(broker) = broker_at(&mut self.brokers, link) else {
+            return Ok(());
+        };
+        // HELLO may have been said twice, and is then answered twice.
+        if broker.state != State::Greeting {
+            return Ok(());
+        }
+        if welcome.version != VERSION {
+            broker.say(Kind::Bye, 0, Bye::Version.encode(), actions);
+            self.counters.dropped_protocol += 1;
+            self.end_session(now, link, actions);
+            return Ok(());
+        }
+        broker.welcomed(welcome.node, welcome.heartbeat, welcome.window);
+        self.place_waiting(now, actions);
+        Ok(())
+    }
+
+    pub(super) fn bye(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        metadata: &Bytes,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), DecodeError> {
+        let bye = Bye::decode(metadata)?;
+        let was_greeting = broker_at(&mut self.brokers, link)
+            .is_some_and(|broker| broker.state == State::Greeting);
+        match bye {
+            // It does not know what HELLO is to tell it; HELLO is said again in its time, not as fast as this can be answered.
+            Bye::UnknownSession | Bye::Silent if was_greeting => {}
+            Bye::UnknownSession | Bye::Silent => {
+                self.end_session(now, link, actions);
+                self.greet(now, link, actions);
+            }
+            // It goes, or refuses us: the transport says when there is somebody again.
+            Bye::Leaving | Bye::Lost | Bye::Version => self.end_session(now, link, actions),
+            Bye::Replaced | Bye::ProtocolError => {
+                self.end_session(now, link, actions);
+                actions.push(Action::Redial(link));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn broker_drains(&mut self, link: LinkId) {
+        if let Some(broker) = broker_at(&mut self.brokers, link)
+            && broker.state == State::Live
+        {
+            broker.state = State::Draining;
+        }
+    }
+
+    /// The broker broke the protocol of the connection: a new one may go better.
+    pub(super) fn expel(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
+        self.part(now, link, Bye::ProtocolError, actions);
+    }
+
+    /// Silence of others during a pause of our own proves nothing: they get one more interval.
+    pub(super) fn notice_pause(&mut self, now: Instant) {
+        if self
+            .deadline()
+            .is_some_and(|owed| owed + limits::HEARTBEAT < now)
+        {
+            for broker in &mut self.brokers {
+                broker.spare(now);
+            }
+        }
+    }
+
+    /// Heartbeats, and whether this broker lives.
+    pub(super) fn tend(&mut self, now: Instant, index: usize, actions: &mut Vec<Action>) {
+        let outstanding = self.streams.len();
+        let broker = &mut self.brokers[index];
+        let link = broker.link;
+        if broker.state == State::Down {
+            return;
+        }
+        if broker.silent_at() <= now {
+            self.counters.silent += 1;
+            self.part(now, link, Bye::Silent, actions);
+        } else if broker.beat_at() <= now {
+            if broker.state == State::Greeting {
+                self.hello(now, link, actions);
+            } else {
+                let heartbeat = broker.heartbeat(now, outstanding);
+                broker.say(Kind::Heartbeat, 0, heartbeat.encode(), actions);
+            }
+        }
+    }
+
+    /// Ends the session from our side; a new connection may bring a better one.
+    fn part(&mut self, now: Instant, link: LinkId, why: Bye, actions: &mut Vec<Action>) {
+        if let Some(broker) = broker_at(&mut self.brokers, link) {
+            broker.say(Kind::Bye, 0, why.encode(), actions);
+        }
+        self.end_session(now, link, actions);
+        actions.push(Action::Redial(link));
+    }
+
+    fn greet(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
+        if self.has_left {
+            return;
+        }
+        // 0 is no epoch.
+        self.next_epoch = self.next_epoch.wrapping_add(1).max(1);
+        let epoch = self.next_epoch;
+        if let Some(broker) = broker_at(&mut self.brokers, link) {
+            broker.greet(now, epoch);
+            self.hello(now, link, actions);
+        }
+    }
+
+    fn hello(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
+        let hello = Hello {
+            oldest: VERSION,
+            newest: VERSION,
+            node: self.config.node.clone(),
+            instance: self.config.instance,
+            lane: self.config.lane,
+            heartbeat: limits::HEARTBEAT,
+            window: limits::CONNECTION_WINDOW,
+            capacity: 0,
+            services: Vec::new(),
+        };
+        let flags = Flags(0).with(Flags::DRAINING, self.is_draining);
+        if let Some(broker) = broker_at(&mut self.brokers, link) {
+            broker.hailed(now);
+            let header = RoutingHeader {
+                flags,
+                ..RoutingHeader::new(Kind::Hello)
+            };
+            broker.send(Message::new(header).with_metadata(hello.encode()), actions);
+        }
+    }
+
+    /// The session with this broker is over: what it worked on is repeated elsewhere, or failed.
+    fn end_session(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
+        let Some(broker) = broker_at(&mut self.brokers, link) else {
+            return;
+        };
+        let was_connected = broker.is_connected();
+        broker.state = State::Down;
+        if !was_connected {
+            return;
+        }
+        self.counters.sessions_lost += 1;
+        let mut its: Vec<StreamId> = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| stream.link == Some(link))
+            .map(|(_, stream)| stream.id)
+            .collect();
+        // In the order in which they came.
+        its.sort_unstable_by_key(|id| id.0);
+        for id in its {
+            self.lose(now, id, actions);
+        }
+    }
+}
