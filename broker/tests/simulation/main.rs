@@ -21,7 +21,7 @@ use std::time::Instant;
 use world::World;
 
 /// Enough for every kind of accident to happen some times, and for a few seconds of a developer's time.
-const STEPS: u64 = 400_000;
+const STEPS: u64 = 250_000;
 
 /// A moment to count from.
 #[expect(clippy::disallowed_methods, reason = "an epoch for tests")]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use scale0_wire::{Kind, Message, Reason, RoutingHeader, Wanted};
 
 use super::{Broker, Due, Session};
-use crate::core::backend::BackendKey;
+use crate::core::backend::{Backend, BackendKey};
 use crate::core::link::unpinned;
 use crate::core::service::{DEMAND_SPACING, ServiceKey, Standing};
 use crate::core::stream::{Lane, Phase, StreamKey};
@@ -207,7 +207,8 @@ impl Broker {
             self.leave_queue(stream, lane);
             self.send_request(stream, key);
         }
-        if self.drain.is_some() {
+        let has_idle = |backend: &Backend| 0 < backend.ledger.available();
+        if self.drain.is_some() && self.backends.get(key.0).is_some_and(has_idle) {
             // Nothing new will come here that could use it.
             self.give_back(key, u32::MAX);
         }
@@ -238,9 +239,6 @@ impl Broker {
         let Some(backend) = self.backends.get_mut(key.0) else {
             return;
         };
-        if self.drain.is_some() && backend.ledger.available() == 0 {
-            return;
-        }
         let header = RoutingHeader {
             credit: backend.ledger.give_back(wanted),
             ..RoutingHeader::new(Kind::Return)
