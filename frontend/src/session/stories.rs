@@ -653,7 +653,7 @@ mod responses {
                     Bytes::new(),
                     limits::STREAM_WINDOW as usize + 1,
                     Flags(0),
-                )
+                );
             },
         ];
         for say in wrong {
