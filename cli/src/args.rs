@@ -32,8 +32,16 @@ pub(crate) struct Arguments {
 /// What there is to do.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the roles a file has; without a file everything, on loopback, with a demo backend
+    Up(UpArguments),
+    /// Make an application that speaks HTTP a backend
+    Bridge(BridgeArguments),
     /// Say whether a configuration is right, and print it with all its defaults
     Check(CheckArguments),
+    /// Show sites, brokers, services, backends, load and cache of a running process
+    Status(StatusArguments),
+    /// Let a running process, or one role of it, finish its work and take no more
+    Drain(DrainArguments),
     /// Not in this version
     #[command(hide = true, disable_help_flag = true)]
     Top(Later),

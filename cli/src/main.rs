@@ -7,6 +7,8 @@
 mod args;
 mod command;
 mod config;
+mod demo;
+mod process;
 
 use std::process::ExitCode;
 
@@ -20,7 +22,11 @@ const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
     let done = match Arguments::parse().command {
+        Command::Up(arguments) => command::up::run(&arguments),
+        Command::Bridge(arguments) => command::bridge::run(&arguments),
         Command::Check(arguments) => command::check::run(&arguments),
+        Command::Status(arguments) => command::status::run(&arguments),
+        Command::Drain(arguments) => command::drain::run(&arguments),
         Command::Top(_) => return not_in_this_version("top"),
         Command::Purge(_) => return not_in_this_version("purge"),
         Command::Keygen(_) => return not_in_this_version("keygen"),

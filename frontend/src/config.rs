@@ -65,6 +65,8 @@ pub struct Limits {
     pub keepalive_timeout: Duration,
     /// Bytes per second that a client must send or read, over [`Self::header_timeout`]; 0: any.
     pub min_rate: u64,
-    /// Streams to brokers at a time, over all threads.
+    /// Upgraded connections and event streams at a time.
     pub max_streams: usize,
+    /// Bytes on their way through, over all requests.
+    pub in_flight_bytes: u64,
 }

@@ -180,7 +180,7 @@ impl Frontend {
     }
 
     /// Ends the sessions with the brokers, in order; what is still under way is lost.
-    pub async fn stop(self) {
+    pub async fn stop(&self) {
         self.drain.send_replace(DrainStage::Closing);
         self.leave.send_replace(true);
         let gone = async {

@@ -272,6 +272,7 @@ mod tests {
             keepalive_timeout: Duration::from_secs(60),
             min_rate: 100,
             max_streams: 1,
+            in_flight_bytes: 1,
         }
     }
 

@@ -3,14 +3,6 @@
 //! `settings` declares every setting. `layers` looks at what the sources say, merges it and remembers where each setting was
 //! given. `door`, with `roles`, turns the result into a [`Config`], or into a [`ConfigError`] that names place, expectation and
 //! remedy of everything that is wrong. Nothing else in the binary reads files or variables for settings.
-#![cfg_attr(
-    not(test),
-    expect(
-        dead_code,
-        reason = "the subcommands that use the rest come one by one"
-    )
-)]
-
 pub(crate) mod address;
 pub(crate) mod choices;
 mod door;
@@ -39,8 +31,12 @@ use toml_edit::{Array, Document, InlineTable, Value};
 
 use crate::args::BridgeArguments;
 
-pub(crate) use model::Config;
+pub(crate) use address::BrokerAddress;
+pub(crate) use choices::{AccessLog, Coalesce, SetCookie};
+pub(crate) use model::{Bridge, Broker, Brokers, Config, Frontend, Log, Route};
+pub(crate) use names::HostPattern;
 pub(crate) use problem::ConfigError;
+pub(crate) use units::ByteCount;
 
 use layers::{Given, Override, PREFIX};
 use problem::{Origin, Problem};

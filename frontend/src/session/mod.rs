@@ -11,6 +11,8 @@ mod stream;
 mod uploads;
 
 #[cfg(test)]
+mod any_order;
+#[cfg(test)]
 mod site;
 #[cfg(test)]
 mod stories;

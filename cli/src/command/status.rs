@@ -1,0 +1,106 @@
+//! `scale0 status`: how a running process stands.
+
+use std::fmt::Write as _;
+use std::io::{ErrorKind, Write as _};
+
+use anyhow::Context as _;
+use http::{Method, StatusCode};
+use serde_json::Value;
+
+use super::admin_client::ask;
+use crate::args::StatusArguments;
+
+/// Prints it, for people or as JSON.
+///
+/// # Errors
+/// When the process cannot be asked, or answers otherwise than a scale0 does.
+pub(crate) fn run(arguments: &StatusArguments) -> anyhow::Result<()> {
+    let admin = &arguments.admin.admin;
+    let (status, text) = ask(admin, Method::GET, "/status")?;
+    anyhow::ensure!(status == StatusCode::OK, "{admin} answered {status}: {}", text.trim());
+    let text = if arguments.json {
+        text
+    } else {
+        overview(&serde_json::from_str(&text).context("its status is no JSON")?)
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        written => Ok(written?),
+    }
+}
+
+/// What an operator wants to see first, in columns that scripts can read.
+fn overview(status: &Value) -> String {
+    let mut to = String::new();
+    let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let number = |value: &Value| value.as_u64().map_or_else(|| "-".into(), |number| number.to_string());
+    _ = writeln!(to, "node {}  site {}  version {}", word(&status["node"]), word(&status["site"]), word(&status["version"]));
+    if let Value::Object(frontend) = &status["frontend"] {
+        let ready = if frontend["ready"] == true { "ready" } else { "not ready" };
+        let (connections, streams) = (number(&frontend["connections"]), number(&frontend["streams"]));
+        _ = writeln!(to, "\nfrontend  {ready}  connections {connections}  streams {streams}  requests {}", number(&frontend["requests"]));
+        let cache = &frontend["cache"];
+        let (hits, misses) = (&cache["counters"]["hits"], &cache["counters"]["misses"]);
+        let (led, joined) = (&cache["counters"]["flights_led"], &cache["counters"]["flights_joined"]);
+        _ = writeln!(
+            to,
+            "cache     hits {}  misses {}  fetches {}  joined {}  stored {} ({} bytes)",
+            number(hits),
+            number(misses),
+            number(led),
+            number(joined),
+            number(&cache["stored_responses"]),
+            number(&cache["stored_bytes"]),
+        );
+        for broker in frontend["brokers"].as_array().into_iter().flatten() {
+            let (node, state) = (word(&broker["node"]), word(&broker["state"]));
+            _ = writeln!(to, "  to broker {node}  lane {}  {state}  outstanding {}", number(&broker["lane"]), number(&broker["outstanding"]));
+        }
+    }
+    if let Value::Object(broker) = &status["broker"] {
+        let draining = if broker["is_draining"] == true { "draining" } else { "up" };
+        _ = writeln!(to, "\nbroker    {draining}  open requests {}  streams {}", number(&broker["open_requests"]), number(&broker["streams"]));
+        for service in broker["services"].as_array().into_iter().flatten() {
+            let (name, queued) = (word(&service["name"]), number(&service["queued"]));
+            _ = writeln!(to, "  service {name}  backends {}  queued {queued}  oldest {} ms", number(&service["backends"]), number(&service["oldest_ms"]));
+        }
+        for backend in broker["backends"].as_array().into_iter().flatten() {
+            let session = &backend["session"];
+            let (node, lane) = (word(&session["node"]), number(&session["lane"]));
+            let (outstanding, capacity) = (number(&backend["outstanding"]), number(&backend["capacity"]));
+            let draining = if session["is_draining"] == true { "  draining" } else { "" };
+            _ = writeln!(to, "  backend {node}/{lane}  outstanding {outstanding} of {capacity}  credit {}{draining}", number(&backend["credit"]));
+        }
+    }
+    let bridges = match &status["bridge"] {
+        Value::Array(several) => several.iter().collect(),
+        Value::Null => Vec::new(),
+        one => vec![one],
+    };
+    for bridge in bridges {
+        let up = if bridge["up"] == true { "up" } else { "down" };
+        _ = writeln!(to, "\nbridge    {}  application {up}  requests {}", word(&bridge["services"]), number(&bridge["requests"]));
+    }
+    to
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_overview_needs_nothing_but_what_is_there() {
+        assert_eq!(overview(&json!({ "node": "n", "site": "s", "version": "1" })), "node n  site s  version 1\n");
+        let status = json!({
+            "node": "n", "site": "s", "version": "1",
+            "frontend": { "ready": true, "connections": 3, "brokers": [{ "node": "b", "state": "live", "lane": 0, "outstanding": 1 }] },
+            "broker": { "services": [{ "name": "shop", "backends": 2, "queued": 5, "oldest_ms": 7 }] },
+            "bridge": [{ "services": "shop", "up": false }, { "services": "*", "up": true, "requests": 9 }],
+        });
+        let text = overview(&status);
+        for line in ["  to broker b  lane 0  live  outstanding 1", "  service shop  backends 2  queued 5  oldest 7 ms", "bridge    shop  application down"] {
+            assert!(text.contains(line), "{line}\nis not in\n{text}");
+        }
+    }
+}

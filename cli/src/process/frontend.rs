@@ -1,0 +1,106 @@
+//! From the file's `[frontend]`, `[[route]]`, `[cache]` and `[limits]` to a running frontend.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use scale0_cache::CacheConfig;
+use scale0_cache::policy::{self, Policy};
+use scale0_frontend::{
+    AccessLog, Brokers, Coalesce, Frontend, FrontendConfig, HostPattern, Limits, Route, Rules, Service, Threads,
+};
+use scale0_transport::{Context, Hub, LinkOptions};
+
+use super::{backends, random};
+use crate::config::{self, Config};
+
+/// Starts it on these threads.
+pub(super) fn start(
+    config: &Config,
+    frontend: &config::Frontend,
+    instance: u64,
+    hub: Option<Arc<dyn Hub>>,
+    context: Option<&Context>,
+    access_log: AccessLog,
+    threads: &Threads,
+) -> anyhow::Result<Frontend> {
+    let endpoints = frontend.brokers.addresses().iter().map(backends::endpoint).collect::<anyhow::Result<_>>()?;
+    let limits = &config.limits;
+    let started = Frontend::start(
+        FrontendConfig {
+            node: config.node.name.to_string(),
+            site: config.site.name.to_string(),
+            instance,
+            http: frontend.http.clone(),
+            trusted_proxies: frontend.trusted_proxies.clone(),
+            routes: frontend.routes.iter().map(route).collect(),
+            otherwise: Rules {
+                service: None,
+                timeout: limits.timeout,
+                idle_timeout: limits.idle_timeout,
+                hold: limits.hold,
+                coalesce: Coalesce::Frontend,
+                cache: true,
+            },
+            brokers: Brokers {
+                endpoints,
+                options: LinkOptions::default(),
+                context: context.cloned(),
+                hub: hub.filter(|_| frontend.brokers.in_process()),
+            },
+            cache: CacheConfig {
+                memory: frontend.cache.memory.bytes(),
+                memory_max_object: Some(frontend.cache.memory_max_object.bytes()),
+                flight_buffer: bytes(frontend.cache.flight_buffer),
+                flights_memory: bytes(limits.in_flight_bytes),
+                policy: Policy {
+                    set_cookie: match frontend.cache.set_cookie {
+                        config::SetCookie::Store => policy::SetCookie::Store,
+                        config::SetCookie::Refuse => policy::SetCookie::Refuse,
+                    },
+                },
+                seed: random(),
+                ..CacheConfig::default()
+            },
+            limits: Limits {
+                max_connections: limits.max_connections,
+                header_bytes: bytes(limits.header_bytes),
+                header_count: limits.header_count,
+                body_bytes: limits.body_bytes.bytes(),
+                header_timeout: limits.header_timeout,
+                keepalive_timeout: limits.keepalive_timeout,
+                min_rate: limits.min_rate.bytes(),
+                max_streams: limits.max_streams,
+                in_flight_bytes: limits.in_flight_bytes.bytes(),
+            },
+            access_log,
+        },
+        threads,
+    );
+    started.context("the frontend cannot start")
+}
+
+fn route(route: &config::Route) -> Route {
+    Route {
+        host: match &route.host {
+            config::HostPattern::Any => HostPattern::Any,
+            config::HostPattern::Under(domain) => HostPattern::Under(domain.clone()),
+            config::HostPattern::Exact(host) => HostPattern::Exact(host.clone()),
+        },
+        path: route.path.to_string(),
+        rules: Rules {
+            service: Some(Service::named(&route.service)),
+            timeout: route.timeout,
+            idle_timeout: route.idle_timeout,
+            hold: route.hold,
+            coalesce: match route.coalesce {
+                config::Coalesce::Off => Coalesce::Off,
+                config::Coalesce::Frontend => Coalesce::Frontend,
+            },
+            cache: route.cache,
+        },
+    }
+}
+
+fn bytes(count: config::ByteCount) -> usize {
+    usize::try_from(count.bytes()).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,321 @@
+//! Starts the roles a configuration has, waits for the end, and stops them in order.
+
+use std::io::Write as _;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use scale0_broker::BrokerHandle;
+use scale0_frontend::admin::{Admin, AdminConfig, DrainRequest, Source};
+use scale0_frontend::{AccessLog, Frontend, Threads};
+use scale0_transport::{Context, Hub, Port};
+use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::backends::{Backends, Surroundings};
+use super::sources::{OfBackends, OfBroker};
+use super::{broker, frontend, limits, logging, random};
+use crate::config::{Brokers, Config};
+use crate::demo;
+
+/// How often it is looked whether a role has ended; only while stopping.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Descriptors beside those of connections: sockets to brokers and applications, logs, the runtime's own.
+const OTHER_DESCRIPTORS: usize = 512;
+
+/// Whether the demo backend runs too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Demo {
+    /// It answers for every service.
+    On,
+    /// It does not.
+    Off,
+}
+
+/// Runs the roles that `config` has until the process is told to stop.
+///
+/// # Errors
+/// When a role cannot start; nothing runs then.
+pub(crate) fn run(config: &Config, demo: Demo) -> anyhow::Result<()> {
+    logging::begin(&config.log)?;
+    limits::raise_descriptors(config.limits.max_connections + OTHER_DESCRIPTORS);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        // Before anything starts, so that no signal meets its default action once something runs.
+        let mut signals = Signals::listen()?;
+        let (process, mut drains) = Process::start(config, demo)?;
+        process.announce()?;
+        let why = process.serve(&mut signals, &mut drains).await;
+        tracing::info!(why, "stopping");
+        tokio::select! {
+            () = process.stop() => Ok(()),
+            () = signals.second_stop() => {
+                tracing::warn!("told to stop twice: ending at once");
+                std::process::exit(1);
+            }
+        }
+    })
+}
+
+/// Waits until `is_done`, or until `within` has passed; says which.
+pub(super) async fn until(within: Duration, is_done: impl Fn() -> bool) -> bool {
+    let done = async {
+        while !is_done() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(within, done).await.is_ok()
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reopen: Signal,
+}
+
+impl Signals {
+    fn listen() -> anyhow::Result<Self> {
+        let listen = |kind| signal(kind).context("cannot listen for signals");
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            reopen: listen(SignalKind::user_defined1())?,
+        })
+    }
+
+    async fn second_stop(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// The running roles.
+struct Process {
+    drain_timeout: Duration,
+    announcement: String,
+    frontend: Option<Arc<Frontend>>,
+    backends: Vec<Arc<Backends>>,
+    broker: Option<Arc<BrokerHandle>>,
+    access_log: AccessLog,
+    access_log_thread: Option<JoinHandle<()>>,
+    /// Last, so that everything that runs on them has ended before.
+    _admin: Option<Admin>,
+    _threads: Threads,
+}
+
+impl Process {
+    fn start(config: &Config, demo: Demo) -> anyhow::Result<(Self, UnboundedReceiver<DrainRequest>)> {
+        let cores = std::thread::available_parallelism()?.get();
+        let threads = Threads::start(cores).context("cannot start threads")?;
+        let instance = random();
+        let token = admin_token(config)?;
+        let (access_log, access_log_thread) = logging::begin_access_log(&config.log)?;
+
+        let dials = |brokers: &Brokers| !brokers.addresses().is_empty();
+        let dials_out = config.frontend.as_ref().is_some_and(|it| dials(&it.brokers)) || config.bridges.iter().any(|it| dials(&it.brokers));
+        let context = (dials_out || config.broker.is_some()).then(|| Context::new(1)).transpose()?;
+
+        let broker = match (&config.broker, &context) {
+            (Some(settings), Some(context)) => Some(Arc::new(broker::start(config, settings, instance, context)?)),
+            _ => None,
+        };
+        let hub: Option<Arc<dyn Hub>> = broker.as_ref().map(|broker| broker.hub());
+
+        let around = Surroundings { config, hub: hub.clone(), context: context.clone(), threads: &threads };
+        let mut backends = Vec::new();
+        for bridge in &config.bridges {
+            backends.push(Arc::new(Backends::bridge(bridge, &around)?));
+        }
+        if let (Demo::On, Some(settings)) = (demo, &config.frontend) {
+            let service = demo::service();
+            backends.push(Arc::new(Backends::start(vec!["*".into()], demo::CONCURRENCY, &settings.brokers, service, &around)?));
+        }
+        let frontend = match &config.frontend {
+            Some(settings) => {
+                let log = access_log.clone();
+                Some(Arc::new(frontend::start(config, settings, instance, hub, context.as_ref(), log, &threads)?))
+            }
+            None => None,
+        };
+
+        let mut sources: Vec<Arc<dyn Source>> = Vec::new();
+        sources.extend(frontend.clone().map(|it| it as Arc<dyn Source>));
+        sources.extend(broker.clone().map(|it| Arc::new(OfBroker(it)) as Arc<dyn Source>));
+        sources.extend(backends.iter().map(|it| Arc::new(OfBackends(Arc::clone(it))) as Arc<dyn Source>));
+        let (drain, drains) = unbounded_channel();
+        let admin = match &config.admin {
+            Some(settings) => Some(
+                Admin::start(
+                    AdminConfig {
+                        listen: settings.listen,
+                        token,
+                        about: about(config),
+                        sources,
+                        on_drain: Box::new(move |request| drain.send(request).map_err(|_| "the process is ending".to_owned())),
+                    },
+                    &threads,
+                )
+                .with_context(|| format!("admin cannot listen on {}", settings.listen))?,
+            ),
+            None => None,
+        };
+        let announcement = announcement(config, frontend.as_deref(), broker.as_deref(), admin.as_ref(), demo);
+        let process = Self {
+            drain_timeout: config.limits.drain_timeout,
+            announcement,
+            frontend,
+            backends,
+            broker,
+            access_log,
+            access_log_thread,
+            _admin: admin,
+            _threads: threads,
+        };
+        Ok((process, drains))
+    }
+
+    /// Says where it answers and how to stop it.
+    fn announce(&self) -> anyhow::Result<()> {
+        let mut out = std::io::stdout().lock();
+        out.write_all(self.announcement.as_bytes())?;
+        Ok(out.flush()?)
+    }
+
+    /// Serves until told to stop; returns by whom.
+    async fn serve(&self, signals: &mut Signals, drains: &mut UnboundedReceiver<DrainRequest>) -> &'static str {
+        loop {
+            tokio::select! {
+                _ = signals.terminate.recv() => return "SIGTERM",
+                _ = signals.interrupt.recv() => return "SIGINT",
+                _ = signals.reopen.recv() => self.access_log.reopen(),
+                Some(request) = drains.recv() => match request.role {
+                    None => return "POST /drain",
+                    Some(role) => self.drain_role(&role, request.timeout.unwrap_or(self.drain_timeout)).await,
+                },
+                () = self.broker_failed() => return "the broker has failed",
+            }
+        }
+    }
+
+    async fn broker_failed(&self) {
+        match &self.broker {
+            Some(broker) => while !until(Duration::from_secs(1), || broker.is_over()).await {},
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Drains one role; the others go on.
+    async fn drain_role(&self, role: &str, within: Duration) {
+        let done = match role {
+            "frontend" => match &self.frontend {
+                Some(frontend) => frontend.drain(within).await,
+                None => return tracing::warn!(role, "this process has no such role"),
+            },
+            "bridge" => self.drain_backends(within).await,
+            "broker" => match &self.broker {
+                Some(broker) => {
+                    broker.drain(within);
+                    until(within, || broker.is_over()).await
+                }
+                None => return tracing::warn!(role, "this process has no such role"),
+            },
+            _ => return tracing::warn!(role, "no such role: frontend, broker, bridge"),
+        };
+        tracing::info!(role, done, "drained");
+    }
+
+    async fn drain_backends(&self, within: Duration) -> bool {
+        let mut all = true;
+        let started = now();
+        for backends in &self.backends {
+            all &= backends.drain(within.saturating_sub(started.elapsed())).await;
+        }
+        all
+    }
+
+    /// Stops role after role, all within `drain_timeout`.
+    async fn stop(&self) {
+        let started = now();
+        let left = || self.drain_timeout.saturating_sub(started.elapsed());
+        if let Some(frontend) = &self.frontend {
+            if !frontend.drain(left()).await {
+                tracing::warn!("limits.drain_timeout has passed with requests under way; they are cut off");
+            }
+            frontend.stop().await;
+        }
+        if !self.drain_backends(left()).await {
+            tracing::warn!("limits.drain_timeout has passed with backends at work; they are cut off");
+        }
+        if let Some(broker) = &self.broker {
+            broker.drain(left());
+            if !until(left() + LOOK, || broker.is_over()).await {
+                tracing::warn!("the broker did not leave in time");
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Whoever writes to the log must be gone before its thread can end.
+        self.frontend = None;
+        self.access_log = AccessLog::off();
+        if let Some(thread) = self.access_log_thread.take()
+            && thread.is_finished()
+            && thread.join().is_err()
+        {
+            tracing::error!("the access log's thread has panicked");
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the shell's clock")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn admin_token(config: &Config) -> anyhow::Result<Option<String>> {
+    let Some(path) = config.admin.as_ref().and_then(|admin| admin.token_file.as_ref()) else { return Ok(None) };
+    let token = std::fs::read_to_string(path).with_context(|| format!("admin.token_file = {path:?}"))?;
+    let token = token.trim();
+    anyhow::ensure!(!token.is_empty(), "admin.token_file = {path:?}: the file is empty");
+    Ok(Some(token.to_owned()))
+}
+
+fn about(config: &Config) -> serde_json::Map<String, serde_json::Value> {
+    let mut about = serde_json::Map::new();
+    about.insert("version".into(), env!("CARGO_PKG_VERSION").into());
+    about.insert("node".into(), json!(config.node.name.to_string()));
+    about.insert("site".into(), json!(config.site.name.to_string()));
+    about
+}
+
+fn announcement(config: &Config, frontend: Option<&Frontend>, broker: Option<&BrokerHandle>, admin: Option<&Admin>, demo: Demo) -> String {
+    let mut lines = vec![format!("scale0 {}  node {}, site {}", env!("CARGO_PKG_VERSION"), config.node.name, config.site.name)];
+    for address in frontend.map(Frontend::addresses).unwrap_or_default() {
+        lines.push(format!("  pages     http://{address}{}", if demo == Demo::On { "  (the demo)" } else { "" }));
+    }
+    if let Some(admin) = admin {
+        lines.push(format!("  admin     http://{}  /status /metrics /healthz /readyz", admin.address()));
+    }
+    for (port, endpoint) in broker.map(BrokerHandle::endpoints).unwrap_or_default() {
+        let whose = match port {
+            Port::Frontends => "frontends",
+            Port::Backends => "backends",
+            Port::Peers => "peers",
+        };
+        lines.push(format!("  broker    {endpoint}  for {whose}"));
+    }
+    for bridge in &config.bridges {
+        let upstreams: Vec<String> = bridge.upstream.iter().map(ToString::to_string).collect();
+        let services: Vec<String> = bridge.services.iter().map(ToString::to_string).collect();
+        lines.push(format!("  bridge    {} to {}", services.join(", "), upstreams.join(", ")));
+    }
+    lines.push("Stop with Ctrl-C or SIGTERM: what is in flight ends first. A second one ends at once.\n".into());
+    lines.join("\n")
+}
