@@ -29,9 +29,16 @@ pub struct AccessLog(Option<Arc<Shared>>);
 
 #[derive(Debug)]
 struct Shared {
-    lines: SyncSender<String>,
+    lines: SyncSender<Job>,
     reopen: Arc<AtomicBool>,
     dropped: AtomicU64,
+}
+
+/// What the writer is told.
+#[derive(Debug)]
+enum Job {
+    Line(String),
+    Close,
 }
 
 /// What there is to say about a request that is over.
@@ -66,16 +73,30 @@ impl AccessLog {
         Self(None)
     }
 
-    /// Starts a log; the thread returned ends when all clones are dropped and everything is written.
+    /// Starts a log; the thread returned ends after [`close`](Self::close), or when all clones are dropped, with everything written.
     ///
     /// # Errors
     /// When the file cannot be opened, or no thread started.
     pub fn start(destination: Destination) -> io::Result<(Self, JoinHandle<()>)> {
         let (lines, queue) = sync_channel(QUEUE);
         let reopen = Arc::new(AtomicBool::new(false));
-        let mut writer = Writer { output: destination.open()?, destination, reopen: Arc::clone(&reopen), failing: false };
-        let thread = std::thread::Builder::new().name("access-log".into()).spawn(move || writer.run(&queue))?;
-        Ok((Self(Some(Arc::new(Shared { lines, reopen, dropped: AtomicU64::new(0) }))), thread))
+        let mut writer = Writer {
+            output: destination.open()?,
+            destination,
+            reopen: Arc::clone(&reopen),
+            failing: false,
+        };
+        let thread = std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(move || writer.run(&queue))?;
+        Ok((
+            Self(Some(Arc::new(Shared {
+                lines,
+                reopen,
+                dropped: AtomicU64::new(0),
+            }))),
+            thread,
+        ))
     }
 
     /// Opens the file anew before the next line: it was renamed.
@@ -85,10 +106,20 @@ impl AccessLog {
         }
     }
 
-    /// Lines dropped because the writer was too slow.
+    /// Ends the log: the thread writes what waits and ends. What is said to any clone afterwards is dropped and counted.
+    pub fn close(&self) {
+        if let Some(shared) = &self.0 {
+            // It fails only when the thread has ended already.
+            _ = shared.lines.send(Job::Close);
+        }
+    }
+
+    /// Lines dropped because the writer was too slow, or had ended.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0.as_ref().map_or(0, |shared| shared.dropped.load(Ordering::Relaxed))
+        self.0
+            .as_ref()
+            .map_or(0, |shared| shared.dropped.load(Ordering::Relaxed))
     }
 
     pub(crate) const fn is_on(&self) -> bool {
@@ -97,7 +128,9 @@ impl AccessLog {
 
     pub(crate) fn write(&self, record: &Record<'_>) {
         let Some(shared) = &self.0 else { return };
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = shared.lines.try_send(record.line()) {
+        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
+            shared.lines.try_send(Job::Line(record.line()))
+        {
             shared.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -107,10 +140,21 @@ impl Record<'_> {
     /// One JSON object and a newline.
     fn line(&self) -> String {
         let mut to = String::with_capacity(384);
-        let since_1970 = self.finished.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let since_1970 = self
+            .finished
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
         to.push('{');
-        _ = write!(to, "\"time\":{}.{:03}", since_1970.as_secs(), since_1970.subsec_millis());
-        let client = self.client.map(|client| client.to_string()).unwrap_or_default();
+        _ = write!(
+            to,
+            "\"time\":{}.{:03}",
+            since_1970.as_secs(),
+            since_1970.subsec_millis()
+        );
+        let client = self
+            .client
+            .map(|client| client.to_string())
+            .unwrap_or_default();
         for (name, value) in [
             ("request_id", self.request_id),
             ("client", client.as_str()),
@@ -121,7 +165,11 @@ impl Record<'_> {
         ] {
             string(&mut to, name, value);
         }
-        _ = write!(to, ",\"status\":{},\"bytes\":{},\"complete\":{}", self.status, self.bytes, self.complete);
+        _ = write!(
+            to,
+            ",\"status\":{},\"bytes\":{},\"complete\":{}",
+            self.status, self.bytes, self.complete
+        );
         for (name, value) in [
             ("service", self.service),
             ("backend", self.backend),
@@ -133,7 +181,12 @@ impl Record<'_> {
                 string(&mut to, name, value);
             }
         }
-        _ = write!(to, ",\"head_ms\":{:.3},\"total_ms\":{:.3}", milliseconds(self.head_after), milliseconds(self.after));
+        _ = write!(
+            to,
+            ",\"head_ms\":{:.3},\"total_ms\":{:.3}",
+            milliseconds(self.head_after),
+            milliseconds(self.after)
+        );
         to.push_str("}\n");
         to
     }
@@ -161,7 +214,9 @@ impl Destination {
     fn open(&self) -> io::Result<Output> {
         Ok(match self {
             Self::Stdout => Output::Stdout(io::stdout()),
-            Self::File(path) => Output::File(OpenOptions::new().append(true).create(true).open(path)?),
+            Self::File(path) => {
+                Output::File(OpenOptions::new().append(true).create(true).open(path)?)
+            }
         })
     }
 }
@@ -188,17 +243,27 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(&mut self, queue: &Receiver<String>) {
+    fn run(&mut self, queue: &Receiver<Job>) {
         let mut batch = String::new();
-        while let Ok(line) = queue.recv() {
+        let mut is_open = true;
+        while is_open && let Ok(first) = queue.recv() {
             batch.clear();
-            batch.push_str(&line);
             // What waits is written at once, but so that a full queue does not become a huge buffer.
-            batch.extend(queue.try_iter().take(512));
+            for job in std::iter::once(first).chain(queue.try_iter().take(512)) {
+                match job {
+                    Job::Line(line) => batch.push_str(&line),
+                    Job::Close => {
+                        is_open = false;
+                        break;
+                    }
+                }
+            }
             if self.reopen.swap(false, Ordering::Relaxed) {
                 match self.destination.open() {
                     Ok(output) => self.output = output,
-                    Err(error) => tracing::error!(%error, "the access log cannot be opened anew; it stays where it is"),
+                    Err(error) => {
+                        tracing::error!(%error, "the access log cannot be opened anew; it stays where it is")
+                    }
                 }
             }
             match self.output.write(batch.as_bytes()) {
@@ -253,14 +318,14 @@ mod tests {
         let path = folder.path().join("access.log");
         let (log, writer) = AccessLog::start(Destination::File(path.clone())).unwrap();
         let shared = log.0.as_ref().unwrap();
-        shared.lines.send("before\n".into()).unwrap();
+        shared.lines.send(Job::Line("before\n".into())).unwrap();
         while std::fs::read_to_string(&path).unwrap() != "before\n" {
             std::thread::yield_now();
         }
         std::fs::rename(&path, folder.path().join("old")).unwrap();
         log.reopen();
-        shared.lines.send("after\n".into()).unwrap();
-        drop(log);
+        shared.lines.send(Job::Line("after\n".into())).unwrap();
+        log.close();
         writer.join().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "after\n");
     }

@@ -40,7 +40,11 @@ struct Log {
 }
 
 impl Account {
-    pub(crate) fn open(shared: &Arc<Shared>, answering: Option<Answering>, exchange: &Exchange) -> Self {
+    pub(crate) fn open(
+        shared: &Arc<Shared>,
+        answering: Option<Answering>,
+        exchange: &Exchange,
+    ) -> Self {
         let log = shared.access_log.is_on().then(|| {
             Box::new(Log {
                 request_id: exchange.request_id.clone(),
@@ -59,7 +63,13 @@ impl Account {
     }
 
     /// Of a request whose head made no sense.
-    pub(crate) fn refused(shared: &Arc<Shared>, answering: Option<Answering>, client: IpAddr, request_id: &str, started: Instant) -> Self {
+    pub(crate) fn refused(
+        shared: &Arc<Shared>,
+        answering: Option<Answering>,
+        client: IpAddr,
+        request_id: &str,
+        started: Instant,
+    ) -> Self {
         let log = shared.access_log.is_on().then(|| {
             Box::new(Log {
                 request_id: request_id.to_owned(),
@@ -77,7 +87,12 @@ impl Account {
         Self::new(shared, answering, log, started)
     }
 
-    fn new(shared: &Arc<Shared>, answering: Option<Answering>, log: Option<Box<Log>>, started: Instant) -> Self {
+    fn new(
+        shared: &Arc<Shared>,
+        answering: Option<Answering>,
+        log: Option<Box<Log>>,
+        started: Instant,
+    ) -> Self {
         shared.counters.requests.add(1);
         Self {
             shared: Arc::clone(shared),
@@ -97,13 +112,22 @@ impl Account {
     }
 
     /// The response's head is about to be sent.
-    pub(crate) fn head(&mut self, status: StatusCode, headers: &HeaderMap, reason: &'static str, backend: &str) {
+    pub(crate) fn head(
+        &mut self,
+        status: StatusCode,
+        headers: &HeaderMap,
+        reason: &'static str,
+        backend: &str,
+    ) {
         self.status = status;
         self.reason = reason;
         if let Some(log) = &mut self.log {
             log.head_at = Some(clock::now());
             backend.clone_into(&mut log.backend);
-            if let Some(status) = headers.get("cache-status").and_then(|status| status.to_str().ok()) {
+            if let Some(status) = headers
+                .get("cache-status")
+                .and_then(|status| status.to_str().ok())
+            {
                 status.clone_into(&mut log.cache_status);
             }
         }
@@ -158,7 +182,10 @@ impl Drop for Account {
             reason: self.reason,
             bytes: self.bytes,
             complete: self.complete,
-            head_after: log.head_at.unwrap_or(ended).saturating_duration_since(self.started),
+            head_after: log
+                .head_at
+                .unwrap_or(ended)
+                .saturating_duration_since(self.started),
             after: ended.saturating_duration_since(self.started),
         });
     }

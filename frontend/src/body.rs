@@ -28,7 +28,10 @@ pub(crate) enum Content {
     /// All of it, in one piece.
     Whole(Bytes),
     /// A stored response; `next` is the block to come.
-    Stored { response: Arc<StoredResponse>, next: usize },
+    Stored {
+        response: Arc<StoredResponse>,
+        next: usize,
+    },
     /// Straight from a backend.
     Direct(Box<Conversation>),
     /// From a flight, shared with others.
@@ -55,10 +58,17 @@ impl ResponseBody {
             Content::Stored { response, .. } => Some(response.length()),
             Content::Direct(_) | Content::Flight(_) => length,
         };
-        Self { content, left, account }
+        Self {
+            content,
+            left,
+            account,
+        }
     }
 
-    fn poll_content(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_content(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let (frame, is_last) = match &mut self.content {
             Content::Nothing => (None, true),
             Content::Whole(bytes) => (Some(Ok(Frame::data(std::mem::take(bytes)))), true),
@@ -68,7 +78,13 @@ impl ResponseBody {
                 let is_last = response.blocks().len() <= *next && response.trailers().is_none();
                 match block {
                     Some(block) => (Some(Ok(Frame::data(block))), is_last),
-                    None => (response.trailers().cloned().map(|trailers| Ok(Frame::trailers(trailers))), true),
+                    None => (
+                        response
+                            .trailers()
+                            .cloned()
+                            .map(|trailers| Ok(Frame::trailers(trailers))),
+                        true,
+                    ),
                 }
             }
             Content::Direct(conversation) => {
@@ -85,15 +101,23 @@ impl ResponseBody {
 }
 
 /// What a delivery is to the client, and whether it is the last.
-fn direct(conversation: &Conversation, delivery: Delivery) -> (Option<Result<Frame<Bytes>, BrokenOff>>, bool) {
+fn direct(
+    conversation: &Conversation,
+    delivery: Delivery,
+) -> (Option<Result<Frame<Bytes>, BrokenOff>>, bool) {
     match delivery {
         Delivery::Content(content) => {
             conversation.consume(content.len());
             (Some(Ok(Frame::data(content))), false)
         }
-        Delivery::End(fields) => (fields::trailers(&fields).map(|trailers| Ok(Frame::trailers(trailers))), true),
+        Delivery::End(fields) => (
+            fields::trailers(&fields).map(|trailers| Ok(Frame::trailers(trailers))),
+            true,
+        ),
         Delivery::Failed(failure) => (Some(Err(BrokenOff(failure.reason.name()))), true),
-        Delivery::Head { .. } | Delivery::Interim(_) | Delivery::Ready => (Some(Err(BrokenOff("protocol-error"))), true),
+        Delivery::Head { .. } | Delivery::Interim(_) | Delivery::Ready => {
+            (Some(Err(BrokenOff("protocol-error"))), true)
+        }
     }
 }
 
@@ -101,7 +125,10 @@ impl Body for ResponseBody {
     type Data = Bytes;
     type Error = BrokenOff;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
         let frame = ready!(self.poll_content(cx));
         match &frame {
             Some(Ok(frame)) => {
@@ -110,7 +137,8 @@ impl Body for ResponseBody {
                     self.account.sent(bytes);
                     self.left = self.left.map(|left| left.saturating_sub(bytes));
                 }
-                if matches!(self.content, Content::Nothing) {
+                // A connection that knows the length does not ask for more once it has it.
+                if matches!(self.content, Content::Nothing) || self.left == Some(0) {
                     self.account.completed();
                 }
             }
@@ -134,5 +162,10 @@ impl Body for ResponseBody {
 
 /// The length that a head states for its content.
 pub(crate) fn stated_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(http::header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    headers
+        .get(http::header::CONTENT_LENGTH)?
+        .to_str()
+        .ok()?
+        .parse()
+        .ok()
 }

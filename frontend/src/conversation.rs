@@ -39,14 +39,24 @@ impl From<ReadError> for Failure {
             ReadError::ClientGone => Reason::ClientGone,
             ReadError::TooLarge => Reason::ContentTooLarge,
         };
-        Self { reason, started: true, retry_after_ms: 0, detail: String::new() }
+        Self {
+            reason,
+            started: true,
+            retry_after_ms: 0,
+            detail: String::new(),
+        }
     }
 }
 
 /// What can be read of a request's content before it is sent: all of it if it is short, else its beginning.
 ///
 /// Content that is known to be long, or that the client holds back until it is asked for, is not waited for.
-pub(crate) async fn read_ahead(mut body: Incoming, wait: bool, most: u64, answering: &Answering) -> Result<(Bytes, Option<Upload>), ReadError> {
+pub(crate) async fn read_ahead(
+    mut body: Incoming,
+    wait: bool,
+    most: u64,
+    answering: &Answering,
+) -> Result<(Bytes, Option<Upload>), ReadError> {
     if most < body.size_hint().lower() {
         return Err(ReadError::TooLarge);
     }
@@ -55,7 +65,14 @@ pub(crate) async fn read_ahead(mut body: Incoming, wait: bool, most: u64, answer
     }
     let long = (limits::REPEATABLE_CONTENT as u64) < body.size_hint().lower();
     if !wait || long {
-        return Ok((Bytes::new(), Some(Upload { body, pending: Bytes::new(), allowed: most })));
+        return Ok((
+            Bytes::new(),
+            Some(Upload {
+                body,
+                pending: Bytes::new(),
+                allowed: most,
+            }),
+        ));
     }
     let _uploading = answering.watched().upload();
     let mut first = Bytes::new();
@@ -64,11 +81,22 @@ pub(crate) async fn read_ahead(mut body: Incoming, wait: bool, most: u64, answer
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| ReadError::ClientGone)?;
         // Trailers of a request this short say nothing a backend waits for.
-        let Ok(data) = frame.into_data() else { continue };
-        allowed = allowed.checked_sub(data.len() as u64).ok_or(ReadError::TooLarge)?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        allowed = allowed
+            .checked_sub(data.len() as u64)
+            .ok_or(ReadError::TooLarge)?;
         if limits::REPEATABLE_CONTENT < first.len() + more.len() + data.len() {
             let content = joined(first, more);
-            return Ok((content, Some(Upload { body, pending: data, allowed })));
+            return Ok((
+                content,
+                Some(Upload {
+                    body,
+                    pending: data,
+                    allowed,
+                }),
+            ));
         }
         if first.is_empty() {
             first = data;
@@ -105,7 +133,14 @@ pub(crate) struct Conversation {
 
 impl Conversation {
     pub(crate) fn new(stream: Stream, upload: Option<Upload>, watched: &Arc<Watched>) -> Self {
-        Self { stream, upload, ready: false, uploading: None, watched: Arc::clone(watched), first: Bytes::new() }
+        Self {
+            stream,
+            upload,
+            ready: false,
+            uploading: None,
+            watched: Arc::clone(watched),
+            first: Bytes::new(),
+        }
     }
 
     /// The same, after content that came with the response's head.
@@ -148,7 +183,9 @@ impl Conversation {
 
     /// Hands the next piece of content over.
     fn poll_upload(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ReadError>> {
-        let Some(upload) = &mut self.upload else { return Poll::Ready(Ok(())) };
+        let Some(upload) = &mut self.upload else {
+            return Poll::Ready(Ok(()));
+        };
         if !upload.pending.is_empty() {
             self.ready = false;
             self.stream.upload(std::mem::take(&mut upload.pending));
@@ -157,10 +194,15 @@ impl Conversation {
         if self.uploading.is_none() {
             self.uploading = Some(self.watched.upload());
         }
-        let end = match std::task::ready!(Pin::new(&mut upload.body).poll_frame(cx)).map(|frame| frame.map(Frame::into_data)) {
+        let end = match std::task::ready!(Pin::new(&mut upload.body).poll_frame(cx))
+            .map(|frame| frame.map(Frame::into_data))
+        {
             Some(Ok(Ok(data))) => {
                 self.uploading = None;
-                upload.allowed = upload.allowed.checked_sub(data.len() as u64).ok_or(ReadError::TooLarge)?;
+                upload.allowed = upload
+                    .allowed
+                    .checked_sub(data.len() as u64)
+                    .ok_or(ReadError::TooLarge)?;
                 if !data.is_empty() {
                     self.ready = false;
                     self.stream.upload(data);
@@ -170,12 +212,22 @@ impl Conversation {
             Some(Ok(Err(trailers))) => {
                 // What frames, routes or authorises does not come late.
                 let trailers = trailers.into_trailers().unwrap_or_default();
-                let kept = trailers.iter().filter(|(name, _)| crate::fields::may_trail(name));
-                End::Complete(Fields::new(kept.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()))).unwrap_or_default())
+                let kept = trailers
+                    .iter()
+                    .filter(|(name, _)| crate::fields::may_trail(name));
+                End::Complete(
+                    Fields::new(
+                        kept.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())),
+                    )
+                    .unwrap_or_default(),
+                )
             }
             None => End::Complete(Fields::default()),
             Some(Err(_)) => {
-                self.end_upload(&End::Failed { reason: Reason::ClientGone, detail: String::new() });
+                self.end_upload(&End::Failed {
+                    reason: Reason::ClientGone,
+                    detail: String::new(),
+                });
                 return Poll::Ready(Err(ReadError::ClientGone));
             }
         };

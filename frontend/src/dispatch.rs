@@ -58,7 +58,10 @@ struct Owner {
 impl Owner {
     fn register(&self, cx: &Context<'_>) {
         let mut waker = self.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()))
+        {
             *waker = Some(cx.waker().clone());
         }
     }
@@ -84,7 +87,11 @@ impl Dispatcher {
     pub(crate) fn open(&self, open: OpenRequest) -> Result<Stream, Failure> {
         let owner = Rc::new(Owner::default());
         let mut actions = self.0.actions.take();
-        let opened = self.0.lane.borrow_mut().open(clock::now(), open, &mut actions);
+        let opened = self
+            .0
+            .lane
+            .borrow_mut()
+            .open(clock::now(), open, &mut actions);
         if let Ok(id) = &opened {
             let mut owners = self.0.owners.borrow_mut();
             let seat = id.seat();
@@ -94,7 +101,12 @@ impl Dispatcher {
             owners[seat] = Some((*id, Rc::clone(&owner)));
         }
         self.0.perform(actions);
-        Ok(Stream { dispatcher: self.clone(), id: opened?, owner, over: Cell::new(false) })
+        Ok(Stream {
+            dispatcher: self.clone(),
+            id: opened?,
+            owner,
+            over: Cell::new(false),
+        })
     }
 
     pub(crate) fn add_broker(&self, link: LinkId) {
@@ -125,16 +137,33 @@ impl Dispatcher {
     }
 
     /// Moves messages until `until` is ready and what was to be sent is sent. `observe` hears whether a broker takes work.
-    pub(crate) async fn drive(&self, mut links: Links, until: impl Future<Output = ()>, observe: impl Fn(bool)) {
+    pub(crate) async fn drive(
+        &self,
+        mut links: Links,
+        until: impl Future<Output = ()>,
+        observe: impl Fn(bool),
+    ) {
         let mut until = std::pin::pin!(until);
-        let mut driver = Driver { shared: &self.0, links: &mut links, timer: None, stuck: VecDeque::new() };
+        let mut driver = Driver {
+            shared: &self.0,
+            links: &mut links,
+            timer: None,
+            stuck: VecDeque::new(),
+        };
+        let mut is_over = false;
         poll_fn(|cx| {
-            let work = driver.poll(cx);
+            driver.poll(cx);
             observe(self.0.lane.borrow().is_welcome());
-            if until.as_mut().poll(cx).is_ready() && driver.is_flushed() {
-                return Poll::Ready(());
+            if !is_over && until.as_mut().poll(cx).is_ready() {
+                is_over = true;
+                // What it had to say is said in the same breath.
+                driver.poll(cx);
             }
-            work
+            if is_over && driver.is_flushed() {
+                Poll::Ready(())
+            } else {
+                Poll::Pending
+            }
         })
         .await;
     }
@@ -158,7 +187,9 @@ impl Shared {
             }
         }
         self.actions.replace(actions);
-        if !(self.outbox.borrow().is_empty() && self.redials.borrow().is_empty()) && !self.awake.replace(true) {
+        if !(self.outbox.borrow().is_empty() && self.redials.borrow().is_empty())
+            && !self.awake.replace(true)
+        {
             let driver = self.driver.borrow().clone();
             if let Some(driver) = driver {
                 driver.wake();
@@ -168,13 +199,22 @@ impl Shared {
 
     fn deliver(&self, id: StreamId, delivery: Delivery) {
         let mut owners = self.owners.borrow_mut();
-        let Some(seat) = owners.get_mut(id.seat()).filter(|seat| seat.as_ref().is_some_and(|(of, _)| *of == id)) else { return };
+        let Some(seat) = owners
+            .get_mut(id.seat())
+            .filter(|seat| seat.as_ref().is_some_and(|(of, _)| *of == id))
+        else {
+            return;
+        };
         let is_last = match &delivery {
             Delivery::End(_) | Delivery::Failed(_) => true,
             Delivery::Head { whole, .. } => *whole,
             Delivery::Ready | Delivery::Interim(_) | Delivery::Content(_) => false,
         };
-        let owner = if is_last { seat.take().map(|(_, owner)| owner) } else { seat.as_ref().map(|(_, owner)| Rc::clone(owner)) };
+        let owner = if is_last {
+            seat.take().map(|(_, owner)| owner)
+        } else {
+            seat.as_ref().map(|(_, owner)| Rc::clone(owner))
+        };
         drop(owners);
         if let Some(owner) = owner {
             match delivery {
@@ -199,8 +239,14 @@ struct Driver<'a> {
 }
 
 impl Driver<'_> {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let registered = self.shared.driver.borrow().as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+    /// Works until there is nothing to do; the waker is woken when there is again.
+    fn poll(&mut self, cx: &mut Context<'_>) {
+        let registered = self
+            .shared
+            .driver
+            .borrow()
+            .as_ref()
+            .is_some_and(|waker| waker.will_wake(cx.waker()));
         if !registered {
             self.shared.driver.replace(Some(cx.waker().clone()));
         }
@@ -213,16 +259,18 @@ impl Driver<'_> {
             if received == BATCH {
                 // More may be there; the streams' owners get their turn first.
                 cx.waker().wake_by_ref();
-                return Poll::Pending;
+                return;
             }
             if 0 < received || sent {
                 continue;
             }
-            self.shared.backstop_saves.set(self.links.counters().backstop_saves);
+            self.shared
+                .backstop_saves
+                .set(self.links.counters().backstop_saves);
             if self.tick(cx) || self.links.poll_ready(cx).is_ready() {
                 continue;
             }
-            return Poll::Pending;
+            return;
         }
     }
 
@@ -266,7 +314,10 @@ impl Driver<'_> {
                 SendOutcome::Down => {}
                 SendOutcome::TooLong => {
                     self.shared.too_long.set(self.shared.too_long.get() + 1);
-                    tracing::error!(kind = message.header.kind.name(), "a message of ours is longer than the protocol allows");
+                    tracing::error!(
+                        kind = message.header.kind.name(),
+                        "a message of ours is longer than the protocol allows"
+                    );
                 }
             }
         }
@@ -279,13 +330,20 @@ impl Driver<'_> {
 
     /// A broker has stopped reading: what waits for it is dropped with the link, and the lane settles what that means.
     fn drop_backlog(&mut self) {
-        let Some((worst, _)) = self.stuck.front() else { return };
+        let Some((worst, _)) = self.stuck.front() else {
+            return;
+        };
         let worst = *worst;
         let before = self.stuck.len();
         self.stuck.retain(|(link, _)| *link != worst);
         let dropped = (before - self.stuck.len()) as u64;
-        self.shared.backlog_dropped.set(self.shared.backlog_dropped.get() + dropped);
-        tracing::warn!(dropped, "a broker has stopped reading; its link is dialled anew");
+        self.shared
+            .backlog_dropped
+            .set(self.shared.backlog_dropped.get() + dropped);
+        tracing::warn!(
+            dropped,
+            "a broker has stopped reading; its link is dialled anew"
+        );
         self.shared.step(|lane, now, actions| {
             lane.down(now, worst, actions);
             actions.push(Action::Redial(worst));
@@ -304,13 +362,17 @@ impl Driver<'_> {
 
     /// Does what the lane owes, and sees that the next is not missed. Returns whether anything was done.
     fn tick(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(deadline) = self.shared.lane.borrow().deadline() else { return false };
+        let Some(deadline) = self.shared.lane.borrow().deadline() else {
+            return false;
+        };
         let now = clock::now();
         if deadline <= now {
             self.shared.step(Lane::tick);
             return true;
         }
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
+        let timer = self
+            .timer
+            .get_or_insert_with(|| Box::pin(sleep_until(deadline.into())));
         // A timer that rings too early is cheaper than one that is set anew for every message.
         if deadline < timer.deadline().into_std() || timer.is_elapsed() {
             timer.as_mut().reset(deadline.into());
@@ -358,23 +420,31 @@ impl Stream {
     /// Tells that this much content has been passed on, so that more may come.
     pub(crate) fn consume(&self, bytes: usize) {
         if !self.over.get() {
-            self.dispatcher.0.step(|lane, now, actions| lane.consume(now, self.id, bytes, actions));
+            self.dispatcher
+                .0
+                .step(|lane, now, actions| lane.consume(now, self.id, bytes, actions));
         }
     }
 
     /// Tells the broker until when the response is waited for, and by how many.
     pub(crate) fn extend(&self, due: Instant, waiters: usize) {
-        self.dispatcher.0.step(|lane, now, actions| lane.extend(now, self.id, due, waiters, actions));
+        self.dispatcher
+            .0
+            .step(|lane, now, actions| lane.extend(now, self.id, due, waiters, actions));
     }
 
     /// Hands over a piece of the request's content; once for each time that `poll_ready` was ready.
     pub(crate) fn upload(&self, content: Bytes) {
-        self.dispatcher.0.step(|lane, now, actions| lane.upload(now, self.id, content, actions));
+        self.dispatcher
+            .0
+            .step(|lane, now, actions| lane.upload(now, self.id, content, actions));
     }
 
     /// The request's content is all handed over, or broke off.
     pub(crate) fn end_upload(&self, end: &End) {
-        self.dispatcher.0.step(|lane, now, actions| lane.end_upload(now, self.id, end, actions));
+        self.dispatcher
+            .0
+            .step(|lane, now, actions| lane.end_upload(now, self.id, end, actions));
     }
 
     /// Ends the stream for this reason, if it is not over.

@@ -27,7 +27,13 @@ pub(crate) struct ErrorResponse {
 
 impl ErrorResponse {
     pub(crate) fn new(status: StatusCode, reason: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, reason, detail: detail.into(), retry_after: None, close: false }
+        Self {
+            status,
+            reason,
+            detail: detail.into(),
+            retry_after: None,
+            close: false,
+        }
     }
 
     /// Fields and content of the answer.
@@ -43,10 +49,17 @@ impl ErrorResponse {
         text.push('\n');
 
         let mut headers = HeaderMap::with_capacity(8);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("text/plain; charset=utf-8"),
+        );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(text.len()));
-        let status = format!("{node}; error={}; details=\"{}\"", proxy_error(self.reason), self.reason);
+        let status = format!(
+            "{node}; error={}; details=\"{}\"",
+            proxy_error(self.reason),
+            self.reason
+        );
         if let Ok(status) = HeaderValue::try_from(status) {
             headers.insert(PROXY_STATUS, status);
         }
@@ -63,7 +76,10 @@ impl ErrorResponse {
 impl From<BadRequest> for ErrorResponse {
     fn from(bad: BadRequest) -> Self {
         // What was misread once may be misread further: nothing after it on this connection is trusted.
-        Self { close: true, ..Self::new(bad.status, "bad-request", bad.why) }
+        Self {
+            close: true,
+            ..Self::new(bad.status, "bad-request", bad.why)
+        }
     }
 }
 
@@ -74,7 +90,10 @@ impl From<&Failure> for ErrorResponse {
             0 => (status == StatusCode::SERVICE_UNAVAILABLE).then_some(1),
             milliseconds => Some(milliseconds.div_ceil(1000)),
         };
-        Self { retry_after, ..Self::new(status, failure.reason.name(), failure.detail.clone()) }
+        Self {
+            retry_after,
+            ..Self::new(status, failure.reason.name(), failure.detail.clone())
+        }
     }
 }
 
@@ -110,7 +129,8 @@ fn proxy_error(reason: &str) -> &'static str {
     match reason {
         "unknown-service" => "destination_not_found",
         "no-backend" | "no-broker" | "app-refused" | "draining" => "destination_unavailable",
-        "queue-full" | "queue-bytes" | "too-many-streams" | "overloaded" | "no-credit" | "paused" => "connection_limit_reached",
+        "queue-full" | "queue-bytes" | "too-many-streams" | "overloaded" | "no-credit"
+        | "paused" => "connection_limit_reached",
         "deadline" => "http_response_timeout",
         "idle-timeout" => "connection_read_timeout",
         "backend-lost" | "broker-lost" | "session-ended" | "cancelled" => "connection_terminated",
@@ -129,13 +149,25 @@ mod tests {
     #[test]
     fn every_reason_is_an_error_with_its_name_in_the_answer() {
         for reason in Reason::ALL {
-            let failure = Failure { reason: *reason, started: false, retry_after_ms: 1500, detail: String::new() };
+            let failure = Failure {
+                reason: *reason,
+                started: false,
+                retry_after_ms: 1500,
+                detail: String::new(),
+            };
             let answer = ErrorResponse::from(&failure);
-            assert!(answer.status.is_client_error() || answer.status.is_server_error(), "{reason:?}");
+            assert!(
+                answer.status.is_client_error() || answer.status.is_server_error(),
+                "{reason:?}"
+            );
             let (headers, text) = answer.render("n1", "id");
             assert!(std::str::from_utf8(&text).unwrap().contains(reason.name()));
             assert_eq!(headers[header::RETRY_AFTER], "2");
-            assert_ne!(proxy_error(reason.name()), "proxy_internal_error", "{reason:?} maps to nothing");
+            assert_ne!(
+                proxy_error(reason.name()),
+                "proxy_internal_error",
+                "{reason:?} maps to nothing"
+            );
         }
     }
 }

@@ -40,9 +40,22 @@ impl Exchange {
     ///
     /// # Errors
     /// The answer to a request that is refused; the id it is refused under.
-    pub(crate) fn read(shared: &Shared, peer: SocketAddr, started: Instant, parts: request::Parts) -> Result<Self, (ErrorResponse, String)> {
-        let request::Parts { method, uri, version, headers, .. } = parts;
-        let origin = shared.trusted_proxies.origin(peer, false, &headers, &shared.request_ids);
+    pub(crate) fn read(
+        shared: &Shared,
+        peer: SocketAddr,
+        started: Instant,
+        parts: request::Parts,
+    ) -> Result<Self, (ErrorResponse, String)> {
+        let request::Parts {
+            method,
+            uri,
+            version,
+            headers,
+            ..
+        } = parts;
+        let origin = shared
+            .trusted_proxies
+            .origin(peer, false, &headers, &shared.request_ids);
         let id = origin.request_id;
         let refuse = |bad: BadRequest| (ErrorResponse::from(bad), id.clone());
 
@@ -51,15 +64,23 @@ impl Exchange {
         let target = Self::target(&method, &uri).map_err(refuse)?;
         if passed_here(&headers, &shared.node) {
             let why = "the request has passed this node before";
-            return Err((ErrorResponse::new(StatusCode::LOOP_DETECTED, "loop", why), id));
+            return Err((
+                ErrorResponse::new(StatusCode::LOOP_DETECTED, "loop", why),
+                id,
+            ));
         }
 
         let host = target::host(&authority);
         // Valid hosts are ASCII.
         let host = std::str::from_utf8(host).unwrap_or_default();
-        let path = target.split_once('?').map_or(target.as_str(), |(path, _)| path);
+        let path = target
+            .split_once('?')
+            .map_or(target.as_str(), |(path, _)| path);
         let rules = shared.routes.find(host, path).clone();
-        let service = rules.service.as_ref().map_or_else(|| ServiceId::of(host.as_bytes()), |service| service.id);
+        let service = rules
+            .service
+            .as_ref()
+            .map_or_else(|| ServiceId::of(host.as_bytes()), |service| service.id);
         let trace = trace_context(&headers);
         Ok(Self {
             method,
@@ -81,7 +102,10 @@ impl Exchange {
     /// The service's name, for people.
     pub(crate) fn service_name(&self) -> &str {
         let host = || std::str::from_utf8(target::host(&self.authority)).unwrap_or_default();
-        self.rules.service.as_ref().map_or_else(host, |Service { name, .. }| name)
+        self.rules
+            .service
+            .as_ref()
+            .map_or_else(host, |Service { name, .. }| name)
     }
 
     pub(crate) const fn scheme(&self) -> &'static str {
@@ -116,7 +140,12 @@ impl Exchange {
     ///
     /// # Errors
     /// A head that is larger than the protocol carries.
-    pub(crate) fn encode(&self, shared: &Shared, headers: &HeaderMap, upgrade: Option<&[u8]>) -> Result<Bytes, DecodeError> {
+    pub(crate) fn encode(
+        &self,
+        shared: &Shared,
+        headers: &HeaderMap,
+        upgrade: Option<&[u8]>,
+    ) -> Result<Bytes, DecodeError> {
         let via = via(self.version, &shared.node);
         let mut ours: Vec<(&str, &[u8])> = vec![
             ("x-forwarded-for", self.forwarded_for.as_bytes()),
@@ -142,10 +171,20 @@ impl Exchange {
     /// RFC 9112 §3.2: one authority, and where the target names one too they agree.
     fn authority(uri: &http::Uri, headers: &HeaderMap, secure: bool) -> Result<Bytes, BadRequest> {
         let bad = |error: target::BadTarget| BadRequest::new(error.0);
-        let host = headers.get(header::HOST).map(|host| target::authority(host.as_bytes(), secure)).transpose().map_err(bad)?;
-        let named = uri.authority().map(|authority| target::authority(authority.as_str().as_bytes(), secure)).transpose().map_err(bad)?;
+        let host = headers
+            .get(header::HOST)
+            .map(|host| target::authority(host.as_bytes(), secure))
+            .transpose()
+            .map_err(bad)?;
+        let named = uri
+            .authority()
+            .map(|authority| target::authority(authority.as_str().as_bytes(), secure))
+            .transpose()
+            .map_err(bad)?;
         match (host, named) {
-            (Some(host), Some(named)) if host != named => Err(BadRequest::new("the target and Host name different authorities")),
+            (Some(host), Some(named)) if host != named => Err(BadRequest::new(
+                "the target and Host name different authorities",
+            )),
             (Some(authority), _) | (None, Some(authority)) => Ok(authority),
             (None, None) => Err(BadRequest::new("Host is missing")),
         }
@@ -154,10 +193,18 @@ impl Exchange {
     fn target(method: &Method, uri: &http::Uri) -> Result<String, BadRequest> {
         let raw = uri.path_and_query().map_or("/", |target| target.as_str());
         if raw == "*" {
-            return if *method == Method::OPTIONS { Ok("*".into()) } else { Err(BadRequest::new("only OPTIONS asks for *")) };
+            return if *method == Method::OPTIONS {
+                Ok("*".into())
+            } else {
+                Err(BadRequest::new("only OPTIONS asks for *"))
+            };
         }
         // `http://host?query` has an empty path, which is the root (RFC 9110 §4.2.3).
-        let rooted = if raw.starts_with('?') { format!("/{raw}") } else { raw.to_owned() };
+        let rooted = if raw.starts_with('?') {
+            format!("/{raw}")
+        } else {
+            raw.to_owned()
+        };
         let normal = target::path_and_query(&rooted).map_err(|error| BadRequest::new(error.0))?;
         Ok(normal.into_owned())
     }
@@ -165,10 +212,15 @@ impl Exchange {
 
 /// Whether `Via` names this node: the request goes in circles (RFC 9110 §7.6.3).
 fn passed_here(headers: &HeaderMap, node: &str) -> bool {
-    let passed = headers.get_all(header::VIA).into_iter().flat_map(|via| via.as_bytes().split(|byte| *byte == b','));
+    let passed = headers
+        .get_all(header::VIA)
+        .into_iter()
+        .flat_map(|via| via.as_bytes().split(|byte| *byte == b','));
     passed.into_iter().any(|hop| {
         let mut words = hop.trim_ascii().split(u8::is_ascii_whitespace);
-        words.nth(1).is_some_and(|by| by.eq_ignore_ascii_case(node.as_bytes()))
+        words
+            .nth(1)
+            .is_some_and(|by| by.eq_ignore_ascii_case(node.as_bytes()))
     })
 }
 
@@ -187,7 +239,8 @@ fn trace_context(headers: &HeaderMap) -> TraceContext {
     let parse = || {
         let value = headers.get("traceparent")?.to_str().ok()?;
         let mut parts = value.split('-');
-        let (version, trace, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        let (version, trace, parent, flags) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         (version == "00" && parts.next().is_none()).then_some(())?;
         let mut context = TraceContext::default();
         from_hex(trace, &mut context.trace)?;
@@ -215,23 +268,38 @@ mod tests {
     #[test]
     fn a_loop_is_known_by_our_name_alone() {
         let via = |value: &str| {
-            let headers: HeaderMap = [(header::VIA, value.parse().unwrap())].into_iter().collect();
+            let headers: HeaderMap = [(header::VIA, value.parse().unwrap())]
+                .into_iter()
+                .collect();
             passed_here(&headers, "fra-1")
         };
         assert!(via("1.1 fra-1"));
-        assert!(via("1.0 other, HTTP/1.1  fra-1 (comment)") || via("1.0 other, HTTP/1.1 FRA-1 (comment)"));
+        assert!(
+            via("1.0 other, HTTP/1.1  fra-1 (comment)")
+                || via("1.0 other, HTTP/1.1 FRA-1 (comment)")
+        );
         assert!(!via("1.1 fra-10, 1.1 (fra-1), fra-1"));
     }
 
     #[test]
     fn a_trace_is_passed_on_only_if_it_is_one() {
         let context = |value: &str| {
-            let headers: HeaderMap = [(http::HeaderName::from_static("traceparent"), value.parse().unwrap())].into_iter().collect();
+            let headers: HeaderMap = [(
+                http::HeaderName::from_static("traceparent"),
+                value.parse().unwrap(),
+            )]
+            .into_iter()
+            .collect();
             trace_context(&headers)
         };
         let good = context("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
         assert_eq!((good.trace[0], good.parent[1], good.flags), (0x4b, 0xf0, 1));
-        for bad in ["", "00-4b-00f067aa0ba902b7-01", "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", "00-zbf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"] {
+        for bad in [
+            "",
+            "00-4b-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-zbf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ] {
             assert_eq!(context(bad), TraceContext::default(), "{bad}");
         }
     }

@@ -14,7 +14,10 @@ pub(crate) struct BadRequest {
 
 impl BadRequest {
     pub(crate) const fn new(why: &'static str) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, why }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            why,
+        }
     }
 
     const fn with(status: StatusCode, why: &'static str) -> Self {
@@ -33,7 +36,10 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
             | header::TRAILER
             | header::TRANSFER_ENCODING
             | header::UPGRADE
-    ) || matches!(name.as_str(), "keep-alive" | "proxy-connection" | "http2-settings")
+    ) || matches!(
+        name.as_str(),
+        "keep-alive" | "proxy-connection" | "http2-settings"
+    )
 }
 
 /// Fields with which a client could tell the application another target than the one that is keyed; and those that are
@@ -41,9 +47,22 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 fn is_ours_to_say(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
-        "x-forwarded-host" | "x-forwarded-proto" | "x-forwarded-for" | "x-forwarded-port" | "x-forwarded-server" | "x-real-ip" | "forwarded"
-            | "x-original-url" | "x-rewrite-url" | "x-original-host" | "x-http-method-override" | "x-http-method" | "x-method-override"
-            | "x-request-id" | "scale0-debug" | "scale0-backend"
+        "x-forwarded-host"
+            | "x-forwarded-proto"
+            | "x-forwarded-for"
+            | "x-forwarded-port"
+            | "x-forwarded-server"
+            | "x-real-ip"
+            | "forwarded"
+            | "x-original-url"
+            | "x-rewrite-url"
+            | "x-original-host"
+            | "x-http-method-override"
+            | "x-http-method"
+            | "x-method-override"
+            | "x-request-id"
+            | "scale0-debug"
+            | "scale0-backend"
     )
 }
 
@@ -53,8 +72,15 @@ pub(crate) struct Nominated(Vec<HeaderName>);
 
 impl Nominated {
     fn of(headers: &HeaderMap) -> Self {
-        let tokens = headers.get_all(header::CONNECTION).into_iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-        Self(tokens.filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok()).collect())
+        let tokens = headers
+            .get_all(header::CONNECTION)
+            .into_iter()
+            .flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+        Self(
+            tokens
+                .filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok())
+                .collect(),
+        )
     }
 
     fn names(&self, name: &HeaderName) -> bool {
@@ -65,9 +91,14 @@ impl Nominated {
 /// Whether the client asks to switch protocols, and to which ours has a way: any but `h2c`, which is not spoken that way
 /// since RFC 9113.
 pub(crate) fn wanted_upgrade(version: Version, headers: &HeaderMap) -> Option<&HeaderValue> {
-    let upgrade = headers.get(header::UPGRADE).filter(|_| version == Version::HTTP_11)?;
+    let upgrade = headers
+        .get(header::UPGRADE)
+        .filter(|_| version == Version::HTTP_11)?;
     let asked = Nominated::of(headers).names(&header::UPGRADE);
-    let is_h2c = upgrade.as_bytes().split(|byte| *byte == b',').any(|token| token.trim_ascii().eq_ignore_ascii_case(b"h2c"));
+    let is_h2c = upgrade
+        .as_bytes()
+        .split(|byte| *byte == b',')
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"h2c"));
     (asked && !is_h2c).then_some(upgrade)
 }
 
@@ -75,14 +106,28 @@ pub(crate) fn wanted_upgrade(version: Version, headers: &HeaderMap) -> Option<&H
 ///
 /// # Errors
 /// The status and the words for the client.
-pub(crate) fn check(method: &Method, version: Version, headers: &HeaderMap) -> Result<(), BadRequest> {
+pub(crate) fn check(
+    method: &Method,
+    version: Version,
+    headers: &HeaderMap,
+) -> Result<(), BadRequest> {
     if *method == Method::CONNECT {
-        return Err(BadRequest::with(StatusCode::NOT_IMPLEMENTED, "this is a gateway, not a tunnel: CONNECT is not served"));
+        return Err(BadRequest::with(
+            StatusCode::NOT_IMPLEMENTED,
+            "this is a gateway, not a tunnel: CONNECT is not served",
+        ));
     }
     if *method == Method::TRACE {
-        return Err(BadRequest::with(StatusCode::METHOD_NOT_ALLOWED, "TRACE would show fields that are not the client's"));
+        return Err(BadRequest::with(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "TRACE would show fields that are not the client's",
+        ));
     }
-    if method.as_str().bytes().any(|byte| byte.is_ascii_lowercase()) {
+    if method
+        .as_str()
+        .bytes()
+        .any(|byte| byte.is_ascii_lowercase())
+    {
         return Err(BadRequest::new("methods are written in upper case"));
     }
     if 1 < headers.get_all(header::HOST).iter().count() {
@@ -92,15 +137,32 @@ pub(crate) fn check(method: &Method, version: Version, headers: &HeaderMap) -> R
     if let Some(coding) = codings.next()
         && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
     {
-        return Err(BadRequest::with(StatusCode::NOT_IMPLEMENTED, "the only transfer coding served is chunked"));
+        return Err(BadRequest::with(
+            StatusCode::NOT_IMPLEMENTED,
+            "the only transfer coding served is chunked",
+        ));
     }
-    for framing in [header::CONTENT_LENGTH, header::HOST, header::TRANSFER_ENCODING, header::COOKIE, header::AUTHORIZATION] {
+    for framing in [
+        header::CONTENT_LENGTH,
+        header::HOST,
+        header::TRANSFER_ENCODING,
+        header::COOKIE,
+        header::AUTHORIZATION,
+    ] {
         if headers.contains_key(header::CONNECTION) && Nominated::of(headers).names(&framing) {
-            return Err(BadRequest::new("Connection must not name a field that frames, routes or authorises the request"));
+            return Err(BadRequest::new(
+                "Connection must not name a field that frames, routes or authorises the request",
+            ));
         }
     }
-    if headers.get(header::EXPECT).is_some_and(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue")) {
-        return Err(BadRequest::with(StatusCode::EXPECTATION_FAILED, "the only expectation served is 100-continue"));
+    if headers
+        .get(header::EXPECT)
+        .is_some_and(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    {
+        return Err(BadRequest::with(
+            StatusCode::EXPECTATION_FAILED,
+            "the only expectation served is 100-continue",
+        ));
     }
     if version == Version::HTTP_2 && headers.get(header::TE).is_some_and(|te| te != "trailers") {
         return Err(BadRequest::new("TE may only be \"trailers\" in HTTP/2"));
@@ -113,10 +175,18 @@ pub(crate) fn check(method: &Method, version: Version, headers: &HeaderMap) -> R
 ///
 /// # Errors
 /// More fields, or longer ones, than the protocol carries.
-pub(crate) fn request_fields<'a>(headers: &'a HeaderMap, host: &'a [u8], ours: &[(&'a str, &'a [u8])]) -> Result<Fields, DecodeError> {
+pub(crate) fn request_fields<'a>(
+    headers: &'a HeaderMap,
+    host: &'a [u8],
+    ours: &[(&'a str, &'a [u8])],
+) -> Result<Fields, DecodeError> {
     let nominated = Nominated::of(headers);
     let theirs = headers.iter().filter(|(name, _)| {
-        !is_hop_by_hop(name) && !is_ours_to_say(name) && !nominated.names(name) && **name != header::HOST && **name != header::EXPECT
+        !is_hop_by_hop(name)
+            && !is_ours_to_say(name)
+            && !nominated.names(name)
+            && **name != header::HOST
+            && **name != header::EXPECT
     });
     let host = std::iter::once((&b"host"[..], host));
     let theirs = theirs.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
@@ -142,7 +212,10 @@ pub(crate) fn response_head(encoded: &Bytes) -> Result<(StatusCode, HeaderMap), 
 pub(crate) fn upgrade_head(encoded: &Bytes) -> Result<HeaderMap, &'static str> {
     let head = ResponseHead::decode(encoded).map_err(|_| "its head is malformed")?;
     let headers = header_map(&head.fields)?;
-    let protocol = headers.get(header::UPGRADE).cloned().ok_or("it does not say which protocol it switches to")?;
+    let protocol = headers
+        .get(header::UPGRADE)
+        .cloned()
+        .ok_or("it does not say which protocol it switches to")?;
     let mut headers = without_hop_by_hop(headers);
     headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     headers.insert(header::UPGRADE, protocol);
@@ -172,7 +245,11 @@ pub(crate) fn may_trail(name: &HeaderName) -> bool {
 /// The trailer fields of a response that may be passed on.
 pub(crate) fn trailers(fields: &Fields) -> Option<HeaderMap> {
     let all = header_map(fields).ok()?;
-    let kept: HeaderMap = all.iter().filter(|(name, _)| may_trail(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    let kept: HeaderMap = all
+        .iter()
+        .filter(|(name, _)| may_trail(name))
+        .map(|(name, value)| (name.clone(), value.clone()))
+        .collect();
     (!kept.is_empty()).then_some(kept)
 }
 
@@ -181,7 +258,8 @@ fn header_map(fields: &Fields) -> Result<HeaderMap, &'static str> {
     for (name, value) in fields.iter() {
         let name = HeaderName::from_bytes(&name).map_err(|_| "a field's name is no token")?;
         // Copied: a stored head would otherwise pin the whole message it came in.
-        let value = HeaderValue::from_bytes(&value).map_err(|_| "a field's value has control characters")?;
+        let value = HeaderValue::from_bytes(&value)
+            .map_err(|_| "a field's value has control characters")?;
         headers.append(name, value);
     }
     Ok(headers)
@@ -193,10 +271,21 @@ fn without_hop_by_hop(mut headers: HeaderMap) -> HeaderMap {
             headers.remove(name);
         }
     }
-    for name in [header::CONNECTION, header::PROXY_AUTHENTICATE, header::TE, header::TRAILER, header::TRANSFER_ENCODING, header::UPGRADE] {
+    for name in [
+        header::CONNECTION,
+        header::PROXY_AUTHENTICATE,
+        header::TE,
+        header::TRAILER,
+        header::TRANSFER_ENCODING,
+        header::UPGRADE,
+    ] {
         headers.remove(name);
     }
-    for name in ["keep-alive", "proxy-connection", "proxy-authentication-info"] {
+    for name in [
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authentication-info",
+    ] {
         headers.remove(name);
     }
     headers
@@ -207,25 +296,50 @@ mod tests {
     use super::*;
 
     fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        fields.iter().map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value))).collect()
+        fields
+            .iter()
+            .map(|(name, value)| {
+                (
+                    HeaderName::from_static(name),
+                    HeaderValue::from_static(value),
+                )
+            })
+            .collect()
     }
 
     fn refused(method: &str, fields: &[(&'static str, &'static str)]) -> Option<u16> {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        check(&method, Version::HTTP_11, &headers(fields)).err().map(|bad| bad.status.as_u16())
+        check(&method, Version::HTTP_11, &headers(fields))
+            .err()
+            .map(|bad| bad.status.as_u16())
     }
 
     #[test]
     fn ambiguous_requests_are_refused() {
         assert_eq!(refused("GET", &[("host", "a")]), None);
-        assert_eq!(refused("POST", &[("transfer-encoding", "chunked"), ("expect", "100-Continue")]), None);
-        assert_eq!(refused("GET", &[("connection", "keep-alive, x-mine")]), None);
+        assert_eq!(
+            refused(
+                "POST",
+                &[("transfer-encoding", "chunked"), ("expect", "100-Continue")]
+            ),
+            None
+        );
+        assert_eq!(
+            refused("GET", &[("connection", "keep-alive, x-mine")]),
+            None
+        );
 
         assert_eq!(refused("get", &[]), Some(400));
         assert_eq!(refused("TRACE", &[]), Some(405));
         assert_eq!(refused("CONNECT", &[]), Some(501));
-        assert_eq!(refused("POST", &[("transfer-encoding", "gzip, chunked")]), Some(501));
-        assert_eq!(refused("POST", &[("connection", "close, Content-Length")]), Some(400));
+        assert_eq!(
+            refused("POST", &[("transfer-encoding", "gzip, chunked")]),
+            Some(501)
+        );
+        assert_eq!(
+            refused("POST", &[("connection", "close, Content-Length")]),
+            Some(400)
+        );
         assert_eq!(refused("GET", &[("connection", "host")]), Some(400));
         assert_eq!(refused("GET", &[("expect", "a-miracle")]), Some(417));
     }
@@ -247,17 +361,44 @@ mod tests {
         ]);
         from.append("cookie", HeaderValue::from_static("b=2"));
         let fields = request_fields(&from, b"example.com", &[("via", b"1.1 n")]).unwrap();
-        let crossed: Vec<_> = fields.iter().map(|(name, value)| format!("{}: {}", str(&name), str(&value))).collect();
-        assert_eq!(crossed, ["host: example.com", "accept: */*", "cookie: a=1", "cookie: b=2", "via: 1.1 n"]);
+        let crossed: Vec<_> = fields
+            .iter()
+            .map(|(name, value)| format!("{}: {}", str(&name), str(&value)))
+            .collect();
+        assert_eq!(
+            crossed,
+            [
+                "host: example.com",
+                "accept: */*",
+                "cookie: a=1",
+                "cookie: b=2",
+                "via: 1.1 n"
+            ]
+        );
     }
 
     #[test]
     fn an_upgrade_needs_both_fields_and_is_never_h2c() {
         let upgrade = |version, fields| wanted_upgrade(version, &headers(fields)).is_some();
-        assert!(upgrade(Version::HTTP_11, &[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]));
+        assert!(upgrade(
+            Version::HTTP_11,
+            &[
+                ("connection", "keep-alive, Upgrade"),
+                ("upgrade", "websocket")
+            ]
+        ));
         assert!(!upgrade(Version::HTTP_11, &[("upgrade", "websocket")]));
-        assert!(!upgrade(Version::HTTP_10, &[("connection", "upgrade"), ("upgrade", "websocket")]));
-        assert!(!upgrade(Version::HTTP_11, &[("connection", "upgrade, http2-settings"), ("upgrade", "h2c")]));
+        assert!(!upgrade(
+            Version::HTTP_10,
+            &[("connection", "upgrade"), ("upgrade", "websocket")]
+        ));
+        assert!(!upgrade(
+            Version::HTTP_11,
+            &[
+                ("connection", "upgrade, http2-settings"),
+                ("upgrade", "h2c")
+            ]
+        ));
     }
 
     fn str(bytes: &Bytes) -> &str {

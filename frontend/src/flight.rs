@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http_body::Frame;
-use scale0_cache::{Asker, CacheKey, Cache, Chunk, Fill, Reader, Rejoin, RequestFacts, ResponseHead, Verdict};
+use scale0_cache::{
+    Asker, Cache, CacheKey, Chunk, Fill, Reader, Rejoin, RequestFacts, ResponseHead, Verdict,
+};
 use scale0_wire::{FlightKey, Reason};
 use tokio::time::{Sleep, sleep_until};
 
@@ -37,13 +39,22 @@ pub(crate) struct Asking {
 
 impl Asking {
     pub(crate) fn asker(&self) -> Asker<'_> {
-        Asker { key: self.key, facts: self.facts, headers: &self.exchange.headers, deadline: self.exchange.due() }
+        Asker {
+            key: self.key,
+            facts: self.facts,
+            headers: &self.exchange.headers,
+            deadline: self.exchange.due(),
+        }
     }
 }
 
 /// Fetches for a flight until it is complete, has failed, or nobody wants it.
 pub(crate) fn spawn_fetch(worker: &Rc<Worker>, exchange: &Rc<Exchange>, fill: Fill) {
-    let fetch = Fetch { worker: Rc::clone(worker), exchange: Rc::clone(exchange), fill };
+    let fetch = Fetch {
+        worker: Rc::clone(worker),
+        exchange: Rc::clone(exchange),
+        fill,
+    };
     tokio::task::spawn_local(fetch.run());
 }
 
@@ -70,7 +81,9 @@ impl Fetch {
             headers.insert(header::RANGE, continuation.range());
             headers.insert(header::IF_RANGE, continuation.if_range());
         }
-        let head = exchange.encode(shared, &headers, None).map_err(|error| Failure::of_request(&error))?;
+        let head = exchange
+            .encode(shared, &headers, None)
+            .map_err(|error| Failure::of_request(&error))?;
         self.worker.dispatcher.open(OpenRequest {
             head,
             content: Bytes::new(),
@@ -98,7 +111,9 @@ impl Fetch {
                 }
                 while update.as_mut().poll(cx).is_ready() {
                     stream.extend(self.fill.latest_deadline(), self.fill.waiters());
-                    update.as_mut().reset((clock::now() + UPDATE_INTERVAL).into());
+                    update
+                        .as_mut()
+                        .reset((clock::now() + UPDATE_INTERVAL).into());
                 }
                 Poll::Pending
             })
@@ -108,7 +123,12 @@ impl Fetch {
                 None => return,
                 Some(Delivery::Interim(_)) => self.worker.shared.counters.interim_dropped.add(1),
                 Some(Delivery::Ready) => {}
-                Some(Delivery::Head { head, content, whole, upgrade: false }) => {
+                Some(Delivery::Head {
+                    head,
+                    content,
+                    whole,
+                    upgrade: false,
+                }) => {
                     return self.head(stream, &head, content, whole).await;
                 }
                 Some(Delivery::Head { .. } | Delivery::Content(_) | Delivery::End(_)) => {
@@ -124,8 +144,17 @@ impl Fetch {
             Ok(head) => head,
             Err(why) => return self.fail(&Failure::app_failed(why)),
         };
-        let headers = response::received(headers, &self.worker.shared, clock::wall());
-        let verdict = self.fill.head(clock::now(), clock::wall(), &self.exchange.headers, ResponseHead { status, headers });
+        let mut headers = response::received(headers, &self.worker.shared, clock::wall());
+        response::take_backend(&mut headers);
+        if whole {
+            response::state_length(&mut headers, status, content.len());
+        }
+        let verdict = self.fill.head(
+            clock::now(),
+            clock::wall(),
+            &self.exchange.headers,
+            ResponseHead { status, headers },
+        );
         match verdict {
             Verdict::Share | Verdict::LeaderOnly(_) | Verdict::Vary(_) => {}
             Verdict::Mismatch => return stream.cancel(Reason::Cancelled),
@@ -170,7 +199,9 @@ impl Fetch {
                     return Poll::Ready(true);
                 }
                 // A reader may be waited for only so long.
-                let Some(at) = self.fill.wake_at() else { return Poll::Pending };
+                let Some(at) = self.fill.wake_at() else {
+                    return Poll::Pending;
+                };
                 let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(at.into())));
                 if timer.deadline().into_std() != at {
                     timer.as_mut().reset(at.into());
@@ -189,13 +220,21 @@ impl Fetch {
     /// What came is all of it, unless its own length says otherwise: then the flight has failed, and its readers know.
     fn complete(self, trailers: Option<HeaderMap>) {
         if let Err(failure) = self.fill.complete(clock::now(), trailers) {
-            tracing::debug!(reason = failure.reason, target = self.exchange.target, "a response was not whole");
+            tracing::debug!(
+                reason = failure.reason,
+                target = self.exchange.target,
+                "a response was not whole"
+            );
         }
     }
 
     fn fail(self, failure: &Failure) {
         let answer = ErrorResponse::from(failure);
-        let failure = scale0_cache::Failure { status: answer.status, reason: answer.reason, retry_after: answer.retry_after };
+        let failure = scale0_cache::Failure {
+            status: answer.status,
+            reason: answer.reason,
+            retry_after: answer.retry_after,
+        };
         self.fill.fail(clock::now(), failure);
     }
 }
@@ -210,17 +249,30 @@ pub(crate) struct FlightBody {
 
 impl FlightBody {
     pub(crate) fn new(worker: &Rc<Worker>, asking: Asking, reader: Reader) -> Self {
-        Self { worker: Rc::clone(worker), cache: Arc::clone(&worker.shared.cache), asking, reader }
+        Self {
+            worker: Rc::clone(worker),
+            cache: Arc::clone(&worker.shared.cache),
+            asking,
+            reader,
+        }
     }
 
     /// What comes next, and whether it is the last.
-    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<(Option<Result<Frame<Bytes>, BrokenOff>>, bool)> {
+    pub(crate) fn poll_frame(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Instant,
+    ) -> Poll<(Option<Result<Frame<Bytes>, BrokenOff>>, bool)> {
         loop {
             let frame = match ready!(self.reader.poll_chunk(cx)) {
                 Chunk::Data(bytes) => (Some(Ok(Frame::data(bytes))), false),
-                Chunk::End(trailers) => (trailers.map(|trailers| Ok(Frame::trailers(trailers.as_ref().clone()))), true),
+                Chunk::End(trailers) => (
+                    trailers.map(|trailers| Ok(Frame::trailers(trailers.as_ref().clone()))),
+                    true,
+                ),
                 Chunk::Failed(failure) => (Some(Err(BrokenOff(failure.reason))), true),
-                Chunk::Behind(behind) => match self.cache.rejoin(now, behind, &self.asking.asker()) {
+                Chunk::Behind(behind) => match self.cache.rejoin(now, behind, &self.asking.asker())
+                {
                     Rejoin::Wait(reader) => {
                         self.reader = reader;
                         continue;

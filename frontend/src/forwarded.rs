@@ -38,10 +38,21 @@ impl TrustedProxies {
 
     /// Reads the request's way off its fields, as far as trusted proxies wrote them: the rightmost address that is not
     /// trusted is the client's.
-    pub(crate) fn origin(&self, peer: SocketAddr, secure: bool, headers: &HeaderMap, ids: &RequestIds) -> Origin {
+    pub(crate) fn origin(
+        &self,
+        peer: SocketAddr,
+        secure: bool,
+        headers: &HeaderMap,
+        ids: &RequestIds,
+    ) -> Origin {
         let peer = peer.ip().to_canonical();
         if !self.trusts(peer) {
-            return Origin { client: peer, forwarded_for: peer.to_string(), secure, request_id: ids.next() };
+            return Origin {
+                client: peer,
+                forwarded_for: peer.to_string(),
+                secure,
+                request_id: ids.next(),
+            };
         }
         let said: Vec<IpAddr> = headers
             .get_all("x-forwarded-for")
@@ -57,16 +68,31 @@ impl TrustedProxies {
                 }
                 None => Vec::new(),
             });
-        let client_at = said.iter().rposition(|address| !self.trusts(*address)).unwrap_or(0);
-        let way: Vec<String> = said.get(client_at..).unwrap_or_default().iter().chain([&peer]).map(IpAddr::to_string).collect();
-        let secure = match headers.get("x-forwarded-proto").map(http::HeaderValue::as_bytes) {
+        let client_at = said
+            .iter()
+            .rposition(|address| !self.trusts(*address))
+            .unwrap_or(0);
+        let way: Vec<String> = said
+            .get(client_at..)
+            .unwrap_or_default()
+            .iter()
+            .chain([&peer])
+            .map(IpAddr::to_string)
+            .collect();
+        let secure = match headers
+            .get("x-forwarded-proto")
+            .map(http::HeaderValue::as_bytes)
+        {
             Some(proto) => proto.eq_ignore_ascii_case(b"https"),
             None => secure,
         };
         let request_id = headers
             .get("x-request-id")
             .and_then(|id| id.to_str().ok())
-            .filter(|id| (1..=REQUEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_graphic()))
+            .filter(|id| {
+                (1..=REQUEST_ID).contains(&id.len())
+                    && id.bytes().all(|byte| byte.is_ascii_graphic())
+            })
             .map_or_else(|| ids.next(), str::to_owned);
         Origin {
             client: said.get(client_at).copied().unwrap_or(peer),
@@ -86,7 +112,10 @@ pub(crate) struct RequestIds {
 
 impl RequestIds {
     pub(crate) const fn new(instance: u64) -> Self {
-        Self { instance, next: AtomicU64::new(1) }
+        Self {
+            instance,
+            next: AtomicU64::new(1),
+        }
     }
 
     fn next(&self) -> String {
@@ -100,17 +129,29 @@ mod tests {
     use super::*;
 
     fn origin(peer: &str, fields: &[(&'static str, &'static str)]) -> Origin {
-        let proxies = TrustedProxies::new(vec!["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap()]);
+        let proxies = TrustedProxies::new(vec![
+            "127.0.0.0/8".parse().unwrap(),
+            "10.0.0.0/8".parse().unwrap(),
+        ]);
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.append(*name, value.parse().unwrap());
         }
-        proxies.origin(SocketAddr::new(peer.parse().unwrap(), 1), false, &headers, &RequestIds::new(7))
+        proxies.origin(
+            SocketAddr::new(peer.parse().unwrap(), 1),
+            false,
+            &headers,
+            &RequestIds::new(7),
+        )
     }
 
     #[test]
     fn nothing_is_believed_of_a_stranger() {
-        let said = [("x-forwarded-for", "1.1.1.1"), ("x-forwarded-proto", "https"), ("x-request-id", "mine")];
+        let said = [
+            ("x-forwarded-for", "1.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-request-id", "mine"),
+        ];
         let origin = origin("192.0.2.1", &said);
         assert_eq!(origin.client.to_string(), "192.0.2.1");
         assert_eq!(origin.forwarded_for, "192.0.2.1");
@@ -120,7 +161,12 @@ mod tests {
 
     #[test]
     fn the_rightmost_untrusted_address_is_the_client() {
-        let said = [("x-forwarded-for", "6.6.6.6, 192.0.2.9"), ("x-forwarded-for", "10.1.1.1"), ("x-forwarded-proto", "HTTPS"), ("x-request-id", "mine")];
+        let said = [
+            ("x-forwarded-for", "6.6.6.6, 192.0.2.9"),
+            ("x-forwarded-for", "10.1.1.1"),
+            ("x-forwarded-proto", "HTTPS"),
+            ("x-request-id", "mine"),
+        ];
         let origin = origin("::ffff:127.0.0.1", &said);
         assert_eq!(origin.client.to_string(), "192.0.2.9");
         assert_eq!(origin.forwarded_for, "192.0.2.9, 10.1.1.1, 127.0.0.1");
@@ -130,7 +176,13 @@ mod tests {
 
     #[test]
     fn what_stands_left_of_rubbish_is_not_believed() {
-        let origin = origin("127.0.0.1", &[("x-forwarded-for", "192.0.2.9, rubbish, 10.0.0.2"), ("x-request-id", "two words")]);
+        let origin = origin(
+            "127.0.0.1",
+            &[
+                ("x-forwarded-for", "192.0.2.9, rubbish, 10.0.0.2"),
+                ("x-request-id", "two words"),
+            ],
+        );
         assert_eq!(origin.forwarded_for, "10.0.0.2, 127.0.0.1");
         assert_eq!(origin.request_id, "0000000000000007-1");
     }

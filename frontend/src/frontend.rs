@@ -24,7 +24,7 @@ use crate::route::RouteTable;
 use crate::session::{BrokerStatus, Lane, LaneConfig, LaneCounters};
 use crate::threads::Threads;
 use crate::watch::LOOK;
-use crate::worker::{Shared, Worker};
+use crate::worker::{Seats, Shared, Worker};
 
 /// Why a frontend cannot start. Nothing of it runs then.
 #[derive(Debug, thiserror::Error)]
@@ -82,11 +82,18 @@ impl Frontend {
     /// # Errors
     /// See [`StartError`].
     pub fn start(config: FrontendConfig, threads: &Threads) -> Result<Self, StartError> {
-        let via = HeaderValue::try_from(format!("1.1 {}", config.node)).map_err(|_| StartError::Name { name: config.node.clone() })?;
+        let via = HeaderValue::try_from(format!("1.1 {}", config.node)).map_err(|_| {
+            StartError::Name {
+                name: config.node.clone(),
+            }
+        })?;
         let mut listeners = Vec::new();
         let mut addresses = Vec::new();
         for address in &config.http {
-            let in_context = |error| StartError::Listen { address: *address, error };
+            let in_context = |error| StartError::Listen {
+                address: *address,
+                error,
+            };
             let listener = listener::bind(*address).map_err(in_context)?;
             addresses.push(listener.local_addr().map_err(in_context)?);
             listeners.push(listener);
@@ -100,27 +107,39 @@ impl Frontend {
             cache: Arc::new(Cache::new(config.cache)),
             access_log: config.access_log,
             counters: Counters::default(),
+            long_streams: Seats::default(),
             limits: config.limits,
             node: config.node,
         });
         let (drain, draining) = watch::channel(DrainStage::Serving);
         let (leave, leaving) = watch::channel(false);
-        let lanes: Arc<Vec<LaneView>> = Arc::new((0..threads.len()).map(|_| LaneView::default()).collect());
-        let permits = Arc::new(Semaphore::new(shared.limits.max_connections.min(Semaphore::MAX_PERMITS)));
+        let lanes: Arc<Vec<LaneView>> =
+            Arc::new((0..threads.len()).map(|_| LaneView::default()).collect());
+        let permits = Arc::new(Semaphore::new(
+            shared.limits.max_connections.min(Semaphore::MAX_PERMITS),
+        ));
 
         let mut doors = Vec::new();
         for index in 0..threads.len() {
             let (connections, accepted) = unbounded_channel();
-            doors.push(Door { connections, count: Arc::clone(&lanes[index].connections) });
+            doors.push(Door {
+                connections,
+                count: Arc::clone(&lanes[index].connections),
+            });
             let lane = LaneConfig {
                 node: shared.node.clone(),
                 instance: config.instance,
                 lane: u16::try_from(index).unwrap_or(u16::MAX),
                 // Sessions of one lane never share an epoch with those of another process, nor of a former life of this one.
                 first_epoch: config.instance.rotate_left(32) ^ ((index as u64) << 48),
-                max_streams: shared.limits.max_streams.div_ceil(threads.len()),
+                max_streams: OPEN_REQUESTS,
+                window_bytes: shared.limits.in_flight_bytes / threads.len() as u64,
             };
-            let (shared, lanes, brokers) = (Arc::clone(&shared), Arc::clone(&lanes), config.brokers.clone());
+            let (shared, lanes, brokers) = (
+                Arc::clone(&shared),
+                Arc::clone(&lanes),
+                config.brokers.clone(),
+            );
             let (draining, leaving) = (draining.clone(), leaving.clone());
             threads.spawn(index, move || async move {
                 let worker = Worker::new(shared, Dispatcher::new(Lane::new(lane, clock::now())));
@@ -131,7 +150,12 @@ impl Frontend {
                         Links::new()
                     }
                 };
-                tokio::task::spawn_local(look(Rc::clone(&worker), Arc::clone(&lanes), index, draining.clone()));
+                tokio::task::spawn_local(look(
+                    Rc::clone(&worker),
+                    Arc::clone(&lanes),
+                    index,
+                    draining.clone(),
+                ));
                 tokio::task::spawn_local(listener::serve(Rc::clone(&worker), accepted, draining));
                 drive(&worker, links, &lanes[index], leaving).await;
             });
@@ -141,11 +165,25 @@ impl Frontend {
             let doors = Rc::new(doors);
             let (shared, permits) = accepting;
             for listener in listeners {
-                let (doors, permits, shared) = (Rc::clone(&doors), Arc::clone(&permits), Arc::clone(&shared));
-                tokio::task::spawn_local(listener::accept(listener, doors, permits, shared, draining.clone()));
+                let (doors, permits, shared) =
+                    (Rc::clone(&doors), Arc::clone(&permits), Arc::clone(&shared));
+                tokio::task::spawn_local(listener::accept(
+                    listener,
+                    doors,
+                    permits,
+                    shared,
+                    draining.clone(),
+                ));
             }
         });
-        Ok(Self { shared, addresses, lanes, drain, leave, permits })
+        Ok(Self {
+            shared,
+            addresses,
+            lanes,
+            drain,
+            leave,
+            permits,
+        })
     }
 
     /// Where it listens; with the ports that were found for port 0.
@@ -157,7 +195,11 @@ impl Frontend {
     /// Whether it takes requests and some broker has said WELCOME on every thread.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        *self.drain.borrow() == DrainStage::Serving && self.lanes.iter().all(|lane| lane.welcome.load(Ordering::Relaxed))
+        *self.drain.borrow() == DrainStage::Serving
+            && self
+                .lanes
+                .iter()
+                .all(|lane| lane.welcome.load(Ordering::Relaxed))
     }
 
     /// Takes nothing new, ends what is under way, and returns when that is done or `within` has passed. False: it was not
@@ -167,7 +209,13 @@ impl Frontend {
     /// The drain goes on when this is dropped.
     pub async fn drain(&self, within: Duration) -> bool {
         self.drain.send_replace(DrainStage::Last);
-        let all = u32::try_from(self.shared.limits.max_connections.min(Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let all = u32::try_from(
+            self.shared
+                .limits
+                .max_connections
+                .min(Semaphore::MAX_PERMITS),
+        )
+        .unwrap_or(u32::MAX);
         let closed = async {
             let idle = tokio::time::timeout(DRAIN_GRACE, self.permits.acquire_many(all)).await;
             if idle.is_err() {
@@ -184,7 +232,11 @@ impl Frontend {
         self.drain.send_replace(DrainStage::Closing);
         self.leave.send_replace(true);
         let gone = async {
-            while !self.lanes.iter().all(|lane| lane.gone.load(Ordering::Relaxed)) {
+            while !self
+                .lanes
+                .iter()
+                .all(|lane| lane.gone.load(Ordering::Relaxed))
+            {
                 tokio::task::yield_now().await;
             }
         };
@@ -193,6 +245,9 @@ impl Frontend {
         }
     }
 }
+
+/// Requests that one thread has under way to brokers; more than it has connections, fewer than its session may have.
+const OPEN_REQUESTS: usize = 32 * 1024;
 
 /// How long a goodbye may take; a broker that misses it notices the closed connection.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -205,12 +260,21 @@ async fn drive(worker: &Worker, links: Links, view: &LaneView, mut leaving: watc
         _ = leaving.wait_for(|leave| *leave).await;
         dispatcher.leave();
     };
-    dispatcher.drive(links, left, |is_welcome| view.welcome.store(is_welcome, Ordering::Relaxed)).await;
+    dispatcher
+        .drive(links, left, |is_welcome| {
+            view.welcome.store(is_welcome, Ordering::Relaxed)
+        })
+        .await;
     view.gone.store(true, Ordering::Relaxed);
 }
 
 /// Once in a while: ends connections that are too slow, and shows others how things stand.
-async fn look(worker: Rc<Worker>, lanes: Arc<Vec<LaneView>>, index: usize, mut draining: watch::Receiver<DrainStage>) {
+async fn look(
+    worker: Rc<Worker>,
+    lanes: Arc<Vec<LaneView>>,
+    index: usize,
+    mut draining: watch::Receiver<DrainStage>,
+) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut told = false;
@@ -219,11 +283,16 @@ async fn look(worker: Rc<Worker>, lanes: Arc<Vec<LaneView>>, index: usize, mut d
             _ = ticks.tick() => {}
             _ = draining.wait_for(|stage| *stage != DrainStage::Serving), if !told => {
                 told = true;
+                worker.draining.set(true);
                 worker.dispatcher.drain();
             }
         }
         let counters = &worker.shared.counters;
-        worker.watch.look(clock::now(), &worker.shared.limits, |verdict| counters.too_slow(verdict).add(1));
+        worker
+            .watch
+            .look(clock::now(), &worker.shared.limits, |verdict| {
+                counters.too_slow(verdict).add(1)
+            });
         *lanes[index].snapshot.lock() = worker.dispatcher.snapshot();
     }
 }

@@ -76,7 +76,11 @@ pub(crate) enum DrainStage {
 /// # Errors
 /// When the address is taken or not ours.
 pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         // "[::]" is for those who mean both; IPv4 has an address of its own.
         socket.set_only_v6(false)?;
@@ -115,8 +119,18 @@ pub(crate) async fn accept(
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
             Ok((stream, peer)) => {
                 shared.counters.connections.add(1);
-                let Some(door) = doors.iter().min_by_key(|door| door.count.load(Ordering::Relaxed)) else { return };
-                let accepted = Accepted { stream, peer, _permit: permit, _seat: Seat::take(&door.count) };
+                let Some(door) = doors
+                    .iter()
+                    .min_by_key(|door| door.count.load(Ordering::Relaxed))
+                else {
+                    return;
+                };
+                let accepted = Accepted {
+                    stream,
+                    peer,
+                    _permit: permit,
+                    _seat: Seat::take(&door.count),
+                };
                 // It can only fail while the process ends.
                 _ = door.connections.send(accepted);
             }
@@ -130,9 +144,16 @@ pub(crate) async fn accept(
 }
 
 /// Serves the connections of one thread until no more come and all are done.
-pub(crate) async fn serve(worker: Rc<Worker>, mut connections: UnboundedReceiver<Accepted>, drain: watch::Receiver<DrainStage>) {
+pub(crate) async fn serve(
+    worker: Rc<Worker>,
+    mut connections: UnboundedReceiver<Accepted>,
+    drain: watch::Receiver<DrainStage>,
+) {
     while let Some(accepted) = connections.recv().await {
-        let io = accepted.stream.set_nodelay(true).and_then(|()| TcpStream::from_std(accepted.stream));
+        let io = accepted
+            .stream
+            .set_nodelay(true)
+            .and_then(|()| TcpStream::from_std(accepted.stream));
         let Ok(stream) = io else {
             worker.shared.counters.connection_errors.add(1);
             continue;
@@ -149,7 +170,12 @@ pub(crate) async fn serve(worker: Rc<Worker>, mut connections: UnboundedReceiver
     }
 }
 
-async fn connection(worker: Rc<Worker>, io: WatchedIo<TcpStream>, peer: SocketAddr, mut drain: watch::Receiver<DrainStage>) {
+async fn connection(
+    worker: Rc<Worker>,
+    io: WatchedIo<TcpStream>,
+    peer: SocketAddr,
+    mut drain: watch::Receiver<DrainStage>,
+) {
     let watched = Arc::clone(io.watched());
     let limits = &worker.shared.limits;
     let mut builder = auto::Builder::new(OnThisThread);

@@ -5,11 +5,14 @@ use std::rc::Rc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use scale0_cache::policy::{CacheStatus, Conditional, Forward, Sharing, judge_conditionals, not_modified_head};
+use scale0_cache::flights::MAX_VARIANT_HOPS;
+use scale0_cache::policy::{
+    CacheStatus, Conditional, Forward, Sharing, judge_conditionals, not_modified_head,
+};
 use scale0_cache::{CacheKey, Hit, Join, Lookup, Reader, RequestFacts, ResponseHead, Turn};
 use scale0_wire::FlightKey;
 
@@ -28,10 +31,6 @@ use crate::tunnel;
 use crate::watch::Answering;
 use crate::worker::Worker;
 
-/// How often a request moves on to the flight of its variant before it goes alone: a `Vary` that differs from response to
-/// response would otherwise keep it moving.
-const VARIANT_MOVES: usize = 4;
-
 /// A request that goes on its own, and what is known of why.
 struct Alone {
     forward: Forward,
@@ -47,8 +46,30 @@ enum AtCache {
 }
 
 impl Worker {
-    /// Answers one request.
-    pub(crate) async fn serve(self: Rc<Self>, peer: SocketAddr, answering: Answering, mut request: Request<Incoming>) -> Response<ResponseBody> {
+    /// Answers one request. While the node drains it is its connection's last.
+    pub(crate) async fn serve(
+        self: Rc<Self>,
+        peer: SocketAddr,
+        answering: Answering,
+        request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
+        let may_close = request.version() != Version::HTTP_2;
+        let mut response = Rc::clone(&self).answer(peer, answering, request).await;
+        if may_close && self.draining.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS
+        {
+            response
+                .headers_mut()
+                .insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        response
+    }
+
+    async fn answer(
+        self: Rc<Self>,
+        peer: SocketAddr,
+        answering: Answering,
+        mut request: Request<Incoming>,
+    ) -> Response<ResponseBody> {
         let started = clock::now();
         let upgrade = fields::wanted_upgrade(request.version(), request.headers()).cloned();
         let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
@@ -56,7 +77,8 @@ impl Worker {
         let exchange = match Exchange::read(&self.shared, peer, started, parts) {
             Ok(exchange) => Rc::new(exchange),
             Err((error, id)) => {
-                let account = Account::refused(&self.shared, Some(answering), peer.ip(), &id, started);
+                let account =
+                    Account::refused(&self.shared, Some(answering), peer.ip(), &id, started);
                 return self.error(&error, &id, account, None);
             }
         };
@@ -64,17 +86,38 @@ impl Worker {
         let is_shareable_method = matches!(exchange.method, Method::GET | Method::HEAD);
         let rules = &exchange.rules;
         let alone = if !is_shareable_method {
-            Alone { forward: Forward::Method, detail: None, learn: None }
+            Alone {
+                forward: Forward::Method,
+                detail: None,
+                learn: None,
+            }
         } else if upgrade.is_some() || (!rules.cache && rules.coalesce == Coalesce::Off) {
-            Alone { forward: Forward::Bypass, detail: None, learn: None }
+            Alone {
+                forward: Forward::Bypass,
+                detail: None,
+                learn: None,
+            }
         } else {
-            let facts = RequestFacts::of(&exchange.method, &exchange.headers, !body.is_end_stream());
+            let mut facts =
+                RequestFacts::of(&exchange.method, &exchange.headers, !body.is_end_stream());
+            if !rules.cache {
+                facts = facts.unstored();
+            }
+            if rules.coalesce == Coalesce::Off {
+                facts = facts.waiting_for_nobody();
+            }
             let authority = std::str::from_utf8(&exchange.authority).unwrap_or_default();
             let key = CacheKey::new(exchange.scheme(), authority, &exchange.target);
-            let asking = Asking { key, facts, exchange: Rc::clone(&exchange) };
+            let asking = Asking {
+                key,
+                facts,
+                exchange: Rc::clone(&exchange),
+            };
             match self.at_cache(asking, account).await {
                 AtCache::Answered(response) => return response,
-                AtCache::Alone(account, alone) => return self.forward(exchange, body, account, upgrade, alone).await,
+                AtCache::Alone(account, alone) => {
+                    return self.forward(exchange, body, account, upgrade, alone).await;
+                }
             }
         };
         self.forward(exchange, body, account, upgrade, alone).await
@@ -85,14 +128,29 @@ impl Worker {
         let cache = &self.shared.cache;
         let now = clock::now();
         let (mut under, forward) = match cache.lookup(now, &asking.asker()) {
-            Lookup::Hit(hit) => return AtCache::Answered(self.stored(&asking.exchange, hit, account)),
+            Lookup::Hit(hit) => {
+                return AtCache::Answered(self.stored(&asking.exchange, hit, account));
+            }
             Lookup::Miss { under, forward } => (under, forward),
             Lookup::GatewayTimeout => {
-                let error = ErrorResponse::new(StatusCode::GATEWAY_TIMEOUT, "only-if-cached", "nothing suitable is stored");
-                return AtCache::Answered(self.error(&error, &asking.exchange.request_id, account, None));
+                let error = ErrorResponse::new(
+                    StatusCode::GATEWAY_TIMEOUT,
+                    "only-if-cached",
+                    "nothing suitable is stored",
+                );
+                return AtCache::Answered(self.error(
+                    &error,
+                    &asking.exchange.request_id,
+                    account,
+                    None,
+                ));
             }
         };
-        let alone = |under, detail| Alone { forward, detail, learn: Some((under, asking.facts)) };
+        let alone = |under, detail| Alone {
+            forward,
+            detail,
+            learn: Some((under, asking.facts)),
+        };
         let mut moves = 0;
         loop {
             let (mut reader, collapsed) = match cache.join(clock::now(), under, &asking.asker()) {
@@ -101,9 +159,19 @@ impl Worker {
                     (reader, false)
                 }
                 Join::Wait(reader) => (reader, true),
-                Join::Stored(hit) => return AtCache::Answered(self.stored(&asking.exchange, hit, account)),
-                Join::Alone(reason) => return AtCache::Alone(account, alone(under, detail(&reason))),
-                Join::Failed(failure) => return AtCache::Answered(self.shared_failure(&asking.exchange, failure, account)),
+                Join::Stored(hit) => {
+                    return AtCache::Answered(self.stored(&asking.exchange, hit, account));
+                }
+                Join::Alone(reason) => {
+                    return AtCache::Alone(account, alone(under, detail(&reason)));
+                }
+                Join::Failed(failure) => {
+                    return AtCache::Answered(self.shared_failure(
+                        &asking.exchange,
+                        failure,
+                        account,
+                    ));
+                }
             };
             let turn = {
                 let asker = asking.asker();
@@ -115,36 +183,76 @@ impl Worker {
                     let status = CacheStatus::forward(forward).collapsed(collapsed);
                     return AtCache::Answered(self.flight(asking, &head, reader, status, account));
                 }
-                Ok(Turn::Released(_)) => return AtCache::Alone(account, alone(under, Some("leader-only"))),
+                Ok(Turn::Released(_)) => {
+                    return AtCache::Alone(account, alone(under, Some("leader-only")));
+                }
                 Ok(Turn::Unfit) => return AtCache::Alone(account, alone(under, Some("unfit"))),
-                Ok(Turn::Variant(variant)) if moves < VARIANT_MOVES => {
+                Ok(Turn::Variant(variant)) if moves < MAX_VARIANT_HOPS => {
                     moves += 1;
                     under = variant;
                 }
-                Ok(Turn::Missed) if moves < VARIANT_MOVES => moves += 1,
-                Ok(Turn::Variant(_) | Turn::Missed) => return AtCache::Alone(account, alone(under, Some("variant"))),
-                Ok(Turn::Failed(failure)) => return AtCache::Answered(self.shared_failure(&asking.exchange, failure, account)),
+                Ok(Turn::Missed) if moves < MAX_VARIANT_HOPS => moves += 1,
+                Ok(Turn::Variant(_) | Turn::Missed) => {
+                    return AtCache::Alone(account, alone(under, Some("variant")));
+                }
+                Ok(Turn::Failed(failure)) => {
+                    return AtCache::Answered(self.shared_failure(
+                        &asking.exchange,
+                        failure,
+                        account,
+                    ));
+                }
                 Err(_elapsed) => {
                     let error = ErrorResponse::from(&Failure::deadline());
-                    return AtCache::Answered(self.error(&error, &asking.exchange.request_id, account, None));
+                    return AtCache::Answered(self.error(
+                        &error,
+                        &asking.exchange.request_id,
+                        account,
+                        None,
+                    ));
                 }
             }
         }
     }
 
     /// Answers with a stored response.
-    fn stored(&self, exchange: &Exchange, hit: Hit, mut account: Account) -> Response<ResponseBody> {
+    fn stored(
+        &self,
+        exchange: &Exchange,
+        hit: Hit,
+        mut account: Account,
+    ) -> Response<ResponseBody> {
         let Hit { response, age, ttl } = hit;
         let (head, whole) = judged(exchange, response.head());
         let mut headers = head.headers;
-        response::finish(&mut headers, &exchange.request_id, Some(&CacheStatus::hit().ttl(ttl)), Some(age));
+        response::finish(
+            &mut headers,
+            &exchange.request_id,
+            Some(&CacheStatus::hit().ttl(ttl)),
+            Some(age),
+        );
         account.head(head.status, &headers, "", "");
-        let content = if whole { Content::Stored { response, next: 0 } } else { Content::Nothing };
-        assemble(head.status, headers, ResponseBody::new(content, None, account))
+        let content = if whole {
+            Content::Stored { response, next: 0 }
+        } else {
+            Content::Nothing
+        };
+        assemble(
+            head.status,
+            headers,
+            ResponseBody::new(content, None, account),
+        )
     }
 
     /// Answers with what a flight brings.
-    fn flight(self: &Rc<Self>, asking: Asking, head: &ResponseHead, reader: Reader, status: CacheStatus, mut account: Account) -> Response<ResponseBody> {
+    fn flight(
+        self: &Rc<Self>,
+        asking: Asking,
+        head: &ResponseHead,
+        reader: Reader,
+        status: CacheStatus,
+        mut account: Account,
+    ) -> Response<ResponseBody> {
         let exchange = Rc::clone(&asking.exchange);
         let status = status.fwd_status(head.status.as_u16());
         let (head, whole) = judged(&exchange, head);
@@ -152,13 +260,29 @@ impl Worker {
         response::finish(&mut headers, &exchange.request_id, Some(&status), None);
         account.head(head.status, &headers, "", "");
         let length = stated_length(&headers);
-        let content = if whole { Content::Flight(Box::new(FlightBody::new(self, asking, reader))) } else { Content::Nothing };
-        assemble(head.status, headers, ResponseBody::new(content, length, account))
+        let content = if whole {
+            Content::Flight(Box::new(FlightBody::new(self, asking, reader)))
+        } else {
+            Content::Nothing
+        };
+        assemble(
+            head.status,
+            headers,
+            ResponseBody::new(content, length, account),
+        )
     }
 
     /// Answers with what the flight's fetch failed with.
-    fn shared_failure(&self, exchange: &Exchange, failure: scale0_cache::Failure, account: Account) -> Response<ResponseBody> {
-        let error = ErrorResponse { retry_after: failure.retry_after, ..ErrorResponse::new(failure.status, failure.reason, "") };
+    fn shared_failure(
+        &self,
+        exchange: &Exchange,
+        failure: scale0_cache::Failure,
+        account: Account,
+    ) -> Response<ResponseBody> {
+        let error = ErrorResponse {
+            retry_after: failure.retry_after,
+            ..ErrorResponse::new(failure.status, failure.reason, "")
+        };
         self.error(&error, &exchange.request_id, account, None)
     }
 
@@ -173,23 +297,57 @@ impl Worker {
     ) -> Response<ResponseBody> {
         let status = CacheStatus::forward(alone.forward);
         let status = alone.detail.map_or(status, |detail| status.detail(detail));
-        let mut conversation = match self.converse(&exchange, body, &account, upgrade.as_ref().map(|(protocol, _)| protocol)).await {
+        let mut conversation = match self
+            .converse(
+                &exchange,
+                body,
+                &account,
+                upgrade.as_ref().map(|(protocol, _)| protocol),
+            )
+            .await
+        {
             Ok(conversation) => conversation,
             Err(failure) => return self.failed(&exchange, &failure, account, status),
         };
         loop {
             match conversation.next().await {
                 Delivery::Interim(_) => self.shared.counters.interim_dropped.add(1),
-                Delivery::Head { head, upgrade: true, .. } => {
+                Delivery::Head {
+                    head,
+                    upgrade: true,
+                    ..
+                } => {
                     return match upgrade {
-                        Some((_, on_upgrade)) => self.tunnel(&exchange, &head, on_upgrade, conversation, account),
-                        None => self.failed(&exchange, &Failure::app_failed("it switched protocols unasked"), account, status),
+                        Some((_, on_upgrade)) => {
+                            self.tunnel(&exchange, &head, on_upgrade, conversation, account)
+                        }
+                        None => self.failed(
+                            &exchange,
+                            &Failure::app_failed("it switched protocols unasked"),
+                            account,
+                            status,
+                        ),
                     };
                 }
-                Delivery::Head { head, content, whole, upgrade: false } => {
-                    return self.direct(&exchange, &head, content, (!whole).then_some(conversation), account, status, &alone);
+                Delivery::Head {
+                    head,
+                    content,
+                    whole,
+                    upgrade: false,
+                } => {
+                    return self.direct(
+                        &exchange,
+                        &head,
+                        content,
+                        (!whole).then_some(conversation),
+                        account,
+                        status,
+                        &alone,
+                    );
                 }
-                Delivery::Failed(failure) => return self.failed(&exchange, &failure, account, status),
+                Delivery::Failed(failure) => {
+                    return self.failed(&exchange, &failure, account, status);
+                }
                 Delivery::Ready => {}
                 Delivery::Content(_) | Delivery::End(_) => {
                     return self.failed(&exchange, &Failure::protocol_error(), account, status);
@@ -199,8 +357,16 @@ impl Worker {
     }
 
     /// Reads as much of the request's content as is worth reading first, and opens its stream.
-    async fn converse(&self, exchange: &Exchange, body: Incoming, account: &Account, upgrade: Option<&HeaderValue>) -> Result<Conversation, Failure> {
-        let Some(answering) = account.answering() else { return Err(Failure::from(ReadError::ClientGone)) };
+    async fn converse(
+        &self,
+        exchange: &Exchange,
+        body: Incoming,
+        account: &Account,
+        upgrade: Option<&HeaderValue>,
+    ) -> Result<Conversation, Failure> {
+        let Some(answering) = account.answering() else {
+            return Err(Failure::from(ReadError::ClientGone));
+        };
         let most = self.shared.most_content();
         let wait = !exchange.expects_continue() && upgrade.is_none();
         let (content, upload) = if upgrade.is_some() {
@@ -209,7 +375,9 @@ impl Worker {
             read_ahead(body, wait, most, answering).await?
         };
         let protocol = upgrade.map(HeaderValue::as_bytes);
-        let head = exchange.encode(&self.shared, &exchange.headers, protocol).map_err(|error| Failure::of_request(&error))?;
+        let head = exchange
+            .encode(&self.shared, &exchange.headers, protocol)
+            .map_err(|error| Failure::of_request(&error))?;
         let stream = self.dispatcher.open(OpenRequest {
             head,
             content,
@@ -228,7 +396,10 @@ impl Worker {
     }
 
     /// Answers with what one backend sends to this client alone.
-    #[expect(clippy::too_many_arguments, reason = "each is one thing a response is made of")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one thing a response is made of"
+    )]
     fn direct(
         &self,
         exchange: &Exchange,
@@ -246,7 +417,10 @@ impl Worker {
         let wall = clock::wall();
         let mut headers = response::received(headers, &self.shared, wall);
         let backend = response::take_backend(&mut headers);
-        let mut head = ResponseHead { status: code, headers };
+        let mut head = ResponseHead {
+            status: code,
+            headers,
+        };
         if let Some((under, facts)) = &alone.learn {
             let now = clock::now();
             let delay = now.saturating_duration_since(exchange.started);
@@ -255,7 +429,10 @@ impl Worker {
         }
         let status = status.fwd_status(code.as_u16());
         response::finish(&mut head.headers, &exchange.request_id, Some(&status), None);
-        let backend = backend.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default();
+        let backend = backend
+            .as_ref()
+            .and_then(|name| name.to_str().ok())
+            .unwrap_or_default();
         account.head(code, &head.headers, "", backend);
         let length = stated_length(&head.headers);
         let content = match more {
@@ -264,12 +441,30 @@ impl Worker {
             None => Content::Whole(content),
             Some(conversation) => Content::Direct(Box::new(conversation.after(content))),
         };
-        assemble(code, head.headers, ResponseBody::new(content, length, account))
+        assemble(
+            code,
+            head.headers,
+            ResponseBody::new(content, length, account),
+        )
     }
 
     /// Lets the client and the backend talk past us.
-    fn tunnel(&self, exchange: &Exchange, head: &Bytes, on_upgrade: OnUpgrade, conversation: Conversation, mut account: Account) -> Response<ResponseBody> {
+    fn tunnel(
+        &self,
+        exchange: &Exchange,
+        head: &Bytes,
+        on_upgrade: OnUpgrade,
+        conversation: Conversation,
+        mut account: Account,
+    ) -> Response<ResponseBody> {
         let status = CacheStatus::forward(Forward::Bypass);
+        let Some(seat) = self
+            .shared
+            .long_streams
+            .take(self.shared.limits.max_streams)
+        else {
+            return self.failed(exchange, &Failure::too_many_streams(), account, status);
+        };
         let headers = match fields::upgrade_head(head) {
             Ok(headers) => headers,
             Err(why) => return self.failed(exchange, &Failure::app_failed(why), account, status),
@@ -277,24 +472,60 @@ impl Worker {
         let mut headers = response::received(headers, &self.shared, clock::wall());
         let backend = response::take_backend(&mut headers);
         response::finish(&mut headers, &exchange.request_id, None, None);
-        let backend = backend.as_ref().and_then(|name| name.to_str().ok()).unwrap_or_default();
+        let backend = backend
+            .as_ref()
+            .and_then(|name| name.to_str().ok())
+            .unwrap_or_default();
         account.head(StatusCode::SWITCHING_PROTOCOLS, &headers, "", backend);
         self.shared.counters.tunnels.add(1);
-        tokio::task::spawn_local(tunnel::run(on_upgrade, conversation.into_stream(), exchange.rules.idle_timeout));
-        assemble(StatusCode::SWITCHING_PROTOCOLS, headers, ResponseBody::new(Content::Nothing, None, account))
+        let relay = tunnel::run(
+            on_upgrade,
+            conversation.into_stream(),
+            exchange.rules.idle_timeout,
+        );
+        tokio::task::spawn_local(async move {
+            let _seat = seat;
+            relay.await;
+        });
+        assemble(
+            StatusCode::SWITCHING_PROTOCOLS,
+            headers,
+            ResponseBody::new(Content::Nothing, None, account),
+        )
     }
 
-    fn failed(&self, exchange: &Exchange, failure: &Failure, account: Account, status: CacheStatus) -> Response<ResponseBody> {
-        self.error(&ErrorResponse::from(failure), &exchange.request_id, account, Some(&status))
+    fn failed(
+        &self,
+        exchange: &Exchange,
+        failure: &Failure,
+        account: Account,
+        status: CacheStatus,
+    ) -> Response<ResponseBody> {
+        self.error(
+            &ErrorResponse::from(failure),
+            &exchange.request_id,
+            account,
+            Some(&status),
+        )
     }
 
     /// Answers with an error of our own.
-    fn error(&self, error: &ErrorResponse, request_id: &str, mut account: Account, status: Option<&CacheStatus>) -> Response<ResponseBody> {
+    fn error(
+        &self,
+        error: &ErrorResponse,
+        request_id: &str,
+        mut account: Account,
+        status: Option<&CacheStatus>,
+    ) -> Response<ResponseBody> {
         let (mut headers, content) = error.render(&self.shared.node, request_id);
         headers.insert(header::VIA, self.shared.via.clone());
         response::finish(&mut headers, request_id, status, None);
         account.head(error.status, &headers, error.reason, "");
-        assemble(error.status, headers, ResponseBody::new(Content::Whole(content), None, account))
+        assemble(
+            error.status,
+            headers,
+            ResponseBody::new(Content::Whole(content), None, account),
+        )
     }
 }
 
@@ -326,8 +557,23 @@ fn assemble(status: StatusCode, headers: HeaderMap, body: ResponseBody) -> Respo
 }
 
 impl Failure {
+    /// As many tunnels are open as may be.
+    fn too_many_streams() -> Self {
+        Self {
+            reason: scale0_wire::Reason::TooManyStreams,
+            started: true,
+            retry_after_ms: 0,
+            detail: String::new(),
+        }
+    }
+
     /// The client's patience ended before there was a head.
     fn deadline() -> Self {
-        Self { reason: scale0_wire::Reason::Deadline, started: true, retry_after_ms: 0, detail: String::new() }
+        Self {
+            reason: scale0_wire::Reason::Deadline,
+            started: true,
+            retry_after_ms: 0,
+            detail: String::new(),
+        }
     }
 }

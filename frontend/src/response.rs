@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use http::StatusCode;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use scale0_cache::policy::CacheStatus;
 
@@ -24,13 +25,27 @@ pub(crate) fn received(mut headers: HeaderMap, shared: &Shared, wall: SystemTime
     headers
 }
 
+/// States the length of content that is all here: a backend that sends it in one message need not.
+pub(crate) fn state_length(headers: &mut HeaderMap, status: StatusCode, length: usize) {
+    let has_content = !(status.is_informational()
+        || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED));
+    if has_content && !headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+}
+
 /// Takes out which backend answered.
 pub(crate) fn take_backend(headers: &mut HeaderMap) -> Option<HeaderValue> {
     headers.remove(BACKEND)
 }
 
 /// Adds what is said to this client alone.
-pub(crate) fn finish(headers: &mut HeaderMap, request_id: &str, status: Option<&CacheStatus>, age: Option<Duration>) {
+pub(crate) fn finish(
+    headers: &mut HeaderMap,
+    request_id: &str,
+    status: Option<&CacheStatus>,
+    age: Option<Duration>,
+) {
     if let Some(age) = age {
         headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
     }

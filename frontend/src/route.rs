@@ -85,12 +85,22 @@ pub(crate) struct RouteTable {
 impl RouteTable {
     /// The first match in `routes` wins; what none matches is handled by `otherwise`.
     pub(crate) fn new(routes: Vec<Route>, otherwise: Rules) -> Self {
-        let mut table = Self { routes: Vec::new(), exact: HashMap::new(), under: HashMap::new(), any: Vec::new(), otherwise };
+        let mut table = Self {
+            routes: Vec::new(),
+            exact: HashMap::new(),
+            under: HashMap::new(),
+            any: Vec::new(),
+            otherwise,
+        };
         for (index, route) in routes.iter().enumerate() {
             match &route.host {
                 HostPattern::Any => table.any.push(index),
-                HostPattern::Under(domain) => table.under.entry(domain.clone()).or_default().push(index),
-                HostPattern::Exact(host) => table.exact.entry(host.clone()).or_default().push(index),
+                HostPattern::Under(domain) => {
+                    table.under.entry(domain.clone()).or_default().push(index)
+                }
+                HostPattern::Exact(host) => {
+                    table.exact.entry(host.clone()).or_default().push(index)
+                }
             }
         }
         table.routes = routes;
@@ -107,7 +117,13 @@ impl RouteTable {
             .into_iter()
             .chain(parents.map(|parent| self.under.get(parent)))
             .flatten();
-        let first = lists.filter_map(|list| list.iter().copied().find(|index| starts_with(path, &self.routes[*index].path))).min();
+        let first = lists
+            .filter_map(|list| {
+                list.iter()
+                    .copied()
+                    .find(|index| starts_with(path, &self.routes[*index].path))
+            })
+            .min();
         first.map_or(&self.otherwise, |index| &self.routes[index].rules)
     }
 }

@@ -42,7 +42,9 @@ pub(crate) fn host(authority: &[u8]) -> &[u8] {
 fn split_port(raw: &[u8]) -> Result<(&[u8], Option<&[u8]>), BadTarget> {
     let search_from = if raw.first() == Some(&b'[') {
         // An IPv6 address has colons of its own.
-        raw.iter().position(|byte| *byte == b']').ok_or(BadTarget("the address has no closing bracket"))?
+        raw.iter()
+            .position(|byte| *byte == b']')
+            .ok_or(BadTarget("the address has no closing bracket"))?
     } else {
         0
     };
@@ -54,10 +56,16 @@ fn split_port(raw: &[u8]) -> Result<(&[u8], Option<&[u8]>), BadTarget> {
 
 fn is_host(host: &[u8]) -> bool {
     if let [b'[', inside @ .., b']'] = host {
-        return !inside.is_empty() && inside.iter().all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'));
+        return !inside.is_empty()
+            && inside
+                .iter()
+                .all(|byte| byte.is_ascii_hexdigit() || matches!(byte, b':' | b'.'));
     }
     // reg-name without sub-delims but for those seen in practice; underscores are no DNS but are used as service names.
-    host.len() <= scale0_wire::limits::NAME && host.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~'))
+    host.len() <= scale0_wire::limits::NAME
+        && host
+            .iter()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b'~'))
 }
 
 /// Path and query in normal form: unreserved characters decoded, other escapes in upper case, bytes that no URI has escaped,
@@ -66,7 +74,9 @@ fn is_host(host: &[u8]) -> bool {
 /// # Errors
 /// A percent sign without two hexadecimal digits, a path that does not start with a slash.
 pub(crate) fn path_and_query(raw: &str) -> Result<Cow<'_, str>, BadTarget> {
-    let (path, query) = raw.split_once('?').map_or((raw, None), |(path, query)| (path, Some(query)));
+    let (path, query) = raw
+        .split_once('?')
+        .map_or((raw, None), |(path, query)| (path, Some(query)));
     if !path.starts_with('/') {
         return Err(BadTarget("the path must start with a slash"));
     }
@@ -76,7 +86,11 @@ pub(crate) fn path_and_query(raw: &str) -> Result<Cow<'_, str>, BadTarget> {
         Cow::Owned(without_dot_segments(&escapes_normalised(path)?))
     };
     Ok(match (normal, query) {
-        (Cow::Borrowed(_), _) if query.is_none_or(|query| query.bytes().all(|byte| byte.is_ascii_graphic())) => Cow::Borrowed(raw),
+        (Cow::Borrowed(_), _)
+            if query.is_none_or(|query| query.bytes().all(|byte| byte.is_ascii_graphic())) =>
+        {
+            Cow::Borrowed(raw)
+        }
         (path, None) => path,
         (path, Some(query)) => {
             let mut whole = path.into_owned();
@@ -112,9 +126,14 @@ fn escapes_normalised(path: &str) -> Result<String, BadTarget> {
         }
         let digit = |byte: Option<u8>| byte.and_then(|byte| char::from(byte).to_digit(16));
         let (Some(high), Some(low)) = (digit(bytes.next()), digit(bytes.next())) else {
-            return Err(BadTarget("a percent sign must be followed by two hexadecimal digits"));
+            return Err(BadTarget(
+                "a percent sign must be followed by two hexadecimal digits",
+            ));
         };
-        #[expect(clippy::cast_possible_truncation, reason = "two hexadecimal digits are a byte")]
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "two hexadecimal digits are a byte"
+        )]
         let decoded = (high * 16 + low) as u8;
         push_escaped_unless(&mut to, decoded, is_unreserved(decoded));
     }
@@ -122,7 +141,9 @@ fn escapes_normalised(path: &str) -> Result<String, BadTarget> {
 }
 
 fn push_escaped_unless(to: &mut String, byte: u8, plain: bool) {
-    const DIGITS: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    const DIGITS: [char; 16] = [
+        '0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F',
+    ];
     if plain {
         to.push(char::from(byte));
     } else {
@@ -167,10 +188,21 @@ mod tests {
 
     #[test]
     fn a_path_in_normal_form_is_not_copied() {
-        for path in ["/", "/a/b.html", "/a//b", "/a/b?x=%7e&y=/../", "/...", "/a/.b", "/%C3%A9"] {
+        for path in [
+            "/",
+            "/a/b.html",
+            "/a//b",
+            "/a/b?x=%7e&y=/../",
+            "/...",
+            "/a/.b",
+            "/%C3%A9",
+        ] {
             let normal = path_and_query(path).unwrap();
             assert_eq!(normal, path);
-            assert!(matches!(normal, Cow::Borrowed(_)) || path.contains('%'), "{path}");
+            assert!(
+                matches!(normal, Cow::Borrowed(_)) || path.contains('%'),
+                "{path}"
+            );
         }
     }
 
@@ -194,7 +226,11 @@ mod tests {
             ("/%00", "/%00"),
         ] {
             assert_eq!(path_and_query(raw).as_deref(), Ok(normal), "{raw}");
-            assert_eq!(path_and_query(normal).as_deref(), Ok(normal), "{normal} changes once more");
+            assert_eq!(
+                path_and_query(normal).as_deref(),
+                Ok(normal),
+                "{normal} changes once more"
+            );
         }
     }
 
@@ -225,7 +261,19 @@ mod tests {
 
     #[test]
     fn what_is_no_host_is_refused() {
-        for raw in ["", ":80", "user@host", "a b", "a/b", "a:b", "a:123456", "[::1", "[]", "a,b", "a\u{e9}"] {
+        for raw in [
+            "",
+            ":80",
+            "user@host",
+            "a b",
+            "a/b",
+            "a:b",
+            "a:123456",
+            "[::1",
+            "[]",
+            "a,b",
+            "a\u{e9}",
+        ] {
             assert!(authority(raw.as_bytes(), false).is_err(), "{raw}");
         }
     }

@@ -29,7 +29,10 @@ impl Threads {
     /// # Errors
     /// When the system refuses threads or descriptors.
     pub fn start(count: usize) -> io::Result<Self> {
-        (0..count.max(1)).map(Thread::start).collect::<io::Result<_>>().map(Self)
+        (0..count.max(1))
+            .map(Thread::start)
+            .collect::<io::Result<_>>()
+            .map(Self)
     }
 
     /// How many there are.
@@ -45,7 +48,11 @@ impl Threads {
     }
 
     /// Makes a future on the thread with this index (counted around) and runs it there.
-    pub fn spawn<F: Future<Output = ()> + 'static>(&self, index: usize, make: impl FnOnce() -> F + Send + 'static) {
+    pub fn spawn<F: Future<Output = ()> + 'static>(
+        &self,
+        index: usize,
+        make: impl FnOnce() -> F + Send + 'static,
+    ) {
         let job: Job = Box::new(move || Box::pin(make()));
         if let Some(jobs) = &self.0[index % self.0.len()].jobs {
             // It can only fail when the thread has panicked, and then the process is about to end.
@@ -56,13 +63,20 @@ impl Threads {
 
 impl Thread {
     fn start(index: usize) -> io::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let (jobs, mut queue) = unbounded_channel::<Job>();
-        let handle = std::thread::Builder::new().name(format!("scale0-{index}")).spawn(move || {
-            let local = LocalSet::new();
-            local.block_on(&runtime, run(&mut queue));
-        })?;
-        Ok(Self { jobs: Some(jobs), handle: Some(handle) })
+        let handle = std::thread::Builder::new()
+            .name(format!("scale0-{index}"))
+            .spawn(move || {
+                let local = LocalSet::new();
+                local.block_on(&runtime, run(&mut queue));
+            })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            handle: Some(handle),
+        })
     }
 }
 

@@ -15,7 +15,7 @@ use crate::clock;
 use crate::dispatch::Stream;
 use crate::session::Delivery;
 
-/// Moves bytes until both sides have ended, one has failed, or nothing moved for `idle_timeout`.
+/// Moves bytes until the backend has ended, one side has failed, or nothing moved for `idle_timeout`.
 ///
 /// Neither direction waits for the other: a client that only sends while its answers pile up is still read.
 pub(crate) async fn run(on_upgrade: OnUpgrade, stream: Stream, idle_timeout: Duration) {
@@ -30,14 +30,18 @@ pub(crate) async fn run(on_upgrade: OnUpgrade, stream: Stream, idle_timeout: Dur
 }
 
 /// Returns why the stream is no longer wanted; nothing hears of it if the stream is over.
-async fn relay<C: tokio::io::AsyncRead + tokio::io::AsyncWrite>(client: C, stream: &Stream, idle_timeout: Duration) -> io::Result<Reason> {
+async fn relay<C: tokio::io::AsyncRead + tokio::io::AsyncWrite>(
+    client: C,
+    stream: &Stream,
+    idle_timeout: Duration,
+) -> io::Result<Reason> {
     let (mut from_client, mut to_client) = tokio::io::split(client);
     let next_idle = || Instant::from_std(clock::now()) + idle_timeout;
     let mut idle = std::pin::pin!(sleep_until(next_idle()));
     let mut incoming = BytesMut::new();
     let mut outgoing = Bytes::new();
-    let (mut client_sends, mut backend_sends, mut may_upload) = (true, true, false);
-    while client_sends || backend_sends || !outgoing.is_empty() {
+    let (mut client_sends, mut may_upload) = (true, false);
+    loop {
         incoming.reserve(limits::CONTENT);
         tokio::select! {
             () = poll_fn(|cx| stream.poll_ready(cx)), if client_sends && !may_upload => may_upload = true,
@@ -59,11 +63,12 @@ async fn relay<C: tokio::io::AsyncRead + tokio::io::AsyncWrite>(client: C, strea
                     to_client.flush().await?;
                 }
             }
-            delivery = poll_fn(|cx| stream.poll_next(cx)), if backend_sends && outgoing.is_empty() => match delivery {
+            delivery = poll_fn(|cx| stream.poll_next(cx)), if outgoing.is_empty() => match delivery {
                 Delivery::Content(content) => outgoing = content,
+                // The backend's end is the stream's: there is no half of it left to send to.
                 Delivery::End(_) => {
-                    backend_sends = false;
                     to_client.shutdown().await?;
+                    return Ok(Reason::Cancelled);
                 }
                 Delivery::Failed(failure) => return Ok(failure.reason),
                 Delivery::Ready | Delivery::Interim(_) | Delivery::Head { .. } => return Ok(Reason::ProtocolError),
@@ -72,5 +77,4 @@ async fn relay<C: tokio::io::AsyncRead + tokio::io::AsyncWrite>(client: C, strea
         }
         idle.as_mut().reset(next_idle());
     }
-    Ok(Reason::Cancelled)
 }

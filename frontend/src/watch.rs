@@ -74,7 +74,8 @@ impl Watched {
 
     /// A request has come in, as far as its head goes; the guard is dropped when it is answered.
     pub(crate) fn request(self: &Arc<Self>, now: Instant) -> Answering {
-        self.requests.store(self.requests.load(Relaxed) + 1, Relaxed);
+        self.requests
+            .store(self.requests.load(Relaxed) + 1, Relaxed);
         self.idle_from(now);
         Answering(Arc::clone(self))
     }
@@ -95,7 +96,8 @@ impl Watched {
     }
 
     fn did_read(&self, bytes: usize) {
-        self.read.store(self.read.load(Relaxed) + bytes as u64, Relaxed);
+        self.read
+            .store(self.read.load(Relaxed) + bytes as u64, Relaxed);
         if self.requests.load(Relaxed) == 0 && !self.head_began.load(Relaxed) {
             self.idle_from(clock::now());
             self.head_began.store(true, Relaxed);
@@ -105,7 +107,8 @@ impl Watched {
     fn did_write(&self, written: &Poll<io::Result<usize>>) {
         match written {
             Poll::Ready(Ok(bytes)) => {
-                self.written.store(self.written.load(Relaxed) + *bytes as u64, Relaxed);
+                self.written
+                    .store(self.written.load(Relaxed) + *bytes as u64, Relaxed);
                 self.write_blocked.store(false, Relaxed);
             }
             Poll::Ready(Err(_)) => {}
@@ -114,7 +117,10 @@ impl Watched {
     }
 
     fn judge(&self, now: Instant, limits: &Limits) -> Option<TooSlow> {
-        let lasted = Duration::from_millis(self.milliseconds(now).saturating_sub(self.since.load(Relaxed)));
+        let lasted = Duration::from_millis(
+            self.milliseconds(now)
+                .saturating_sub(self.since.load(Relaxed)),
+        );
         if 0 < self.requests.load(Relaxed) {
             return self.judge_rate(now, limits);
         }
@@ -180,7 +186,9 @@ pub(crate) struct Uploading(Arc<Watched>);
 
 impl Drop for Uploading {
     fn drop(&mut self) {
-        self.0.uploads.store(self.0.uploads.load(Relaxed) - 1, Relaxed);
+        self.0
+            .uploads
+            .store(self.0.uploads.load(Relaxed) - 1, Relaxed);
     }
 }
 
@@ -197,8 +205,12 @@ impl Watch {
     /// Ends the connections that are too slow; tells of each.
     pub(crate) fn look(&self, now: Instant, limits: &Limits, mut tell: impl FnMut(TooSlow)) {
         self.0.borrow_mut().retain(|(watched, task)| {
-            let Some(watched) = watched.upgrade() else { return false };
-            let Some(verdict) = watched.judge(now, limits) else { return true };
+            let Some(watched) = watched.upgrade() else {
+                return false;
+            };
+            let Some(verdict) = watched.judge(now, limits) else {
+                return true;
+            };
             task.abort();
             tell(verdict);
             false
@@ -215,7 +227,10 @@ pub(crate) struct WatchedIo<T> {
 
 impl<T> WatchedIo<T> {
     pub(crate) fn new(inner: T) -> Self {
-        Self { inner, watched: Arc::new(Watched::new()) }
+        Self {
+            inner,
+            watched: Arc::new(Watched::new()),
+        }
     }
 
     pub(crate) fn watched(&self) -> &Arc<Watched> {
@@ -224,7 +239,11 @@ impl<T> WatchedIo<T> {
 }
 
 impl<T: AsyncRead + Unpin> AsyncRead for WatchedIo<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
         self.watched.did_read(buffer.filled().len() - before);
@@ -233,13 +252,21 @@ impl<T: AsyncRead + Unpin> AsyncRead for WatchedIo<T> {
 }
 
 impl<T: AsyncWrite + Unpin> AsyncWrite for WatchedIo<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write(cx, bytes);
         self.watched.did_write(&written);
         written
     }
 
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, slices: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, slices);
         self.watched.did_write(&written);
         written
@@ -325,7 +352,11 @@ mod tests {
             moves(1000);
             assert_eq!(after(&watched, 11), None, "100 bytes a second are enough");
             moves(999);
-            let verdict = if reads { TooSlow::Reading } else { TooSlow::Content };
+            let verdict = if reads {
+                TooSlow::Reading
+            } else {
+                TooSlow::Content
+            };
             assert_eq!(after(&watched, 21), Some(verdict));
         }
     }

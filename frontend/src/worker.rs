@@ -1,7 +1,9 @@
 //! One runtime thread, and what all of them share.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::HeaderValue;
 use scale0_cache::Cache;
@@ -27,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) cache: Arc<Cache>,
     pub(crate) access_log: AccessLog,
     pub(crate) counters: Counters,
+    /// Tunnels that are open.
+    pub(crate) long_streams: Seats,
 }
 
 impl Shared {
@@ -44,10 +48,56 @@ pub(crate) struct Worker {
     pub(crate) shared: Arc<Shared>,
     pub(crate) dispatcher: Dispatcher,
     pub(crate) watch: Watch,
+    /// Every response is its connection's last.
+    pub(crate) draining: Cell<bool>,
 }
 
 impl Worker {
     pub(crate) fn new(shared: Arc<Shared>, dispatcher: Dispatcher) -> Rc<Self> {
-        Rc::new(Self { shared, dispatcher, watch: Watch::default() })
+        Rc::new(Self {
+            shared,
+            dispatcher,
+            watch: Watch::default(),
+            draining: Cell::new(false),
+        })
+    }
+}
+
+/// Seats of which only so many are given out.
+#[derive(Debug, Default)]
+pub(crate) struct Seats(Arc<AtomicUsize>);
+
+impl Seats {
+    /// One of `most`, if any is free.
+    pub(crate) fn take(&self, most: usize) -> Option<TakenSeat> {
+        let seat = TakenSeat(Arc::clone(&self.0));
+        // Counted first and given back by its drop, so that no two take the last one.
+        (self.0.fetch_add(1, Ordering::Relaxed) < most).then_some(seat)
+    }
+}
+
+/// A seat; free again when this is dropped.
+#[derive(Debug)]
+pub(crate) struct TakenSeat(Arc<AtomicUsize>);
+
+impl Drop for TakenSeat {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_more_seats_are_taken_than_there_are_and_a_refusal_costs_none() {
+        let seats = Seats::default();
+        let one = seats.take(1);
+        assert!(one.is_some());
+        assert!(seats.take(1).is_none());
+        assert!(seats.take(1).is_none());
+        drop(one);
+        assert!(seats.take(1).is_some());
     }
 }

@@ -291,6 +291,9 @@ impl Fill {
             .store_as
             .take()
             .filter(|_| self.continuation.is_none())?;
+        if !self.shared.lock().flight.leader().is_kept() {
+            return None;
+        }
         let Some((announced, shareable, pieces)) = self.shared.lock().flight.storable() else {
             flights.counters.refused_not_whole.add(1);
             return None;

@@ -19,6 +19,7 @@ pub struct RequestFacts {
     only_if_cached: bool,
     max_age: Option<u32>,
     min_fresh: Option<u32>,
+    is_kept: bool,
 }
 
 /// The part a request may play in a flight.
@@ -87,7 +88,33 @@ impl RequestFacts {
             only_if_cached: directives.only_if_cached,
             max_age: directives.max_age,
             min_fresh: directives.min_fresh,
+            is_kept: true,
         }
+    }
+
+    /// The same for a route that stores nothing: it may share a fetch, and that is all.
+    #[must_use]
+    pub fn unstored(self) -> Self {
+        Self {
+            is_kept: false,
+            ..self
+        }
+    }
+
+    /// The same for a route that coalesces nothing: it waits for no other request's answer.
+    #[must_use]
+    pub fn waiting_for_nobody(self) -> Self {
+        let coalescing = match self.coalescing {
+            Coalescing::LeadOrWait => Coalescing::LeadOnly,
+            Coalescing::WaitOnly => Coalescing::Never(Bypass::Method),
+            other => other,
+        };
+        Self { coalescing, ..self }
+    }
+
+    /// Whether what it fetches may be stored, as far as its route goes.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.is_kept
     }
 
     /// The part it may play in a flight.
@@ -158,6 +185,13 @@ mod tests {
             headers.append(name, value.parse().unwrap());
         }
         RequestFacts::of(method, &headers, false)
+    }
+
+    #[test]
+    fn a_route_without_coalescing_still_answers_from_the_store() {
+        let facts = RequestFacts::of(&Method::GET, &HeaderMap::new(), false).waiting_for_nobody();
+        assert_eq!(facts.coalescing(), Coalescing::LeadOnly);
+        assert!(facts.may_be_answered_from_store());
     }
 
     #[test]

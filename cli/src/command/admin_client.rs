@@ -19,18 +19,28 @@ const ANSWER: usize = 64 * 1024 * 1024;
 /// # Errors
 /// When nobody answers there, or it is no HTTP.
 pub(crate) fn ask(admin: &str, method: Method, path: &str) -> anyhow::Result<(StatusCode, String)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let asked = runtime.block_on(async { tokio::time::timeout(PATIENCE, exchange(admin, method, path)).await });
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let asked = runtime
+        .block_on(async { tokio::time::timeout(PATIENCE, exchange(admin, method, path)).await });
     asked.map_err(|_| anyhow::anyhow!("no answer within {} s", PATIENCE.as_secs())).and_then(|answer| answer).with_context(|| {
         format!("cannot ask {admin}: is a scale0 with [admin] running there? (--admin names another)")
     })
 }
 
 async fn exchange(admin: &str, method: Method, path: &str) -> anyhow::Result<(StatusCode, String)> {
-    let authority = admin.strip_prefix("http://").context("an admin URL looks like http://127.0.0.1:8081")?.trim_end_matches('/');
+    let authority = admin
+        .strip_prefix("http://")
+        .context("an admin URL looks like http://127.0.0.1:8081")?
+        .trim_end_matches('/');
     let stream = TcpStream::connect(authority).await?;
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let mut request = Request::builder().method(method).uri(path).header(header::HOST, authority);
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header(header::HOST, authority);
     // Beside the flag's place in shell histories and process lists, an environment variable is the lesser evil.
     if let Ok(token) = std::env::var("SCALE0_ADMIN_TOKEN") {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
@@ -38,7 +48,11 @@ async fn exchange(admin: &str, method: Method, path: &str) -> anyhow::Result<(St
     let request = request.body(Empty::<bytes::Bytes>::new())?;
     let answer = async {
         let (head, body) = sender.send_request(request).await?.into_parts();
-        let text = Limited::new(body, ANSWER).collect().await.map_err(|error| anyhow::anyhow!(error))?.to_bytes();
+        let text = Limited::new(body, ANSWER)
+            .collect()
+            .await
+            .map_err(|error| anyhow::anyhow!(error))?
+            .to_bytes();
         Ok::<_, anyhow::Error>((head.status, String::from_utf8_lossy(&text).into_owned()))
     };
     tokio::select! {

@@ -25,9 +25,16 @@ pub(crate) fn run(arguments: &DrainArguments) -> anyhow::Result<()> {
         query.push(format!("timeout_ms={}", timeout.as_millis()));
     }
     let (status, text) = ask(admin, Method::POST, &format!("/drain?{}", query.join("&")))?;
-    anyhow::ensure!(status == StatusCode::ACCEPTED, "{admin} answered {status}: {}", text.trim());
+    anyhow::ensure!(
+        status == StatusCode::ACCEPTED,
+        "{admin} answered {status}: {}",
+        text.trim()
+    );
     while arguments.wait && !is_done(admin, arguments.role)? {
-        #[expect(clippy::disallowed_methods, reason = "a pause between two looks at another process")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "a pause between two looks at another process"
+        )]
         std::thread::sleep(LOOK);
     }
     Ok(())
@@ -39,7 +46,11 @@ fn is_done(admin: &str, role: Option<Role>) -> anyhow::Result<bool> {
         // A process that has drained ends, and its listener with it.
         return Ok(true);
     };
-    anyhow::ensure!(status == StatusCode::OK, "{admin} answered {status}: {}", text.trim());
+    anyhow::ensure!(
+        status == StatusCode::OK,
+        "{admin} answered {status}: {}",
+        text.trim()
+    );
     let status: serde_json::Value = serde_json::from_str(&text).context("its status is no JSON")?;
     let is_zero = |value: &serde_json::Value| value.as_u64().unwrap_or(0) == 0;
     Ok(match role {
@@ -47,7 +58,9 @@ fn is_done(admin: &str, role: Option<Role>) -> anyhow::Result<bool> {
         Some(Role::Frontend) => is_zero(&status["frontend"]["connections"]),
         Some(Role::Broker) => is_zero(&status["broker"]["open_requests"]),
         Some(Role::Bridge) => match &status["bridge"] {
-            serde_json::Value::Array(several) => several.iter().all(|bridge| is_zero(&bridge["running"])),
+            serde_json::Value::Array(several) => {
+                several.iter().all(|bridge| is_zero(&bridge["running"]))
+            }
             one => is_zero(&one["running"]),
         },
     })

@@ -17,7 +17,11 @@ use crate::args::StatusArguments;
 pub(crate) fn run(arguments: &StatusArguments) -> anyhow::Result<()> {
     let admin = &arguments.admin.admin;
     let (status, text) = ask(admin, Method::GET, "/status")?;
-    anyhow::ensure!(status == StatusCode::OK, "{admin} answered {status}: {}", text.trim());
+    anyhow::ensure!(
+        status == StatusCode::OK,
+        "{admin} answered {status}: {}",
+        text.trim()
+    );
     let text = if arguments.json {
         text
     } else {
@@ -33,15 +37,39 @@ pub(crate) fn run(arguments: &StatusArguments) -> anyhow::Result<()> {
 fn overview(status: &Value) -> String {
     let mut to = String::new();
     let word = |value: &Value| value.as_str().unwrap_or("-").to_owned();
-    let number = |value: &Value| value.as_u64().map_or_else(|| "-".into(), |number| number.to_string());
-    _ = writeln!(to, "node {}  site {}  version {}", word(&status["node"]), word(&status["site"]), word(&status["version"]));
+    let number = |value: &Value| {
+        value
+            .as_u64()
+            .map_or_else(|| "-".into(), |number| number.to_string())
+    };
+    _ = writeln!(
+        to,
+        "node {}  site {}  version {}",
+        word(&status["node"]),
+        word(&status["site"]),
+        word(&status["version"])
+    );
     if let Value::Object(frontend) = &status["frontend"] {
-        let ready = if frontend["ready"] == true { "ready" } else { "not ready" };
-        let (connections, streams) = (number(&frontend["connections"]), number(&frontend["streams"]));
-        _ = writeln!(to, "\nfrontend  {ready}  connections {connections}  streams {streams}  requests {}", number(&frontend["requests"]));
+        let ready = if frontend["ready"] == true {
+            "ready"
+        } else {
+            "not ready"
+        };
+        let (connections, streams) = (
+            number(&frontend["connections"]),
+            number(&frontend["streams"]),
+        );
+        _ = writeln!(
+            to,
+            "\nfrontend  {ready}  connections {connections}  streams {streams}  requests {}",
+            number(&frontend["requests"])
+        );
         let cache = &frontend["cache"];
         let (hits, misses) = (&cache["counters"]["hits"], &cache["counters"]["misses"]);
-        let (led, joined) = (&cache["counters"]["flights_led"], &cache["counters"]["flights_joined"]);
+        let (led, joined) = (
+            &cache["counters"]["flights_led"],
+            &cache["counters"]["flights_joined"],
+        );
         _ = writeln!(
             to,
             "cache     hits {}  misses {}  fetches {}  joined {}  stored {} ({} bytes)",
@@ -54,22 +82,52 @@ fn overview(status: &Value) -> String {
         );
         for broker in frontend["brokers"].as_array().into_iter().flatten() {
             let (node, state) = (word(&broker["node"]), word(&broker["state"]));
-            _ = writeln!(to, "  to broker {node}  lane {}  {state}  outstanding {}", number(&broker["lane"]), number(&broker["outstanding"]));
+            _ = writeln!(
+                to,
+                "  to broker {node}  lane {}  {state}  outstanding {}",
+                number(&broker["lane"]),
+                number(&broker["outstanding"])
+            );
         }
     }
     if let Value::Object(broker) = &status["broker"] {
-        let draining = if broker["is_draining"] == true { "draining" } else { "up" };
-        _ = writeln!(to, "\nbroker    {draining}  open requests {}  streams {}", number(&broker["open_requests"]), number(&broker["streams"]));
+        let draining = if broker["is_draining"] == true {
+            "draining"
+        } else {
+            "up"
+        };
+        _ = writeln!(
+            to,
+            "\nbroker    {draining}  open requests {}  streams {}",
+            number(&broker["open_requests"]),
+            number(&broker["streams"])
+        );
         for service in broker["services"].as_array().into_iter().flatten() {
             let (name, queued) = (word(&service["name"]), number(&service["queued"]));
-            _ = writeln!(to, "  service {name}  backends {}  queued {queued}  oldest {} ms", number(&service["backends"]), number(&service["oldest_ms"]));
+            _ = writeln!(
+                to,
+                "  service {name}  backends {}  queued {queued}  oldest {} ms",
+                number(&service["backends"]),
+                number(&service["oldest_ms"])
+            );
         }
         for backend in broker["backends"].as_array().into_iter().flatten() {
             let session = &backend["session"];
             let (node, lane) = (word(&session["node"]), number(&session["lane"]));
-            let (outstanding, capacity) = (number(&backend["outstanding"]), number(&backend["capacity"]));
-            let draining = if session["is_draining"] == true { "  draining" } else { "" };
-            _ = writeln!(to, "  backend {node}/{lane}  outstanding {outstanding} of {capacity}  credit {}{draining}", number(&backend["credit"]));
+            let (outstanding, capacity) = (
+                number(&backend["outstanding"]),
+                number(&backend["capacity"]),
+            );
+            let draining = if session["is_draining"] == true {
+                "  draining"
+            } else {
+                ""
+            };
+            _ = writeln!(
+                to,
+                "  backend {node}/{lane}  outstanding {outstanding} of {capacity}  credit {}{draining}",
+                number(&backend["credit"])
+            );
         }
     }
     let bridges = match &status["bridge"] {
@@ -79,7 +137,12 @@ fn overview(status: &Value) -> String {
     };
     for bridge in bridges {
         let up = if bridge["up"] == true { "up" } else { "down" };
-        _ = writeln!(to, "\nbridge    {}  application {up}  requests {}", word(&bridge["services"]), number(&bridge["requests"]));
+        _ = writeln!(
+            to,
+            "\nbridge    {}  application {up}  requests {}",
+            word(&bridge["services"]),
+            number(&bridge["requests"])
+        );
     }
     to
 }
@@ -91,7 +154,10 @@ mod tests {
 
     #[test]
     fn an_overview_needs_nothing_but_what_is_there() {
-        assert_eq!(overview(&json!({ "node": "n", "site": "s", "version": "1" })), "node n  site s  version 1\n");
+        assert_eq!(
+            overview(&json!({ "node": "n", "site": "s", "version": "1" })),
+            "node n  site s  version 1\n"
+        );
         let status = json!({
             "node": "n", "site": "s", "version": "1",
             "frontend": { "ready": true, "connections": 3, "brokers": [{ "node": "b", "state": "live", "lane": 0, "outstanding": 1 }] },
@@ -99,7 +165,11 @@ mod tests {
             "bridge": [{ "services": "shop", "up": false }, { "services": "*", "up": true, "requests": 9 }],
         });
         let text = overview(&status);
-        for line in ["  to broker b  lane 0  live  outstanding 1", "  service shop  backends 2  queued 5  oldest 7 ms", "bridge    shop  application down"] {
+        for line in [
+            "  to broker b  lane 0  live  outstanding 1",
+            "  service shop  backends 2  queued 5  oldest 7 ms",
+            "bridge    shop  application down",
+        ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
         }
     }

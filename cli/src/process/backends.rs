@@ -39,20 +39,41 @@ pub(super) struct Surroundings<'a> {
 
 impl Backends {
     /// Starts a bridge.
-    pub(super) fn bridge(bridge: &config::Bridge, around: &Surroundings<'_>) -> anyhow::Result<Self> {
+    pub(super) fn bridge(
+        bridge: &config::Bridge,
+        around: &Surroundings<'_>,
+    ) -> anyhow::Result<Self> {
         let services: Vec<String> = bridge.services.iter().map(ToString::to_string).collect();
-        let upstreams = bridge.upstream.iter().map(|upstream| Ok(upstream.to_string().parse()?)).collect::<anyhow::Result<_>>()?;
-        let concurrency = u32::try_from(bridge.concurrency).ok().and_then(NonZeroU32::new).context("bridge.concurrency")?;
+        let upstreams = bridge
+            .upstream
+            .iter()
+            .map(|upstream| Ok(upstream.to_string().parse()?))
+            .collect::<anyhow::Result<_>>()?;
+        let concurrency = u32::try_from(bridge.concurrency)
+            .ok()
+            .and_then(NonZeroU32::new)
+            .context("bridge.concurrency")?;
         let settings = BridgeConfig {
             concurrency,
             health: Health {
-                path: bridge.health.as_ref().map(|path| path.parse()).transpose().context("bridge.health")?,
+                path: bridge
+                    .health
+                    .as_ref()
+                    .map(|path| path.parse())
+                    .transpose()
+                    .context("bridge.health")?,
                 ..Health::default()
             },
             ..BridgeConfig::new(services.clone(), upstreams)
         };
         let service = Bridge::new(settings)?;
-        let mut backends = Self::start(services, concurrency.get(), &bridge.brokers, service.clone(), around)?;
+        let mut backends = Self::start(
+            services,
+            concurrency.get(),
+            &bridge.brokers,
+            service.clone(),
+            around,
+        )?;
         let (watched, mut up) = (service.clone(), service.any_up());
         let throttles = backends.throttles.clone();
         around.threads.spawn(0, move || async move {
@@ -74,7 +95,13 @@ impl Backends {
     }
 
     /// Starts a service on as many threads as its concurrency has room for.
-    pub(super) fn start<S, B>(services: Vec<String>, concurrency: u32, brokers: &config::Brokers, service: S, around: &Surroundings<'_>) -> anyhow::Result<Self>
+    pub(super) fn start<S, B>(
+        services: Vec<String>,
+        concurrency: u32,
+        brokers: &config::Brokers,
+        service: S,
+        around: &Surroundings<'_>,
+    ) -> anyhow::Result<Self>
     where
         S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -83,7 +110,9 @@ impl Backends {
         B::Data: Send,
         B::Error: Display + Send,
     {
-        let lanes = u32::try_from(around.threads.len()).unwrap_or(u32::MAX).min(concurrency);
+        let lanes = u32::try_from(around.threads.len())
+            .unwrap_or(u32::MAX)
+            .min(concurrency);
         let (shutdown, shutting_down) = watch::channel(false);
         let running = Arc::new(AtomicUsize::new(lanes as usize));
         let (mut counters, mut throttles) = (Vec::new(), Vec::new());
@@ -115,7 +144,8 @@ impl Backends {
             }
             counters.push(backend.counters());
             throttles.push((backend.throttle(), share));
-            let (service, running, name) = (service.clone(), Arc::clone(&running), services.join(", "));
+            let (service, running, name) =
+                (service.clone(), Arc::clone(&running), services.join(", "));
             around.threads.spawn(lane as usize, move || async move {
                 if let Err(error) = backend.serve(service).await {
                     tracing::error!(%error, services = name, "a backend of this process has ended");
@@ -123,7 +153,14 @@ impl Backends {
                 running.fetch_sub(1, Ordering::Relaxed);
             });
         }
-        Ok(Self { name: services.join(", "), counters, throttles, running, shutdown, bridge: None })
+        Ok(Self {
+            name: services.join(", "),
+            counters,
+            throttles,
+            running,
+            shutdown,
+            bridge: None,
+        })
     }
 
     /// How many of them have not ended.
@@ -146,4 +183,3 @@ pub(super) fn endpoint(address: &config::BrokerAddress) -> anyhow::Result<Endpoi
         None => endpoint,
     })
 }
-

@@ -8,10 +8,22 @@ use super::random;
 use crate::config::{self, Config};
 
 /// Binds its sockets and starts it.
-pub(super) fn start(config: &Config, broker: &config::Broker, instance: u64, context: &Context) -> anyhow::Result<BrokerHandle> {
+pub(super) fn start(
+    config: &Config,
+    broker: &config::Broker,
+    instance: u64,
+    context: &Context,
+) -> anyhow::Result<BrokerHandle> {
     let mut listen = Vec::new();
-    for (port, endpoint) in [(Port::Frontends, &broker.frontends), (Port::Backends, &broker.backends), (Port::Peers, &broker.peers)] {
-        let endpoint: Endpoint = endpoint.to_string().parse().with_context(|| format!("broker: {endpoint}"))?;
+    for (port, endpoint) in [
+        (Port::Frontends, &broker.frontends),
+        (Port::Backends, &broker.backends),
+        (Port::Peers, &broker.peers),
+    ] {
+        let endpoint: Endpoint = endpoint
+            .to_string()
+            .parse()
+            .with_context(|| format!("broker: {endpoint}"))?;
         listen.push((port, endpoint));
     }
     let services = broker.services.iter().map(|service| ServiceConfig {
@@ -26,5 +38,13 @@ pub(super) fn start(config: &Config, broker: &config::Broker, instance: u64, con
         hold: config.limits.hold,
         ..BrokerConfig::new(&config.node.name, &config.site.name, instance, random())
     };
-    BrokerHandle::start(context, ShellConfig { listen, options: RouterOptions::default(), broker: settings }).context("the broker cannot start")
+    BrokerHandle::start(
+        context,
+        ShellConfig {
+            listen,
+            options: RouterOptions::default(),
+            broker: settings,
+        },
+    )
+    .context("the broker cannot start")
 }

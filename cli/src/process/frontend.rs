@@ -6,7 +6,8 @@ use anyhow::Context as _;
 use scale0_cache::CacheConfig;
 use scale0_cache::policy::{self, Policy};
 use scale0_frontend::{
-    AccessLog, Brokers, Coalesce, Frontend, FrontendConfig, HostPattern, Limits, Route, Rules, Service, Threads,
+    AccessLog, Brokers, Coalesce, Frontend, FrontendConfig, HostPattern, Limits, Route, Rules,
+    Service, Threads,
 };
 use scale0_transport::{Context, Hub, LinkOptions};
 
@@ -23,7 +24,12 @@ pub(super) fn start(
     access_log: AccessLog,
     threads: &Threads,
 ) -> anyhow::Result<Frontend> {
-    let endpoints = frontend.brokers.addresses().iter().map(backends::endpoint).collect::<anyhow::Result<_>>()?;
+    let endpoints = frontend
+        .brokers
+        .addresses()
+        .iter()
+        .map(backends::endpoint)
+        .collect::<anyhow::Result<_>>()?;
     let limits = &config.limits;
     let started = Frontend::start(
         FrontendConfig {

@@ -12,10 +12,14 @@ use crate::config::{self, Log};
 /// Begins to log to standard error: for people on a terminal, as JSON elsewhere. `RUST_LOG` has the last word.
 pub(super) fn begin(log: &Log) -> anyhow::Result<()> {
     let filter = match std::env::var("RUST_LOG") {
-        Ok(filter) if !filter.is_empty() => EnvFilter::try_new(&filter).with_context(|| format!("RUST_LOG={filter}"))?,
+        Ok(filter) if !filter.is_empty() => {
+            EnvFilter::try_new(&filter).with_context(|| format!("RUST_LOG={filter}"))?
+        }
         _ => EnvFilter::try_new(log.level.as_str())?,
     };
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let begun = if std::io::stderr().is_terminal() {
         subscriber.with_target(false).try_init()
     } else {
@@ -31,6 +35,7 @@ pub(super) fn begin_access_log(log: &Log) -> anyhow::Result<(AccessLog, Option<J
         config::AccessLog::Stdout => Destination::Stdout,
         config::AccessLog::File(path) => Destination::File(path.clone()),
     };
-    let (log, thread) = AccessLog::start(destination).with_context(|| format!("log.access = \"{}\"", log.access))?;
+    let (log, thread) = AccessLog::start(destination)
+        .with_context(|| format!("log.access = \"{}\"", log.access))?;
     Ok((log, Some(thread)))
 }

@@ -21,15 +21,33 @@ impl Source for OfBroker {
         let (counters, shell) = self.0.counters();
         let help = "See docs/metrics.md.";
         for (name, value) in counters.iter() {
-            metrics.add(format!("scale0_broker_{name}_total"), Counter, help, &[], value);
+            metrics.add(
+                format!("scale0_broker_{name}_total"),
+                Counter,
+                help,
+                &[],
+                value,
+            );
         }
         for (reason, value) in counters.refused.iter() {
             let help = "Requests refused before they were started, by reason.";
-            metrics.add("scale0_broker_refused_total", Counter, help, &[("reason", reason.name())], value);
+            metrics.add(
+                "scale0_broker_refused_total",
+                Counter,
+                help,
+                &[("reason", reason.name())],
+                value,
+            );
         }
         for (reason, value) in counters.failed.iter() {
             let help = "Requests that failed after they may have been started, by reason.";
-            metrics.add("scale0_broker_failed_total", Counter, help, &[("reason", reason.name())], value);
+            metrics.add(
+                "scale0_broker_failed_total",
+                Counter,
+                help,
+                &[("reason", reason.name())],
+                value,
+            );
         }
         for (name, value) in [
             ("scale0_broker_sends_waited_total", shell.waited),
@@ -42,23 +60,74 @@ impl Source for OfBroker {
             metrics.add(name, Counter, help, &[], value);
         }
         let snapshot = self.0.snapshot();
-        let mut gauge = |name, help, labels: &[(&str, &str)], value: usize| metrics.add(name, Gauge, help, labels, value as u64);
-        gauge("scale0_broker_open_requests", "Requests that a frontend waits for.", &[], snapshot.open_requests);
-        gauge("scale0_broker_streams", "Event streams and tunnels.", &[], snapshot.streams);
-        gauge("scale0_broker_kept_bytes", "Bytes of requests kept for a repeat.", &[], snapshot.kept_bytes);
-        gauge("scale0_broker_backends", "Backend sessions.", &[], snapshot.backends.len());
-        gauge("scale0_broker_frontends", "Frontend sessions.", &[], snapshot.frontends.len());
-        for service in snapshot.services.iter().filter(|service| !service.name.is_empty()) {
+        let mut gauge = |name, help, labels: &[(&str, &str)], value: usize| {
+            metrics.add(name, Gauge, help, labels, value as u64)
+        };
+        gauge(
+            "scale0_broker_open_requests",
+            "Requests that a frontend waits for.",
+            &[],
+            snapshot.open_requests,
+        );
+        gauge(
+            "scale0_broker_streams",
+            "Event streams and tunnels.",
+            &[],
+            snapshot.streams,
+        );
+        gauge(
+            "scale0_broker_kept_bytes",
+            "Bytes of requests kept for a repeat.",
+            &[],
+            snapshot.kept_bytes,
+        );
+        gauge(
+            "scale0_broker_backends",
+            "Backend sessions.",
+            &[],
+            snapshot.backends.len(),
+        );
+        gauge(
+            "scale0_broker_frontends",
+            "Frontend sessions.",
+            &[],
+            snapshot.frontends.len(),
+        );
+        for service in snapshot
+            .services
+            .iter()
+            .filter(|service| !service.name.is_empty())
+        {
             let labels = [("service", service.name.as_str())];
-            gauge("scale0_broker_queued_requests", "Requests that wait for a backend.", &labels, service.queued);
-            gauge("scale0_broker_queued_bytes", "Bytes of requests that wait.", &labels, service.queued_bytes);
-            gauge("scale0_broker_service_backends", "Backends that may be sent work of a service.", &labels, service.backends);
+            gauge(
+                "scale0_broker_queued_requests",
+                "Requests that wait for a backend.",
+                &labels,
+                service.queued,
+            );
+            gauge(
+                "scale0_broker_queued_bytes",
+                "Bytes of requests that wait.",
+                &labels,
+                service.queued_bytes,
+            );
+            gauge(
+                "scale0_broker_service_backends",
+                "Backends that may be sent work of a service.",
+                &labels,
+                service.backends,
+            );
         }
     }
 
     fn status(&self) -> (&'static str, Value) {
         let mut status = serde_json::to_value(self.0.snapshot()).unwrap_or_default();
-        let endpoints: Vec<_> = self.0.endpoints().iter().map(|(port, at)| json!({ "port": format!("{port:?}").to_lowercase(), "endpoint": at })).collect();
+        let endpoints: Vec<_> = self
+            .0
+            .endpoints()
+            .iter()
+            .map(|(port, at)| json!({ "port": format!("{port:?}").to_lowercase(), "endpoint": at }))
+            .collect();
         if let Value::Object(fields) = &mut status {
             fields.insert("listen".into(), endpoints.into());
         }
@@ -74,27 +143,64 @@ impl Source for OfBackends {
         let labels = [("services", self.0.name.as_str())];
         for counters in &self.0.counters {
             for (name, value) in counters.each() {
-                metrics.add(format!("scale0_backend_{name}_total"), Counter, "See docs/metrics.md.", &labels, value);
+                metrics.add(
+                    format!("scale0_backend_{name}_total"),
+                    Counter,
+                    "See docs/metrics.md.",
+                    &labels,
+                    value,
+                );
             }
         }
         if let Some(bridge) = &self.0.bridge {
             for (name, value) in bridge.counts().each() {
-                metrics.add(format!("scale0_bridge_{name}_total"), Counter, "See docs/metrics.md.", &labels, value);
+                metrics.add(
+                    format!("scale0_bridge_{name}_total"),
+                    Counter,
+                    "See docs/metrics.md.",
+                    &labels,
+                    value,
+                );
             }
             let up = u64::from(*bridge.any_up().borrow());
-            metrics.add("scale0_bridge_up", Gauge, "Whether any upstream is well.", &labels, up);
+            metrics.add(
+                "scale0_bridge_up",
+                Gauge,
+                "Whether any upstream is well.",
+                &labels,
+                up,
+            );
             let idle = bridge.idle_connections() as u64;
-            metrics.add("scale0_bridge_idle_connections", Gauge, "Connections kept for the next requests.", &labels, idle);
+            metrics.add(
+                "scale0_bridge_idle_connections",
+                Gauge,
+                "Connections kept for the next requests.",
+                &labels,
+                idle,
+            );
         }
     }
 
     fn status(&self) -> (&'static str, Value) {
-        let requests: u64 = self.0.counters.iter().map(|counters| counters.requests.get()).sum();
-        let mut status = json!({ "services": self.0.name, "requests": requests, "running": self.0.running() });
+        let requests: u64 = self
+            .0
+            .counters
+            .iter()
+            .map(|counters| counters.requests.get())
+            .sum();
+        let mut status =
+            json!({ "services": self.0.name, "requests": requests, "running": self.0.running() });
         if let Some(bridge) = &self.0.bridge {
             status["up"] = (*bridge.any_up().borrow()).into();
             status["idle_connections"] = bridge.idle_connections().into();
         }
-        (if self.0.bridge.is_some() { "bridge" } else { "backend" }, status)
+        (
+            if self.0.bridge.is_some() {
+                "bridge"
+            } else {
+                "backend"
+            },
+            status,
+        )
     }
 }

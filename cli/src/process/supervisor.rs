@@ -42,7 +42,9 @@ pub(crate) enum Demo {
 pub(crate) fn run(config: &Config, demo: Demo) -> anyhow::Result<()> {
     logging::begin(&config.log)?;
     limits::raise_descriptors(config.limits.max_connections + OTHER_DESCRIPTORS);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         // Before anything starts, so that no signal meets its default action once something runs.
         let mut signals = Signals::listen()?;
@@ -109,7 +111,10 @@ struct Process {
 }
 
 impl Process {
-    fn start(config: &Config, demo: Demo) -> anyhow::Result<(Self, UnboundedReceiver<DrainRequest>)> {
+    fn start(
+        config: &Config,
+        demo: Demo,
+    ) -> anyhow::Result<(Self, UnboundedReceiver<DrainRequest>)> {
         let cores = std::thread::available_parallelism()?.get();
         let threads = Threads::start(cores).context("cannot start threads")?;
         let instance = random();
@@ -117,36 +122,71 @@ impl Process {
         let (access_log, access_log_thread) = logging::begin_access_log(&config.log)?;
 
         let dials = |brokers: &Brokers| !brokers.addresses().is_empty();
-        let dials_out = config.frontend.as_ref().is_some_and(|it| dials(&it.brokers)) || config.bridges.iter().any(|it| dials(&it.brokers));
-        let context = (dials_out || config.broker.is_some()).then(|| Context::new(1)).transpose()?;
+        let dials_out = config
+            .frontend
+            .as_ref()
+            .is_some_and(|it| dials(&it.brokers))
+            || config.bridges.iter().any(|it| dials(&it.brokers));
+        let context = (dials_out || config.broker.is_some())
+            .then(|| Context::new(1))
+            .transpose()?;
 
         let broker = match (&config.broker, &context) {
-            (Some(settings), Some(context)) => Some(Arc::new(broker::start(config, settings, instance, context)?)),
+            (Some(settings), Some(context)) => Some(Arc::new(broker::start(
+                config, settings, instance, context,
+            )?)),
             _ => None,
         };
         let hub: Option<Arc<dyn Hub>> = broker.as_ref().map(|broker| broker.hub());
 
-        let around = Surroundings { config, hub: hub.clone(), context: context.clone(), threads: &threads };
+        let around = Surroundings {
+            config,
+            hub: hub.clone(),
+            context: context.clone(),
+            threads: &threads,
+        };
         let mut backends = Vec::new();
         for bridge in &config.bridges {
             backends.push(Arc::new(Backends::bridge(bridge, &around)?));
         }
         if let (Demo::On, Some(settings)) = (demo, &config.frontend) {
             let service = demo::service();
-            backends.push(Arc::new(Backends::start(vec!["*".into()], demo::CONCURRENCY, &settings.brokers, service, &around)?));
+            backends.push(Arc::new(Backends::start(
+                vec!["*".into()],
+                demo::CONCURRENCY,
+                &settings.brokers,
+                service,
+                &around,
+            )?));
         }
         let frontend = match &config.frontend {
             Some(settings) => {
                 let log = access_log.clone();
-                Some(Arc::new(frontend::start(config, settings, instance, hub, context.as_ref(), log, &threads)?))
+                Some(Arc::new(frontend::start(
+                    config,
+                    settings,
+                    instance,
+                    hub,
+                    context.as_ref(),
+                    log,
+                    &threads,
+                )?))
             }
             None => None,
         };
 
         let mut sources: Vec<Arc<dyn Source>> = Vec::new();
         sources.extend(frontend.clone().map(|it| it as Arc<dyn Source>));
-        sources.extend(broker.clone().map(|it| Arc::new(OfBroker(it)) as Arc<dyn Source>));
-        sources.extend(backends.iter().map(|it| Arc::new(OfBackends(Arc::clone(it))) as Arc<dyn Source>));
+        sources.extend(
+            broker
+                .clone()
+                .map(|it| Arc::new(OfBroker(it)) as Arc<dyn Source>),
+        );
+        sources.extend(
+            backends
+                .iter()
+                .map(|it| Arc::new(OfBackends(Arc::clone(it))) as Arc<dyn Source>),
+        );
         let (drain, drains) = unbounded_channel();
         let admin = match &config.admin {
             Some(settings) => Some(
@@ -156,7 +196,11 @@ impl Process {
                         token,
                         about: about(config),
                         sources,
-                        on_drain: Box::new(move |request| drain.send(request).map_err(|_| "the process is ending".to_owned())),
+                        on_drain: Box::new(move |request| {
+                            drain
+                                .send(request)
+                                .map_err(|_| "the process is ending".to_owned())
+                        }),
                     },
                     &threads,
                 )
@@ -164,7 +208,13 @@ impl Process {
             ),
             None => None,
         };
-        let announcement = announcement(config, frontend.as_deref(), broker.as_deref(), admin.as_ref(), demo);
+        let announcement = announcement(
+            config,
+            frontend.as_deref(),
+            broker.as_deref(),
+            admin.as_ref(),
+            demo,
+        );
         let process = Self {
             drain_timeout: config.limits.drain_timeout,
             announcement,
@@ -187,7 +237,11 @@ impl Process {
     }
 
     /// Serves until told to stop; returns by whom.
-    async fn serve(&self, signals: &mut Signals, drains: &mut UnboundedReceiver<DrainRequest>) -> &'static str {
+    async fn serve(
+        &self,
+        signals: &mut Signals,
+        drains: &mut UnboundedReceiver<DrainRequest>,
+    ) -> &'static str {
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => return "SIGTERM",
@@ -233,23 +287,29 @@ impl Process {
         let mut all = true;
         let started = now();
         for backends in &self.backends {
-            all &= backends.drain(within.saturating_sub(started.elapsed())).await;
+            all &= backends
+                .drain(within.saturating_sub(started.elapsed()))
+                .await;
         }
         all
     }
 
     /// Stops role after role, all within `drain_timeout`.
-    async fn stop(&self) {
+    async fn stop(mut self) {
         let started = now();
         let left = || self.drain_timeout.saturating_sub(started.elapsed());
         if let Some(frontend) = &self.frontend {
             if !frontend.drain(left()).await {
-                tracing::warn!("limits.drain_timeout has passed with requests under way; they are cut off");
+                tracing::warn!(
+                    "limits.drain_timeout has passed with requests under way; they are cut off"
+                );
             }
             frontend.stop().await;
         }
         if !self.drain_backends(left()).await {
-            tracing::warn!("limits.drain_timeout has passed with backends at work; they are cut off");
+            tracing::warn!(
+                "limits.drain_timeout has passed with backends at work; they are cut off"
+            );
         }
         if let Some(broker) = &self.broker {
             broker.drain(left());
@@ -257,16 +317,8 @@ impl Process {
                 tracing::warn!("the broker did not leave in time");
             }
         }
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // Whoever writes to the log must be gone before its thread can end.
-        self.frontend = None;
-        self.access_log = AccessLog::off();
+        self.access_log.close();
         if let Some(thread) = self.access_log_thread.take()
-            && thread.is_finished()
             && thread.join().is_err()
         {
             tracing::error!("the access log's thread has panicked");
@@ -280,10 +332,20 @@ fn now() -> Instant {
 }
 
 fn admin_token(config: &Config) -> anyhow::Result<Option<String>> {
-    let Some(path) = config.admin.as_ref().and_then(|admin| admin.token_file.as_ref()) else { return Ok(None) };
-    let token = std::fs::read_to_string(path).with_context(|| format!("admin.token_file = {path:?}"))?;
+    let Some(path) = config
+        .admin
+        .as_ref()
+        .and_then(|admin| admin.token_file.as_ref())
+    else {
+        return Ok(None);
+    };
+    let token =
+        std::fs::read_to_string(path).with_context(|| format!("admin.token_file = {path:?}"))?;
     let token = token.trim();
-    anyhow::ensure!(!token.is_empty(), "admin.token_file = {path:?}: the file is empty");
+    anyhow::ensure!(
+        !token.is_empty(),
+        "admin.token_file = {path:?}: the file is empty"
+    );
     Ok(Some(token.to_owned()))
 }
 
@@ -295,13 +357,30 @@ fn about(config: &Config) -> serde_json::Map<String, serde_json::Value> {
     about
 }
 
-fn announcement(config: &Config, frontend: Option<&Frontend>, broker: Option<&BrokerHandle>, admin: Option<&Admin>, demo: Demo) -> String {
-    let mut lines = vec![format!("scale0 {}  node {}, site {}", env!("CARGO_PKG_VERSION"), config.node.name, config.site.name)];
+fn announcement(
+    config: &Config,
+    frontend: Option<&Frontend>,
+    broker: Option<&BrokerHandle>,
+    admin: Option<&Admin>,
+    demo: Demo,
+) -> String {
+    let mut lines = vec![format!(
+        "scale0 {}  node {}, site {}",
+        env!("CARGO_PKG_VERSION"),
+        config.node.name,
+        config.site.name
+    )];
     for address in frontend.map(Frontend::addresses).unwrap_or_default() {
-        lines.push(format!("  pages     http://{address}{}", if demo == Demo::On { "  (the demo)" } else { "" }));
+        lines.push(format!(
+            "  pages     http://{address}{}",
+            if demo == Demo::On { "  (the demo)" } else { "" }
+        ));
     }
     if let Some(admin) = admin {
-        lines.push(format!("  admin     http://{}  /status /metrics /healthz /readyz", admin.address()));
+        lines.push(format!(
+            "  admin     http://{}  /status /metrics /healthz /readyz",
+            admin.address()
+        ));
     }
     for (port, endpoint) in broker.map(BrokerHandle::endpoints).unwrap_or_default() {
         let whose = match port {
@@ -314,8 +393,15 @@ fn announcement(config: &Config, frontend: Option<&Frontend>, broker: Option<&Br
     for bridge in &config.bridges {
         let upstreams: Vec<String> = bridge.upstream.iter().map(ToString::to_string).collect();
         let services: Vec<String> = bridge.services.iter().map(ToString::to_string).collect();
-        lines.push(format!("  bridge    {} to {}", services.join(", "), upstreams.join(", ")));
+        lines.push(format!(
+            "  bridge    {} to {}",
+            services.join(", "),
+            upstreams.join(", ")
+        ));
     }
-    lines.push("Stop with Ctrl-C or SIGTERM: what is in flight ends first. A second one ends at once.\n".into());
+    lines.push(
+        "Stop with Ctrl-C or SIGTERM: what is in flight ends first. A second one ends at once.\n"
+            .into(),
+    );
     lines.join("\n")
 }

@@ -23,7 +23,11 @@ impl Source for Frontend {
     fn status(&self) -> (&'static str, Value) {
         let lanes = self.snapshots();
         let cache = &self.shared.cache;
-        let counters: serde_json::Map<_, _> = cache.counters().each().map(|(name, value)| (name.to_owned(), value.into())).collect();
+        let counters: serde_json::Map<_, _> = cache
+            .counters()
+            .each()
+            .map(|(name, value)| (name.to_owned(), value.into()))
+            .collect();
         let addresses: Vec<String> = self.addresses().iter().map(ToString::to_string).collect();
         let status = json!({
             "http": addresses,
@@ -46,24 +50,72 @@ impl Source for Frontend {
 
 impl Frontend {
     fn snapshots(&self) -> Vec<LaneSnapshot> {
-        self.lanes.iter().map(|lane| lane.snapshot.lock().clone()).collect()
+        self.lanes
+            .iter()
+            .map(|lane| lane.snapshot.lock().clone())
+            .collect()
     }
 
     fn http_metrics(&self, metrics: &mut Metrics) {
         let counters = &self.shared.counters;
         let mut add = |name, help, value| metrics.add(name, Counter, help, &[], value);
-        add("scale0_http_connections_total", "Connections accepted.", counters.connections.value());
-        add("scale0_http_accept_errors_total", "Connections that could not be accepted.", counters.accept_errors.value());
-        add("scale0_http_connection_errors_total", "Connections that ended in error.", counters.connection_errors.value());
-        add("scale0_http_requests_total", "Requests whose head was read.", counters.requests.value());
-        add("scale0_http_response_bytes_total", "Content sent to clients.", counters.response_bytes.value());
-        add("scale0_http_incomplete_responses_total", "Responses that did not reach their end.", counters.incomplete.value());
-        add("scale0_http_interim_dropped_total", "Interim responses that were not passed on.", counters.interim_dropped.value());
-        add("scale0_http_tunnels_total", "Requests that switched protocols.", counters.tunnels.value());
-        add("scale0_access_log_dropped_total", "Access log lines dropped because the writer was too slow.", self.shared.access_log.dropped());
-        for (digit, class) in ["other", "1xx", "2xx", "3xx", "4xx", "5xx"].into_iter().enumerate() {
+        add(
+            "scale0_http_connections_total",
+            "Connections accepted.",
+            counters.connections.value(),
+        );
+        add(
+            "scale0_http_accept_errors_total",
+            "Connections that could not be accepted.",
+            counters.accept_errors.value(),
+        );
+        add(
+            "scale0_http_connection_errors_total",
+            "Connections that ended in error.",
+            counters.connection_errors.value(),
+        );
+        add(
+            "scale0_http_requests_total",
+            "Requests whose head was read.",
+            counters.requests.value(),
+        );
+        add(
+            "scale0_http_response_bytes_total",
+            "Content sent to clients.",
+            counters.response_bytes.value(),
+        );
+        add(
+            "scale0_http_incomplete_responses_total",
+            "Responses that did not reach their end.",
+            counters.incomplete.value(),
+        );
+        add(
+            "scale0_http_interim_dropped_total",
+            "Interim responses that were not passed on.",
+            counters.interim_dropped.value(),
+        );
+        add(
+            "scale0_http_tunnels_total",
+            "Requests that switched protocols.",
+            counters.tunnels.value(),
+        );
+        add(
+            "scale0_access_log_dropped_total",
+            "Access log lines dropped because the writer was too slow.",
+            self.shared.access_log.dropped(),
+        );
+        for (digit, class) in ["other", "1xx", "2xx", "3xx", "4xx", "5xx"]
+            .into_iter()
+            .enumerate()
+        {
             let value = counters.class(digit).value();
-            metrics.add("scale0_http_responses_total", Counter, "Responses by class of status.", &[("class", class)], value);
+            metrics.add(
+                "scale0_http_responses_total",
+                Counter,
+                "Responses by class of status.",
+                &[("class", class)],
+                value,
+            );
         }
         for (why, counter) in [
             ("idle", &counters.too_slow_idle),
@@ -72,26 +124,63 @@ impl Frontend {
             ("reading", &counters.too_slow_reading),
         ] {
             let help = "Connections ended because the client was idle or too slow.";
-            metrics.add("scale0_http_too_slow_total", Counter, help, &[("why", why)], counter.value());
+            metrics.add(
+                "scale0_http_too_slow_total",
+                Counter,
+                help,
+                &[("why", why)],
+                counter.value(),
+            );
         }
-        metrics.add("scale0_http_connections", Gauge, "Open connections.", &[], self.connections() as u64);
+        metrics.add(
+            "scale0_http_connections",
+            Gauge,
+            "Open connections.",
+            &[],
+            self.connections() as u64,
+        );
     }
 
     fn cache_metrics(&self, metrics: &mut Metrics) {
         let cache = &self.shared.cache;
         for (name, value) in cache.counters().each() {
             let help = "See docs/metrics.md.";
-            metrics.add(format!("scale0_cache_{name}_total"), Counter, help, &[], value);
+            metrics.add(
+                format!("scale0_cache_{name}_total"),
+                Counter,
+                help,
+                &[],
+                value,
+            );
         }
         let mut gauge = |name, help, value: u64| metrics.add(name, Gauge, help, &[], value);
-        gauge("scale0_cache_stored_responses", "Responses in the memory tier.", cache.store().len() as u64);
-        gauge("scale0_cache_stored_bytes", "Bytes of the memory tier in use.", cache.store().bytes());
-        gauge("scale0_cache_flights", "Fetches under way.", cache.flights() as u64);
-        gauge("scale0_cache_flight_bytes", "Content that flights hold for their readers.", cache.flight_bytes() as u64);
+        gauge(
+            "scale0_cache_stored_responses",
+            "Responses in the memory tier.",
+            cache.store().len() as u64,
+        );
+        gauge(
+            "scale0_cache_stored_bytes",
+            "Bytes of the memory tier in use.",
+            cache.store().bytes(),
+        );
+        gauge(
+            "scale0_cache_flights",
+            "Fetches under way.",
+            cache.flights() as u64,
+        );
+        gauge(
+            "scale0_cache_flight_bytes",
+            "Content that flights hold for their readers.",
+            cache.flight_bytes() as u64,
+        );
     }
 
     fn connections(&self) -> usize {
-        self.lanes.iter().map(|lane| lane.connections.load(std::sync::atomic::Ordering::Relaxed)).sum()
+        self.lanes
+            .iter()
+            .map(|lane| lane.connections.load(std::sync::atomic::Ordering::Relaxed))
+            .sum()
     }
 }
 
@@ -112,7 +201,13 @@ fn lane_metrics(lane: &LaneSnapshot, metrics: &mut Metrics) {
     } = lane.counters;
     let mut add = |why, value: u64| {
         let help = "Messages from brokers that were dropped, by reason.";
-        metrics.add("scale0_frontend_dropped_messages_total", Counter, help, &[("why", why)], value);
+        metrics.add(
+            "scale0_frontend_dropped_messages_total",
+            Counter,
+            help,
+            &[("why", why)],
+            value,
+        );
     };
     add("epoch", dropped_epoch);
     add("stream", dropped_stream);
@@ -120,16 +215,58 @@ fn lane_metrics(lane: &LaneSnapshot, metrics: &mut Metrics) {
     add("malformed", malformed);
     add("unknown-kind", unknown_kind);
     let mut add = |name, help, value: u64| metrics.add(name, Counter, help, &[], value);
-    add("scale0_frontend_repeated_requests_total", "Requests sent to another broker after theirs was lost.", repeated);
-    add("scale0_frontend_refused_elsewhere_total", "Requests sent to another broker after one had refused them.", refused_elsewhere);
-    add("scale0_frontend_sessions_lost_total", "Sessions with brokers that ended.", sessions_lost);
-    add("scale0_frontend_silent_brokers_total", "Brokers declared dead because they said nothing.", silent);
-    add("scale0_frontend_deadlines_total", "Requests whose response did not begin in time.", deadline);
-    add("scale0_frontend_idle_streams_total", "Responses that stopped moving.", idle);
-    add("scale0_frontend_backlog_dropped_total", "Messages dropped because a broker stopped reading.", lane.backlog_dropped);
-    add("scale0_frontend_too_long_total", "Messages of ours that were longer than the protocol allows.", lane.too_long);
-    add("scale0_frontend_backstop_saves_total", "Messages that only the backstop timer found.", lane.backstop_saves);
-    metrics.add("scale0_frontend_streams", Gauge, "Requests under way to brokers.", &[], lane.streams as u64);
+    add(
+        "scale0_frontend_repeated_requests_total",
+        "Requests sent to another broker after theirs was lost.",
+        repeated,
+    );
+    add(
+        "scale0_frontend_refused_elsewhere_total",
+        "Requests sent to another broker after one had refused them.",
+        refused_elsewhere,
+    );
+    add(
+        "scale0_frontend_sessions_lost_total",
+        "Sessions with brokers that ended.",
+        sessions_lost,
+    );
+    add(
+        "scale0_frontend_silent_brokers_total",
+        "Brokers declared dead because they said nothing.",
+        silent,
+    );
+    add(
+        "scale0_frontend_deadlines_total",
+        "Requests whose response did not begin in time.",
+        deadline,
+    );
+    add(
+        "scale0_frontend_idle_streams_total",
+        "Responses that stopped moving.",
+        idle,
+    );
+    add(
+        "scale0_frontend_backlog_dropped_total",
+        "Messages dropped because a broker stopped reading.",
+        lane.backlog_dropped,
+    );
+    add(
+        "scale0_frontend_too_long_total",
+        "Messages of ours that were longer than the protocol allows.",
+        lane.too_long,
+    );
+    add(
+        "scale0_frontend_backstop_saves_total",
+        "Messages that only the backstop timer found.",
+        lane.backstop_saves,
+    );
+    metrics.add(
+        "scale0_frontend_streams",
+        Gauge,
+        "Requests under way to brokers.",
+        &[],
+        lane.streams as u64,
+    );
 }
 
 fn broker_status(lane: usize, broker: &BrokerStatus) -> Value {

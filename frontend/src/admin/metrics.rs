@@ -36,7 +36,11 @@ impl Metrics {
         labels: &[(&str, &str)],
         value: impl Into<u64>,
     ) {
-        let family = self.0.entry(name.into()).or_insert_with(|| Family { kind, help: help.into(), samples: BTreeMap::new() });
+        let family = self.0.entry(name.into()).or_insert_with(|| Family {
+            kind,
+            help: help.into(),
+            samples: BTreeMap::new(),
+        });
         *family.samples.entry(printed(labels)).or_default() += value.into();
     }
 
@@ -44,7 +48,15 @@ impl Metrics {
     #[must_use]
     pub fn into_text(self) -> String {
         let mut text = String::new();
-        for (name, Family { kind, help, samples }) in self.0 {
+        for (
+            name,
+            Family {
+                kind,
+                help,
+                samples,
+            },
+        ) in self.0
+        {
             let kind = match kind {
                 Kind::Counter => "counter",
                 Kind::Gauge => "gauge",
@@ -88,10 +100,28 @@ mod tests {
     #[test]
     fn samples_of_one_name_stand_together_sum_up_and_have_their_labels_escaped() {
         let mut metrics = Metrics::default();
-        metrics.add("scale0_b_total", Kind::Counter, "B.", &[("service", "a\"b\\c\nd"), ("to", "x")], 1_u64);
+        metrics.add(
+            "scale0_b_total",
+            Kind::Counter,
+            "B.",
+            &[("service", "a\"b\\c\nd"), ("to", "x")],
+            1_u64,
+        );
         metrics.add("scale0_a", Kind::Gauge, "A.", &[], 2_u32);
-        metrics.add("scale0_b_total", Kind::Counter, "B.", &[("service", "y")], 3_u64);
-        metrics.add("scale0_b_total", Kind::Counter, "B.", &[("service", "y")], 4_u64);
+        metrics.add(
+            "scale0_b_total",
+            Kind::Counter,
+            "B.",
+            &[("service", "y")],
+            3_u64,
+        );
+        metrics.add(
+            "scale0_b_total",
+            Kind::Counter,
+            "B.",
+            &[("service", "y")],
+            4_u64,
+        );
         let expected = "# HELP scale0_a A.\n# TYPE scale0_a gauge\nscale0_a 2\n\
             # HELP scale0_b_total B.\n# TYPE scale0_b_total counter\n\
             scale0_b_total{service=\"a\\\"b\\\\c\\nd\",to=\"x\"} 1\nscale0_b_total{service=\"y\"} 7\n";

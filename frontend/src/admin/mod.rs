@@ -89,7 +89,10 @@ impl Admin {
     pub fn start(config: AdminConfig, threads: &Threads) -> io::Result<Self> {
         let listener = listener::bind(config.listen)?;
         let address = listener.local_addr()?;
-        let endpoints = Arc::new(Endpoints { config, port: address.port() });
+        let endpoints = Arc::new(Endpoints {
+            config,
+            port: address.port(),
+        });
         threads.spawn(0, move || accept(listener, endpoints));
         Ok(Self { address })
     }
@@ -130,7 +133,10 @@ async fn connection(stream: TcpStream, endpoints: Arc<Endpoints>) {
         async move { Ok::<_, Infallible>(answer) }
     });
     let mut server = http1::Builder::new();
-    let served = server.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).serve_connection(TokioIo::new(stream), service);
+    let served = server
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), service);
     if let Err(error) = served.await {
         tracing::debug!(%error, "an admin connection ended in error");
     }
@@ -144,7 +150,9 @@ struct Endpoints {
 impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The token is nobody's business.
-        f.debug_struct("Endpoints").field("listen", &self.config.listen).finish_non_exhaustive()
+        f.debug_struct("Endpoints")
+            .field("listen", &self.config.listen)
+            .finish_non_exhaustive()
     }
 }
 
@@ -159,31 +167,54 @@ impl Endpoints {
             "/healthz" if reads => text(StatusCode::OK, "ok\n"),
             "/readyz" if reads => self.readiness(),
             "/metrics" | "/status" | "/drain" | "/" if !self.is_authorised(request.headers()) => {
-                let mut answer = text(StatusCode::UNAUTHORIZED, "the admin token is needed: Authorization: Bearer …\n");
-                answer.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+                let mut answer = text(
+                    StatusCode::UNAUTHORIZED,
+                    "the admin token is needed: Authorization: Bearer …\n",
+                );
+                answer
+                    .headers_mut()
+                    .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
                 answer
             }
             "/metrics" if reads => self.metrics(),
             "/status" if reads => self.status(),
-            "/" if reads => text(StatusCode::OK, "scale0 admin: /healthz /readyz /metrics /status, POST /drain\n"),
-            "/drain" if *request.method() == Method::POST => match self.own_page(request.headers()) {
+            "/" if reads => text(
+                StatusCode::OK,
+                "scale0 admin: /healthz /readyz /metrics /status, POST /drain\n",
+            ),
+            "/drain" if *request.method() == Method::POST => match self.own_page(request.headers())
+            {
                 Ok(()) => self.drain(request.uri()),
                 Err(why) => text(StatusCode::FORBIDDEN, why),
             },
             "/healthz" | "/readyz" | "/metrics" | "/status" | "/" => not_allowed("GET, HEAD"),
             "/drain" => not_allowed("POST"),
-            "/purge" => text(StatusCode::NOT_IMPLEMENTED, "purging is not in this version\n"),
-            _ => text(StatusCode::NOT_FOUND, "no such endpoint: /healthz /readyz /metrics /status, POST /drain\n"),
+            "/purge" => text(
+                StatusCode::NOT_IMPLEMENTED,
+                "purging is not in this version\n",
+            ),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "no such endpoint: /healthz /readyz /metrics /status, POST /drain\n",
+            ),
         }
     }
 
     fn readiness(&self) -> Answer {
-        let waiting: Vec<&str> =
-            self.config.sources.iter().filter(|source| !source.is_ready()).map(|source| source.status().0).collect();
+        let waiting: Vec<&str> = self
+            .config
+            .sources
+            .iter()
+            .filter(|source| !source.is_ready())
+            .map(|source| source.status().0)
+            .collect();
         if waiting.is_empty() {
             return text(StatusCode::OK, "ready\n");
         }
-        text(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {}\n", waiting.join(", ")))
+        text(
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("not ready: {}\n", waiting.join(", ")),
+        )
     }
 
     fn metrics(&self) -> Answer {
@@ -193,7 +224,9 @@ impl Endpoints {
         }
         let mut answer = text(StatusCode::OK, metrics.into_text());
         let of_prometheus = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-        answer.headers_mut().insert(header::CONTENT_TYPE, of_prometheus);
+        answer
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, of_prometheus);
         answer
     }
 
@@ -209,7 +242,10 @@ impl Endpoints {
             }
         }
         let mut answer = text(StatusCode::OK, format!("{:#}\n", Value::Object(status)));
-        answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        answer.headers_mut().insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
         answer
     }
 
@@ -225,11 +261,18 @@ impl Endpoints {
     }
 
     fn is_authorised(&self, headers: &HeaderMap) -> bool {
-        let Some(token) = &self.config.token else { return true };
-        let given = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        let Some(token) = &self.config.token else {
+            return true;
+        };
+        let given = headers
+            .get(header::AUTHORIZATION)
+            .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         // Takes the same time however much of it is right.
         given.is_some_and(|given| {
-            let differences = given.iter().zip(token.as_bytes()).fold(0, |sum, (a, b)| sum | (a ^ b));
+            let differences = given
+                .iter()
+                .zip(token.as_bytes())
+                .fold(0, |sum, (a, b)| sum | (a ^ b));
             given.len() == token.len() && differences == 0
         })
     }
@@ -237,14 +280,27 @@ impl Endpoints {
     /// Refuses what a page of somebody else's, open in the operator's browser, could have sent: one that has another origin, or
     /// that reached us under a name of its own making.
     fn own_page(&self, headers: &HeaderMap) -> Result<(), &'static str> {
-        let host = headers.get(header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
-        let name = host.strip_suffix(&format!(":{}", self.port)).unwrap_or(host);
-        let is_address = name.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok();
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .unwrap_or_default();
+        let name = host
+            .strip_suffix(&format!(":{}", self.port))
+            .unwrap_or(host);
+        let is_address = name
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok();
         if !is_address && name != "localhost" {
             return Err("Host must be an address or localhost\n");
         }
-        match headers.get(header::ORIGIN).map(|origin| origin.to_str().unwrap_or_default()) {
-            Some(origin) if origin != format!("http://{host}") => Err("Origin must be this listener\n"),
+        match headers
+            .get(header::ORIGIN)
+            .map(|origin| origin.to_str().unwrap_or_default())
+        {
+            Some(origin) if origin != format!("http://{host}") => {
+                Err("Origin must be this listener\n")
+            }
             _ => Ok(()),
         }
     }
@@ -252,12 +308,17 @@ impl Endpoints {
 
 /// Reads `role=frontend&timeout_ms=30000`.
 fn drain_request(query: &str) -> Result<DrainRequest, String> {
-    let mut request = DrainRequest { role: None, timeout: None };
+    let mut request = DrainRequest {
+        role: None,
+        timeout: None,
+    };
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
         match pair.split_once('=') {
             Some(("role", role)) => request.role = Some(role.to_owned()),
             Some(("timeout_ms", timeout)) => {
-                let milliseconds = timeout.parse().map_err(|_| format!("timeout_ms={timeout} is no number of milliseconds\n"))?;
+                let milliseconds = timeout
+                    .parse()
+                    .map_err(|_| format!("timeout_ms={timeout} is no number of milliseconds\n"))?;
                 request.timeout = Some(Duration::from_millis(milliseconds));
             }
             _ => return Err(format!("{pair}: expected role=… or timeout_ms=…\n")),
@@ -270,14 +331,22 @@ fn text(status: StatusCode, text: impl Into<Bytes>) -> Answer {
     let mut answer = Response::new(Full::new(text.into()));
     *answer.status_mut() = status;
     let headers = answer.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     answer
 }
 
 fn not_allowed(allow: &'static str) -> Answer {
-    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, format!("allowed here: {allow}\n"));
-    answer.headers_mut().insert(header::ALLOW, HeaderValue::from_static(allow));
+    let mut answer = text(
+        StatusCode::METHOD_NOT_ALLOWED,
+        format!("allowed here: {allow}\n"),
+    );
+    answer
+        .headers_mut()
+        .insert(header::ALLOW, HeaderValue::from_static(allow));
     answer
 }
 
@@ -323,7 +392,10 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        endpoints.answer(&request.body(()).unwrap()).status().as_u16()
+        endpoints
+            .answer(&request.body(()).unwrap())
+            .status()
+            .as_u16()
     }
 
     #[test]
@@ -339,8 +411,24 @@ mod tests {
         let (endpoints, _) = endpoints(true, Some("secret"));
         for path in ["/metrics", "/status", "/"] {
             assert_eq!(ask(&endpoints, "GET", path, &[]), 401);
-            assert_eq!(ask(&endpoints, "GET", path, &[("authorization", "Bearer secre")]), 401);
-            assert_eq!(ask(&endpoints, "GET", path, &[("authorization", "Bearer secret")]), 200);
+            assert_eq!(
+                ask(
+                    &endpoints,
+                    "GET",
+                    path,
+                    &[("authorization", "Bearer secre")]
+                ),
+                401
+            );
+            assert_eq!(
+                ask(
+                    &endpoints,
+                    "GET",
+                    path,
+                    &[("authorization", "Bearer secret")]
+                ),
+                200
+            );
         }
         assert_eq!(ask(&endpoints, "GET", "/healthz", &[]), 200);
     }
@@ -348,14 +436,36 @@ mod tests {
     #[test]
     fn somebody_elses_page_cannot_drain() {
         let (endpoints, drains) = endpoints(true, None);
-        let post = |fields: &[(&str, &str)]| ask(&endpoints, "POST", "/drain?role=frontend&timeout_ms=5000", fields);
+        let post = |fields: &[(&str, &str)]| {
+            ask(
+                &endpoints,
+                "POST",
+                "/drain?role=frontend&timeout_ms=5000",
+                fields,
+            )
+        };
         assert_eq!(post(&[("host", "evil.example")]), 403);
-        assert_eq!(post(&[("host", "127.0.0.1:8081"), ("origin", "http://evil.example")]), 403);
+        assert_eq!(
+            post(&[
+                ("host", "127.0.0.1:8081"),
+                ("origin", "http://evil.example")
+            ]),
+            403
+        );
         assert_eq!(post(&[("host", "127.0.0.1:8081"), ("origin", "null")]), 403);
         assert!(drains.lock().is_empty());
-        assert_eq!(post(&[("host", "localhost:8081"), ("origin", "http://localhost:8081")]), 202);
+        assert_eq!(
+            post(&[
+                ("host", "localhost:8081"),
+                ("origin", "http://localhost:8081")
+            ]),
+            202
+        );
         assert_eq!(post(&[("host", "127.0.0.1:8081")]), 202);
-        let told = DrainRequest { role: Some("frontend".into()), timeout: Some(Duration::from_secs(5)) };
+        let told = DrainRequest {
+            role: Some("frontend".into()),
+            timeout: Some(Duration::from_secs(5)),
+        };
         assert_eq!(*drains.lock(), [told.clone(), told]);
     }
 
@@ -364,7 +474,15 @@ mod tests {
         let (endpoints, _) = endpoints(true, None);
         assert_eq!(ask(&endpoints, "GET", "/drain", &[]), 405);
         assert_eq!(ask(&endpoints, "POST", "/status", &[]), 405);
-        assert_eq!(ask(&endpoints, "POST", "/drain?timeout_ms=soon", &[("host", "127.0.0.1")]), 400);
+        assert_eq!(
+            ask(
+                &endpoints,
+                "POST",
+                "/drain?timeout_ms=soon",
+                &[("host", "127.0.0.1")]
+            ),
+            400
+        );
         assert_eq!(ask(&endpoints, "GET", "/nothing", &[]), 404);
     }
 }

@@ -26,6 +26,9 @@ pub(crate) struct LaneConfig {
     pub(crate) lane: u16,
     /// Epochs are counted up from here; drawn at random, so that a restarted process does not repeat them.
     pub(crate) first_epoch: u64,
+    /// Content that all streams together should have under way to us: the more are open, the smaller the window that each
+    /// begins with, down to one message's content.
+    pub(crate) window_bytes: u64,
     /// The most streams open at a time.
     pub(crate) max_streams: usize,
 }
@@ -163,12 +166,21 @@ impl Lane {
         if self.streams.is_empty() {
             self.look_over_at = now + LOOK_OVER;
         }
+        let window = self.first_window();
         self.taken = self.taken.wrapping_add(1);
         let seat = self.streams.vacant_entry();
         let id = StreamId::new(seat.key(), self.taken);
-        seat.insert(stream(now, id, open));
+        seat.insert(stream(now, id, open, window));
         self.place(now, id, actions);
         Ok(id)
+    }
+
+    /// How much content a new stream's backend may send before it hears of the reader: a fair share of what all may have.
+    fn first_window(&self) -> u32 {
+        let share = self.config.window_bytes / (self.streams.len() as u64 + 1);
+        let least = limits::CONTENT as u64;
+        let share = share.clamp(least, u64::from(limits::STREAM_WINDOW));
+        u32::try_from(share).unwrap_or(limits::STREAM_WINDOW)
     }
 
     /// Whoever waits for the response waits until then, and there are so many of them.
@@ -276,7 +288,7 @@ impl Lane {
 }
 
 /// A request that has not been sent.
-fn stream(now: Instant, id: StreamId, open: OpenRequest) -> Stream {
+fn stream(now: Instant, id: StreamId, open: OpenRequest, window: u32) -> Stream {
     let flags = Flags(0)
         .with(Flags::FINAL, open.whole)
         .with(Flags::IDEMPOTENT, open.idempotent)
@@ -285,7 +297,7 @@ fn stream(now: Instant, id: StreamId, open: OpenRequest) -> Stream {
         flags,
         correlation: id.0,
         waiters: 1,
-        window: limits::STREAM_WINDOW,
+        window,
         flight: open.flight,
         service: open.service,
         trace: open.trace,
@@ -317,7 +329,7 @@ fn stream(now: Instant, id: StreamId, open: OpenRequest) -> Stream {
         upload_end: None,
         in_line: false,
         send: SendWindow::default(),
-        receive: ReceiveWindow::stream(limits::STREAM_WINDOW),
+        receive: ReceiveWindow::stream(window),
     }
 }
 

@@ -98,6 +98,7 @@ impl Site {
             lane: 0,
             first_epoch: 100,
             max_streams: STREAMS,
+            window_bytes: u64::from(u32::MAX),
         };
         let mut lane = Lane::new(config, now);
         let mut ids = Links::new();
