@@ -262,7 +262,7 @@ impl Writer {
                 match self.destination.open() {
                     Ok(output) => self.output = output,
                     Err(error) => {
-                        tracing::error!(%error, "the access log cannot be opened anew; it stays where it is")
+                        tracing::error!(%error, "the access log cannot be opened anew; it stays where it is");
                     }
                 }
             }

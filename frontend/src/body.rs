@@ -21,6 +21,9 @@ use crate::session::Delivery;
 #[error("the content broke off: {0}")]
 pub(crate) struct BrokenOff(pub(crate) &'static str);
 
+/// What comes next of some content, and whether it is the last.
+pub(crate) type Piece = (Option<Result<Frame<Bytes>, BrokenOff>>, bool);
+
 /// Where content comes from.
 pub(crate) enum Content {
     /// There is none, or no more.
@@ -101,10 +104,7 @@ impl ResponseBody {
 }
 
 /// What a delivery is to the client, and whether it is the last.
-fn direct(
-    conversation: &Conversation,
-    delivery: Delivery,
-) -> (Option<Result<Frame<Bytes>, BrokenOff>>, bool) {
+fn direct(conversation: &Conversation, delivery: Delivery) -> Piece {
     match delivery {
         Delivery::Content(content) => {
             conversation.consume(content.len());

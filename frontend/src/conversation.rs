@@ -88,7 +88,7 @@ pub(crate) async fn read_ahead(
             .checked_sub(data.len() as u64)
             .ok_or(ReadError::TooLarge)?;
         if limits::REPEATABLE_CONTENT < first.len() + more.len() + data.len() {
-            let content = joined(first, more);
+            let content = joined(first, &more);
             return Ok((
                 content,
                 Some(Upload {
@@ -104,17 +104,17 @@ pub(crate) async fn read_ahead(
             more.extend_from_slice(&data);
         }
     }
-    Ok((joined(first, more), None))
+    Ok((joined(first, &more), None))
 }
 
 /// One piece is not copied.
-fn joined(first: Bytes, more: BytesMut) -> Bytes {
+fn joined(first: Bytes, more: &BytesMut) -> Bytes {
     if more.is_empty() {
         return first;
     }
     let mut whole = BytesMut::with_capacity(first.len() + more.len());
     whole.extend_from_slice(&first);
-    whole.extend_from_slice(&more);
+    whole.extend_from_slice(more);
     whole.freeze()
 }
 

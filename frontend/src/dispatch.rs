@@ -32,7 +32,7 @@ pub(crate) struct Dispatcher(Rc<Shared>);
 struct Shared {
     lane: RefCell<Lane>,
     /// By the streams' seats.
-    owners: RefCell<Vec<Option<(StreamId, Rc<Owner>)>>>,
+    owners: RefCell<Vec<Seat>>,
     outbox: RefCell<VecDeque<(LinkId, Message)>>,
     redials: RefCell<Vec<LinkId>>,
     /// Reused, so that a step allocates nothing.
@@ -44,6 +44,9 @@ struct Shared {
     backstop_saves: Cell<u64>,
     too_long: Cell<u64>,
 }
+
+/// A stream and who owns it, if the seat is taken.
+type Seat = Option<(StreamId, Rc<Owner>)>;
 
 /// What has come for a stream and its owner has not taken yet. Its length is bounded by the stream's window.
 #[derive(Default)]
@@ -187,9 +190,8 @@ impl Shared {
             }
         }
         self.actions.replace(actions);
-        if !(self.outbox.borrow().is_empty() && self.redials.borrow().is_empty())
-            && !self.awake.replace(true)
-        {
+        let has_work = !self.outbox.borrow().is_empty() || !self.redials.borrow().is_empty();
+        if has_work && !self.awake.replace(true) {
             let driver = self.driver.borrow().clone();
             if let Some(driver) = driver {
                 driver.wake();

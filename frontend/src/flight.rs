@@ -16,7 +16,7 @@ use scale0_cache::{
 use scale0_wire::{FlightKey, Reason};
 use tokio::time::{Sleep, sleep_until};
 
-use crate::body::BrokenOff;
+use crate::body::{BrokenOff, Piece};
 use crate::clock;
 use crate::dispatch::Stream;
 use crate::error_response::ErrorResponse;
@@ -258,11 +258,7 @@ impl FlightBody {
     }
 
     /// What comes next, and whether it is the last.
-    pub(crate) fn poll_frame(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Instant,
-    ) -> Poll<(Option<Result<Frame<Bytes>, BrokenOff>>, bool)> {
+    pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Piece> {
         loop {
             let frame = match ready!(self.reader.poll_chunk(cx)) {
                 Chunk::Data(bytes) => (Some(Ok(Frame::data(bytes))), false),

@@ -262,7 +262,7 @@ async fn drive(worker: &Worker, links: Links, view: &LaneView, mut leaving: watc
     };
     dispatcher
         .drive(links, left, |is_welcome| {
-            view.welcome.store(is_welcome, Ordering::Relaxed)
+            view.welcome.store(is_welcome, Ordering::Relaxed);
         })
         .await;
     view.gone.store(true, Ordering::Relaxed);
@@ -291,7 +291,7 @@ async fn look(
         worker
             .watch
             .look(clock::now(), &worker.shared.limits, |verdict| {
-                counters.too_slow(verdict).add(1)
+                counters.too_slow(verdict).add(1);
             });
         *lanes[index].snapshot.lock() = worker.dispatcher.snapshot();
     }

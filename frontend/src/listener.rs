@@ -179,9 +179,10 @@ async fn connection(
     let watched = Arc::clone(io.watched());
     let limits = &worker.shared.limits;
     let mut builder = auto::Builder::new(OnThisThread);
+    // Not `pipeline_flush`: with it hyper holds a response back while its read buffer has bytes, so that a client which has begun
+    // its next request, or sent rubbish, never gets the answer to the one before.
     builder
         .http1()
-        .pipeline_flush(true)
         .max_buf_size(limits.header_bytes.max(MINIMUM_BUFFER))
         .max_headers(limits.header_count)
         .timer(TokioTimer::new());

@@ -96,10 +96,10 @@ impl RouteTable {
             match &route.host {
                 HostPattern::Any => table.any.push(index),
                 HostPattern::Under(domain) => {
-                    table.under.entry(domain.clone()).or_default().push(index)
+                    table.under.entry(domain.clone()).or_default().push(index);
                 }
                 HostPattern::Exact(host) => {
-                    table.exact.entry(host.clone()).or_default().push(index)
+                    table.exact.entry(host.clone()).or_default().push(index);
                 }
             }
         }
