@@ -43,8 +43,15 @@ impl Bridge<Body> {
             biased;
             never = self.follow(&throttle) => match never {},
             never = self.watch() => match never {},
-            served = backend.serve(Gateway(self.shared.clone())) => served,
+            served = backend.serve(self.gateway()) => served,
         }
+    }
+
+    /// What [`Bridge::serve`] serves, for whoever drives the backends themselves: what the application refuses is not started,
+    /// interim responses are passed on and connections switch protocols. Somebody has to [`Bridge::watch`] as well.
+    #[must_use]
+    pub fn gateway(&self) -> Gateway {
+        Gateway(self.shared.clone())
     }
 
     /// Withdraws the credit while the application is down.
@@ -62,9 +69,9 @@ impl Bridge<Body> {
     }
 }
 
-/// The service that a backend calls.
+/// The service that a backend calls; see [`Bridge::gateway`].
 #[derive(Clone)]
-struct Gateway(Arc<Shared<Body>>);
+pub struct Gateway(Arc<Shared<Body>>);
 
 impl Service<Request<Body>> for Gateway {
     type Response = Response<Content<Body>>;

@@ -33,4 +33,5 @@ pub use connection::HEAD_BYTES;
 pub use content::Content;
 pub use counters::Counts;
 pub use error::{BridgeError, Refused};
+pub use gateway::Gateway;
 pub use upload::RequestBody;

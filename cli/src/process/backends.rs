@@ -71,7 +71,7 @@ impl Backends {
             services,
             concurrency.get(),
             &bridge.brokers,
-            service.clone(),
+            service.gateway(),
             around,
         )?;
         let (watched, mut up) = (service.clone(), service.any_up());
