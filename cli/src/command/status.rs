@@ -49,7 +49,8 @@ fn overview(status: &Value) -> String {
         word(&status["site"]),
         word(&status["version"])
     );
-    if let Value::Object(frontend) = &status["frontend"] {
+    let frontend = &status["frontend"];
+    if frontend.is_object() {
         let ready = if frontend["ready"] == true {
             "ready"
         } else {
@@ -90,7 +91,8 @@ fn overview(status: &Value) -> String {
             );
         }
     }
-    if let Value::Object(broker) = &status["broker"] {
+    let broker = &status["broker"];
+    if broker.is_object() {
         let draining = if broker["is_draining"] == true {
             "draining"
         } else {
