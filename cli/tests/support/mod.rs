@@ -20,11 +20,11 @@ pub(crate) use origin::{Content, Counts, Origin, Request, body, empty, text};
 pub(crate) use scale0::{Scale0, site};
 
 /// What anything may take on a busy machine. It is no measure of speed, only of being stuck.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits for `what`, but not for ever.
 pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, what)
         .await
-        .expect("it happens within a minute")
+        .expect("it happens in time")
 }

@@ -132,7 +132,7 @@ where
             }
         });
         connections.spawn(async move {
-            let mut server = http1::Builder::new();
+            let server = http1::Builder::new();
             let served = server.serve_connection(TokioIo::new(stream), service);
             // What broke off is the test's to notice.
             _ = served.with_upgrades().await;
