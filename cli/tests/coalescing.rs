@@ -1,5 +1,7 @@
 //! N identical requests cost the origin one, and whoever may not share gets an answer of their own without waiting for others.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod support;
 
 use std::sync::Arc;
