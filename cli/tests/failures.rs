@@ -1,0 +1,463 @@
+//! Processes that die, leave, refuse or are not there yet, under the eyes of clients, with the real binary.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use support::{Client, Counts, Origin, Response, Scale0, site, soon, text};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+/// A frontend, and whatever else the process does.
+const FRONTEND: &str = "[frontend]\nhttp = \"127.0.0.1:0\"\n";
+
+/// Every process is asked whether it is ready.
+const ADMIN: &str = "[admin]\nlisten = \"127.0.0.1:0\"\n[log]\naccess = \"off\"\n";
+
+/// A broker whose sockets lie in `folder`, so that it can come back to where it was.
+fn broker(folder: &Path, name: &str) -> String {
+    let mut section = format!("[node]\nname = \"{name}\"\n[broker]\n");
+    for whom in ["frontends", "backends", "peers"] {
+        writeln!(section, "{whom} = \"{}\"", socket(folder, name, whom)).unwrap();
+    }
+    section
+}
+
+fn socket(folder: &Path, name: &str, whom: &str) -> String {
+    format!("ipc://{}/{name}-{whom}", folder.display())
+}
+
+/// A process with nothing but a bridge, which dials these brokers.
+fn bridge(service: &str, upstream: SocketAddr, folder: &Path, brokers: &[&str]) -> String {
+    let brokers: Vec<String> = brokers
+        .iter()
+        .map(|name| socket(folder, name, "backends"))
+        .collect();
+    format!(
+        "{ADMIN}[[bridge]]\nservice = \"{service}\"\nupstream = \"http://{upstream}\"\nconcurrency = 32\nbrokers = {brokers:?}\n"
+    )
+}
+
+/// An application that takes a moment, so that whatever happens happens to requests under way.
+async fn app() -> Origin {
+    Origin::start(|_| async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        http::Response::builder()
+            .header("cache-control", "no-store")
+            .body(text("done"))
+            .unwrap()
+    })
+    .await
+}
+
+/// What became of one request.
+#[derive(Clone, Debug)]
+struct Outcome {
+    target: String,
+    /// Its status, or how it broke off.
+    status: Result<u16, String>,
+    took: Duration,
+}
+
+impl Outcome {
+    fn is_get(&self) -> bool {
+        self.target.starts_with("GET")
+    }
+}
+
+/// Clients that ask and ask, each over a connection of its own, every second request a POST; no two requests are alike.
+struct Load {
+    clients: JoinSet<()>,
+    outcomes: Arc<Mutex<Vec<Outcome>>>,
+    done: watch::Receiver<usize>,
+    stop: watch::Sender<bool>,
+}
+
+impl Load {
+    fn start(pages: SocketAddr, clients: usize) -> Self {
+        let outcomes: Arc<Mutex<Vec<Outcome>>> = Arc::default();
+        let (tell, done) = watch::channel(0);
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for number in 0..clients {
+            let (outcomes, tell, stopped) = (Arc::clone(&outcomes), tell.clone(), stopped.clone());
+            tasks.spawn(async move {
+                let mut client = Client::connect(pages).await;
+                for turn in 0.. {
+                    if *stopped.borrow() {
+                        return;
+                    }
+                    let method = if (number + turn) % 2 == 0 {
+                        "GET"
+                    } else {
+                        "POST"
+                    };
+                    let target = format!("/{number}/{turn}");
+                    let begun = Instant::now();
+                    client.ask_for(method, &target).await;
+                    let response = client.try_response().await;
+                    let took = begun.elapsed();
+                    let closes = response
+                        .as_ref()
+                        .is_ok_and(|response| response.field("connection") == "close");
+                    let status = response
+                        .map(|response| response.status())
+                        .map_err(|error| error.to_string());
+                    let broken = status.is_err();
+                    outcomes.lock().push(Outcome {
+                        target: format!("{method} {target}"),
+                        status,
+                        took,
+                    });
+                    tell.send_modify(|done| *done += 1);
+                    // Whoever is told that this was the last response asks somewhere else.
+                    if closes || broken {
+                        return;
+                    }
+                }
+            });
+        }
+        Self {
+            clients: tasks,
+            outcomes,
+            done,
+            stop,
+        }
+    }
+
+    /// Waits until so many more requests are over.
+    async fn more(&mut self, count: usize) {
+        let goal = *self.done.borrow() + count;
+        soon(self.done.wait_for(|done| goal <= *done))
+            .await
+            .unwrap();
+    }
+
+    /// Lets every client end its request; what became of all.
+    async fn end(mut self) -> Vec<Outcome> {
+        self.stop.send(true).unwrap();
+        self.all().await
+    }
+
+    /// Waits until every client has been told to ask elsewhere; what became of all.
+    async fn all(&mut self) -> Vec<Outcome> {
+        while let Some(client) = soon(self.clients.join_next()).await {
+            client.unwrap();
+        }
+        self.outcomes.lock().clone()
+    }
+}
+
+trait AskFor {
+    async fn ask_for(&mut self, method: &str, target: &str);
+}
+
+impl AskFor for Client {
+    /// A request, with content if it is a POST. A connection that is over shows when the response is waited for.
+    async fn ask_for(&mut self, method: &str, target: &str) {
+        let content = if method == "POST" {
+            "Content-Length: 4\r\n\r\nwork"
+        } else {
+            "\r\n"
+        };
+        let _ = self
+            .send(format!(
+                "{method} {target} HTTP/1.1\r\nHost: www.example.com\r\n{content}"
+            ))
+            .await;
+    }
+}
+
+/// A GET from a host.
+async fn get_of(pages: SocketAddr, host: &str, target: &str) -> Response {
+    let mut client = Client::connect(pages).await;
+    client
+        .send(format!("GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n"))
+        .await
+        .unwrap();
+    client.response().await
+}
+
+/// How often each request was begun at any of these applications.
+fn begun(apps: &[&Origin]) -> HashMap<String, usize> {
+    let mut all = HashMap::new();
+    for app in apps {
+        for (request, times) in app.counts().requests {
+            *all.entry(request).or_default() += times;
+        }
+    }
+    all
+}
+
+/// No GET has failed, and no POST has run twice; a POST may have been answered 502.
+fn assert_nothing_lost(outcomes: &[Outcome], apps: &[&Origin]) {
+    let begun = begun(apps);
+    for outcome in outcomes {
+        let times = begun.get(&outcome.target).copied().unwrap_or_default();
+        match (&outcome.status, outcome.is_get()) {
+            (Ok(200), true) => {}
+            (Ok(200), false) => assert_eq!(times, 1, "{outcome:?}"),
+            (Ok(502), false) => assert!(times <= 1, "{outcome:?} ran {times} times"),
+            _ => panic!("{outcome:?} ran {times} times"),
+        }
+    }
+}
+
+/// A broker and a frontend in one process, and two bridges to two applications in two.
+async fn two_backends() -> (tempfile::TempDir, Scale0, [Origin; 2], [Scale0; 2]) {
+    let folder = tempfile::tempdir().unwrap();
+    let front = Scale0::start(&format!(
+        "{}{FRONTEND}{ADMIN}",
+        broker(folder.path(), "one")
+    ))
+    .await;
+    let apps = [app().await, app().await];
+    let mut bridges = Vec::new();
+    for app in &apps {
+        bridges.push(Scale0::launch(&bridge("*", app.address(), folder.path(), &["one"])).await);
+    }
+    (folder, front, apps, bridges.try_into().ok().unwrap())
+}
+
+/// Waits until this application is asked.
+async fn until_asked(app: &Origin) {
+    let before = app.counts().all();
+    app.until(|counts: &Counts| before < counts.all()).await;
+}
+
+#[tokio::test]
+async fn a_killed_backend_fails_no_get_and_runs_no_post_twice() {
+    let (_folder, front, apps, [_stays, mut dies]) = two_backends().await;
+    let mut load = Load::start(front.pages(), 40);
+    until_asked(&apps[0]).await;
+    until_asked(&apps[1]).await;
+    load.more(200).await;
+    dies.kill9().await;
+    load.more(400).await;
+    until_asked(&apps[0]).await;
+    assert_nothing_lost(&load.end().await, &[&apps[0], &apps[1]]);
+}
+
+#[tokio::test]
+async fn a_backend_that_is_told_to_stop_fails_nothing() {
+    let (_folder, front, apps, [_stays, mut leaves]) = two_backends().await;
+    let mut load = Load::start(front.pages(), 40);
+    until_asked(&apps[0]).await;
+    until_asked(&apps[1]).await;
+    load.more(200).await;
+    leaves.terminate();
+    assert_eq!(leaves.wait_exit().await.code(), Some(0));
+    load.more(200).await;
+    for outcome in load.end().await {
+        assert_eq!(outcome.status, Ok(200), "{outcome:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_killed_broker_fails_no_get_and_is_used_again_when_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = |name: &str| format!("{}{ADMIN}", broker(folder.path(), name));
+    let mut dies = Scale0::start(&config("one")).await;
+    let _stays = Scale0::start(&config("two")).await;
+    let brokers: Vec<String> = ["one", "two"]
+        .iter()
+        .map(|name| socket(folder.path(), name, "frontends"))
+        .collect();
+    let front = Scale0::start(&format!("{ADMIN}{FRONTEND}brokers = {brokers:?}\n")).await;
+    let apps = [app().await, app().await];
+    let mut bridges = Vec::new();
+    for app in &apps {
+        bridges.push(
+            Scale0::launch(&bridge("*", app.address(), folder.path(), &["one", "two"])).await,
+        );
+    }
+    let mut load = Load::start(front.pages(), 40);
+    until_asked(&apps[0]).await;
+    until_asked(&apps[1]).await;
+    dies.until_metric("scale0_broker_answered_total", |answered| 100.0 < answered)
+        .await;
+    dies.kill9().await;
+    load.more(400).await;
+
+    let back = Scale0::start(&config("one")).await;
+    back.until_metric("scale0_broker_answered_total", |answered| 0.0 < answered)
+        .await;
+    let outcomes = load.end().await;
+    assert_nothing_lost(&outcomes, &[&apps[0], &apps[1]]);
+    let slowest = outcomes
+        .iter()
+        .filter(|outcome| outcome.is_get())
+        .max_by_key(|outcome| outcome.took)
+        .unwrap();
+    assert!(slowest.took < Duration::from_secs(2), "{slowest:?}");
+}
+
+#[tokio::test]
+async fn a_whole_process_that_is_told_to_stop_ends_what_it_has_begun() {
+    let app = app().await;
+    let mut scale0 = Scale0::start(&site(&app, "[log]\naccess = \"off\"\n")).await;
+    let mut load = Load::start(scale0.pages(), 40);
+    load.more(200).await;
+    scale0.terminate();
+    // Each client stops at the response that says so; one that says nothing and breaks off is a failure.
+    let outcomes = load.all().await;
+    assert_eq!(scale0.wait_exit().await.code(), Some(0));
+    for outcome in &outcomes {
+        assert_eq!(outcome.status, Ok(200), "{outcome:?}");
+    }
+    assert!(begun(&[&app]).values().all(|times| *times == 1));
+}
+
+#[tokio::test]
+async fn a_second_sigterm_ends_at_once() {
+    let app = Origin::start(|_| std::future::pending()).await;
+    let mut scale0 = Scale0::start(&site(
+        &app,
+        "[limits]\ndrain_timeout = \"1h\"\ntimeout = \"1h\"\n",
+    ))
+    .await;
+    let mut client = scale0.client().await;
+    client.ask("GET", "/for-ever", "").await;
+    app.until(|counts| counts.running == 1).await;
+    scale0.terminate();
+    // From here on the first is known to have been heard.
+    soon(async { while scale0.admin_status("/readyz").await == 200 {} }).await;
+    assert_eq!(app.counts().running, 1);
+    scale0.terminate();
+    assert_eq!(scale0.wait_exit().await.code(), Some(1));
+}
+
+trait AdminStatus {
+    async fn admin_status(&self, target: &str) -> u16;
+}
+
+impl AdminStatus for Scale0 {
+    async fn admin_status(&self, target: &str) -> u16 {
+        support::get(self.admin(), target).await.status()
+    }
+}
+
+/// A port that was free a moment ago: who dials it is refused.
+fn nobody() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn an_application_that_refuses_connections_is_no_black_hole_and_may_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let front = Scale0::start(&format!(
+        "{}{FRONTEND}{ADMIN}",
+        broker(folder.path(), "one")
+    ))
+    .await;
+    let healthy = app().await;
+    let _bridge = Scale0::launch(&bridge("*", healthy.address(), folder.path(), &["one"])).await;
+    assert_eq!(front.get("/first").await.status(), 200);
+    let before = front.metrics("scale0_broker_backends").await;
+    let nobody = nobody();
+    let _refused = Scale0::launch(&bridge("*", nobody, folder.path(), &["one"])).await;
+    front
+        .until_metric("scale0_broker_backends", |backends| before < backends)
+        .await;
+
+    let mut load = Load::start(front.pages(), 8);
+    load.more(200).await;
+    for outcome in load.end().await {
+        assert_eq!(outcome.status, Ok(200), "{outcome:?}");
+    }
+    let refused = front
+        .metrics("scale0_broker_repeated_after_reject_total")
+        .await;
+    assert!(0.0 < refused, "nobody has found out that it refuses");
+
+    // The test's own: it answers one request, which is enough.
+    let returned = TcpListener::bind(nobody).unwrap();
+    let (tell, asked) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        use std::io::{BufRead as _, BufReader, Write as _};
+        for connection in returned.incoming().flatten() {
+            let mut first = String::new();
+            // The prober says nothing.
+            if BufReader::new(&connection)
+                .read_line(&mut first)
+                .is_ok_and(|length| 0 < length)
+            {
+                (&connection)
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    .unwrap();
+                return tell.send(first).unwrap();
+            }
+        }
+    });
+    let mut load = Load::start(front.pages(), 8);
+    soon(asked).await.unwrap();
+    load.more(8).await;
+    drop(load);
+}
+
+#[tokio::test]
+async fn a_request_for_a_known_service_waits_for_its_first_backend() {
+    let folder = tempfile::tempdir().unwrap();
+    let late = "[[service]]\nname = \"late.example\"\n[[route]]\nhost = \"late.example\"\nservice = \"late.example\"\nhold = \"10m\"\ntimeout = \"10m\"\n";
+    let front = Scale0::start(&format!(
+        "{}{FRONTEND}{ADMIN}[limits]\nhold = \"200ms\"\n{late}",
+        broker(folder.path(), "one")
+    ))
+    .await;
+
+    let unknown = get_of(front.pages(), "nobody.example", "/").await;
+    assert_eq!(unknown.status(), 404, "{unknown:?}");
+    assert!(unknown.text().contains("unknown-service"), "{unknown:?}");
+
+    let mut client = front.client().await;
+    client
+        .send("GET /held HTTP/1.1\r\nHost: late.example\r\n\r\n")
+        .await
+        .unwrap();
+    front
+        .until_metric("scale0_broker_queued_requests", |queued| queued == 1.0)
+        .await;
+    let app = app().await;
+    let _bridge = Scale0::launch(&bridge(
+        "late.example",
+        app.address(),
+        folder.path(),
+        &["one"],
+    ))
+    .await;
+    assert_eq!(client.response().await.status(), 200);
+    assert_eq!(app.gets("/held"), 1);
+}
+
+#[tokio::test]
+async fn without_a_broker_requests_are_answered_503_and_nobody_is_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let nowhere = socket(folder.path(), "nowhere", "frontends");
+    let front = Scale0::launch(&format!(
+        "{ADMIN}[limits]\nhold = \"200ms\"\n{FRONTEND}brokers = \"{nowhere}\"\n"
+    ))
+    .await;
+    assert_eq!(front.admin_status("/readyz").await, 503);
+    assert_eq!(front.admin_status("/healthz").await, 200);
+    let response = front.get("/").await;
+    assert_eq!(response.status(), 503, "{response:?}");
+    assert!(response.text().contains("no-broker"), "{response:?}");
+    assert!(
+        response
+            .field("retry-after")
+            .parse::<u32>()
+            .is_ok_and(|seconds| 0 < seconds),
+        "{response:?}"
+    );
+}
