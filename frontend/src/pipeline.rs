@@ -180,7 +180,12 @@ impl Worker {
             };
             match turn {
                 Ok(Turn::Yours(head)) => {
-                    let status = CacheStatus::forward(forward).collapsed(collapsed);
+                    let stores = !collapsed
+                        && asking.exchange.rules.cache
+                        && reader.sharing().is_some_and(Sharing::is_shared);
+                    let status = CacheStatus::forward(forward)
+                        .collapsed(collapsed)
+                        .stored(stores);
                     return AtCache::Answered(self.flight(asking, &head, reader, status, account));
                 }
                 Ok(Turn::Released(_)) => {
@@ -381,7 +386,7 @@ impl Worker {
         let stream = self.dispatcher.open(OpenRequest {
             head,
             content,
-            whole: upload.is_none() && upgrade.is_none(),
+            whole: upload.is_none(),
             idempotent: exchange.is_idempotent(),
             upgrade: upgrade.is_some(),
             service: exchange.service,

@@ -68,10 +68,10 @@ impl Backends {
         };
         let service = Bridge::new(settings)?;
         let mut backends = Self::start(
-            services,
+            &services,
             concurrency.get(),
             &bridge.brokers,
-            service.gateway(),
+            &service.gateway(),
             around,
         )?;
         let (watched, mut up) = (service.clone(), service.any_up());
@@ -96,10 +96,10 @@ impl Backends {
 
     /// Starts a service on as many threads as its concurrency has room for.
     pub(super) fn start<S, B>(
-        services: Vec<String>,
+        services: &[String],
         concurrency: u32,
         brokers: &config::Brokers,
-        service: S,
+        service: &S,
         around: &Surroundings<'_>,
     ) -> anyhow::Result<Self>
     where
@@ -121,7 +121,7 @@ impl Backends {
             let share = concurrency / lanes + u32::from(lane < concurrency % lanes);
             let mut shutting_down = shutting_down.clone();
             let mut backend = Backend::new("")
-                .services(services.clone())
+                .services(services.iter().cloned())
                 .node(around.config.node.name.to_string())
                 .concurrency(share)
                 .max_streams(around.config.limits.max_streams)

@@ -65,7 +65,6 @@ pub(super) fn start(
                     },
                 },
                 seed: random(),
-                ..CacheConfig::default()
             },
             limits: Limits {
                 max_connections: limits.max_connections,

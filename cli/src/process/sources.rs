@@ -61,7 +61,7 @@ impl Source for OfBroker {
         }
         let snapshot = self.0.snapshot();
         let mut gauge = |name, help, labels: &[(&str, &str)], value: usize| {
-            metrics.add(name, Gauge, help, labels, value as u64)
+            metrics.add(name, Gauge, help, labels, value as u64);
         };
         gauge(
             "scale0_broker_open_requests",

@@ -152,10 +152,10 @@ impl Process {
         if let (Demo::On, Some(settings)) = (demo, &config.frontend) {
             let service = demo::service();
             backends.push(Arc::new(Backends::start(
-                vec!["*".into()],
+                &["*".to_owned()],
                 demo::CONCURRENCY,
                 &settings.brokers,
-                service,
+                &service,
                 &around,
             )?));
         }
