@@ -19,7 +19,7 @@ use crate::config::{Brokers, FrontendConfig};
 use crate::counters::Counters;
 use crate::dispatch::Dispatcher;
 use crate::forwarded::{RequestIds, TrustedProxies};
-use crate::listener::{self, DRAIN_GRACE, Door, DrainStage};
+use crate::listener::{self, DRAIN_GRACE, Door, DrainStage, Seat};
 use crate::route::RouteTable;
 use crate::session::{BrokerStatus, Lane, LaneConfig, LaneCounters};
 use crate::threads::Threads;
@@ -53,7 +53,8 @@ pub struct Frontend {
     pub(crate) lanes: Arc<Vec<LaneView>>,
     drain: watch::Sender<DrainStage>,
     leave: watch::Sender<bool>,
-    permits: Arc<Semaphore>,
+    /// Listeners that are open.
+    listening: Arc<AtomicUsize>,
 }
 
 /// What other threads see of one thread's lane.
@@ -160,20 +161,20 @@ impl Frontend {
                 drive(&worker, links, &lanes[index], leaving).await;
             });
         }
-        let accepting = (Arc::clone(&shared), Arc::clone(&permits));
+        let listening = Arc::new(AtomicUsize::new(0));
+        let seats: Vec<Seat> = listeners.iter().map(|_| Seat::take(&listening)).collect();
+        let accepting = (Arc::clone(&shared), permits);
         threads.spawn(0, move || async move {
             let doors = Rc::new(doors);
             let (shared, permits) = accepting;
-            for listener in listeners {
+            for (listener, seat) in listeners.into_iter().zip(seats) {
                 let (doors, permits, shared) =
                     (Rc::clone(&doors), Arc::clone(&permits), Arc::clone(&shared));
-                tokio::task::spawn_local(listener::accept(
-                    listener,
-                    doors,
-                    permits,
-                    shared,
-                    draining.clone(),
-                ));
+                let draining = draining.clone();
+                tokio::task::spawn_local(async move {
+                    let _seat = seat;
+                    listener::accept(listener, doors, permits, shared, draining).await;
+                });
             }
         });
         Ok(Self {
@@ -182,7 +183,7 @@ impl Frontend {
             lanes,
             drain,
             leave,
-            permits,
+            listening,
         })
     }
 
@@ -209,22 +210,30 @@ impl Frontend {
     /// The drain goes on when this is dropped.
     pub async fn drain(&self, within: Duration) -> bool {
         self.drain.send_replace(DrainStage::Last);
-        let all = u32::try_from(
-            self.shared
-                .limits
-                .max_connections
-                .min(Semaphore::MAX_PERMITS),
-        )
-        .unwrap_or(u32::MAX);
         let closed = async {
-            let idle = tokio::time::timeout(DRAIN_GRACE, self.permits.acquire_many(all)).await;
-            if idle.is_err() {
+            if tokio::time::timeout(DRAIN_GRACE, self.closed())
+                .await
+                .is_err()
+            {
                 self.drain.send_replace(DrainStage::Closing);
-                // It fails only when the semaphore is closed, which nobody does.
-                _ = self.permits.acquire_many(all).await;
+                self.closed().await;
             }
         };
         tokio::time::timeout(within, closed).await.is_ok()
+    }
+
+    /// Waits until nothing listens any more and no connection is open.
+    async fn closed(&self) {
+        let open = || {
+            let connections = self
+                .lanes
+                .iter()
+                .map(|lane| lane.connections.load(Ordering::Relaxed));
+            connections.sum::<usize>() + self.listening.load(Ordering::Relaxed)
+        };
+        while 0 < open() {
+            tokio::time::sleep(CLOSED_LOOK).await;
+        }
     }
 
     /// Ends the sessions with the brokers, in order; what is still under way is lost.
@@ -248,6 +257,9 @@ impl Frontend {
 
 /// Requests that one thread has under way to brokers; more than it has connections, fewer than its session may have.
 const OPEN_REQUESTS: usize = 32 * 1024;
+
+/// How often a drain looks whether the last connection is closed.
+const CLOSED_LOOK: Duration = Duration::from_millis(5);
 
 /// How long a goodbye may take; a broker that misses it notices the closed connection.
 const FAREWELL: Duration = Duration::from_secs(1);

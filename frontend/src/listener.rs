@@ -33,7 +33,8 @@ pub(crate) const DRAIN_GRACE: Duration = Duration::from_secs(1);
 pub(crate) struct Accepted {
     stream: std::net::TcpStream,
     peer: SocketAddr,
-    _permit: OwnedSemaphorePermit,
+    /// None: it came while the drain had begun.
+    _permit: Option<OwnedSemaphorePermit>,
     _seat: Seat,
 }
 
@@ -43,11 +44,11 @@ pub(crate) struct Door {
     pub(crate) count: Arc<AtomicUsize>,
 }
 
-/// Counts as one of its thread's connections until it is dropped.
-struct Seat(Arc<AtomicUsize>);
+/// Counts as one of its thread's connections, or of the open listeners, until it is dropped.
+pub(crate) struct Seat(Arc<AtomicUsize>);
 
 impl Seat {
-    fn take(count: &Arc<AtomicUsize>) -> Self {
+    pub(crate) fn take(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))
     }
@@ -103,37 +104,9 @@ pub(crate) async fn accept(
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a listening socket cannot be used"),
     };
-    loop {
-        // While as many connections are open as may be, further ones wait in the kernel's queue.
-        let permit = tokio::select! {
-            biased;
-            permit = Arc::clone(&permits).acquire_owned() => permit,
-            _ = drain.wait_for(|stage| *stage != DrainStage::Serving) => return,
-        };
-        let Ok(permit) = permit else { return };
-        let accepted = tokio::select! {
-            biased;
-            accepted = listener.accept() => accepted,
-            _ = drain.wait_for(|stage| *stage != DrainStage::Serving) => return,
-        };
+    while let Some((accepted, permit)) = next(&listener, &permits, &mut drain).await {
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
-            Ok((stream, peer)) => {
-                shared.counters.connections.add(1);
-                let Some(door) = doors
-                    .iter()
-                    .min_by_key(|door| door.count.load(Ordering::Relaxed))
-                else {
-                    return;
-                };
-                let accepted = Accepted {
-                    stream,
-                    peer,
-                    _permit: permit,
-                    _seat: Seat::take(&door.count),
-                };
-                // It can only fail while the process ends.
-                _ = door.connections.send(accepted);
-            }
+            Ok((stream, peer)) => hand_over(stream, peer, Some(permit), &doors, &shared),
             Err(error) => {
                 shared.counters.accept_errors.add(1);
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -141,6 +114,57 @@ pub(crate) async fn accept(
             }
         }
     }
+    // Closing the socket resets what the kernel has queued for it: that is taken in first.
+    if let Ok(listener) = listener.into_std() {
+        while let Ok((stream, peer)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok() {
+                hand_over(stream, peer, None, &doors, &shared);
+            }
+        }
+    }
+}
+
+/// The next connection and the right to have it; `None`: the drain has begun.
+async fn next(
+    listener: &TcpListener,
+    permits: &Arc<Semaphore>,
+    drain: &mut watch::Receiver<DrainStage>,
+) -> Option<(io::Result<(TcpStream, SocketAddr)>, OwnedSemaphorePermit)> {
+    let accepted = async {
+        // While as many connections are open as may be, further ones wait in the kernel's queue.
+        let permit = Arc::clone(permits).acquire_owned().await.ok()?;
+        Some((listener.accept().await, permit))
+    };
+    tokio::select! {
+        biased;
+        accepted = accepted => accepted,
+        _ = drain.wait_for(|stage| *stage != DrainStage::Serving) => None,
+    }
+}
+
+/// Gives a connection to the thread that has the fewest.
+fn hand_over(
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+    permit: Option<OwnedSemaphorePermit>,
+    doors: &[Door],
+    shared: &Shared,
+) {
+    shared.counters.connections.add(1);
+    let Some(door) = doors
+        .iter()
+        .min_by_key(|door| door.count.load(Ordering::Relaxed))
+    else {
+        return;
+    };
+    let accepted = Accepted {
+        stream,
+        peer,
+        _permit: permit,
+        _seat: Seat::take(&door.count),
+    };
+    // It can only fail while the process ends.
+    _ = door.connections.send(accepted);
 }
 
 /// Serves the connections of one thread until no more come and all are done.
