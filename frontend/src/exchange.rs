@@ -136,7 +136,8 @@ impl Exchange {
     }
 
     /// The head as it travels; `headers` are the client's, or what is left of them for a flight. `upgrade` is the protocol
-    /// to switch to, if the client asks for one.
+    /// to switch to, if the client asks for one; `holds_content` whether there is content that has not been read, which a
+    /// client with an expectation sends when it is told to go on (RFC 9110 §10.1.1).
     ///
     /// # Errors
     /// A head that is larger than the protocol carries.
@@ -145,6 +146,7 @@ impl Exchange {
         shared: &Shared,
         headers: &HeaderMap,
         upgrade: Option<&[u8]>,
+        holds_content: bool,
     ) -> Result<Bytes, DecodeError> {
         let via = via(self.version, &shared.node);
         let mut ours: Vec<(&str, &[u8])> = vec![
@@ -154,6 +156,9 @@ impl Exchange {
             ("x-request-id", self.request_id.as_bytes()),
             ("via", via.as_bytes()),
         ];
+        if holds_content && self.expects_continue() {
+            ours.push(("expect", b"100-continue"));
+        }
         if let Some(protocol) = upgrade {
             ours.push(("connection", b"upgrade"));
             ours.push(("upgrade", protocol));

@@ -186,6 +186,7 @@ pub(crate) fn request_fields<'a>(
             && !is_ours_to_say(name)
             && !nominated.names(name)
             && **name != header::HOST
+            && **name != header::EXPECT
     });
     let host = std::iter::once((&b"host"[..], host));
     let theirs = theirs.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));

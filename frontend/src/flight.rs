@@ -77,13 +77,12 @@ impl Fetch {
         let mut headers = exchange.headers.clone();
         scale0_cache::policy::strip_conditionals(&mut headers);
         headers.remove(header::RANGE);
-        headers.remove(header::EXPECT);
         if let Some(continuation) = self.fill.continuation() {
             headers.insert(header::RANGE, continuation.range());
             headers.insert(header::IF_RANGE, continuation.if_range());
         }
         let head = exchange
-            .encode(shared, &headers, None)
+            .encode(shared, &headers, None, false)
             .map_err(|error| Failure::of_request(&error))?;
         self.worker.dispatcher.open(OpenRequest {
             head,

@@ -381,7 +381,7 @@ impl Worker {
         };
         let protocol = upgrade.map(HeaderValue::as_bytes);
         let head = exchange
-            .encode(&self.shared, &exchange.headers, protocol)
+            .encode(&self.shared, &exchange.headers, protocol, upload.is_some())
             .map_err(|error| Failure::of_request(&error))?;
         let stream = self.dispatcher.open(OpenRequest {
             head,

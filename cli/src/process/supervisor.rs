@@ -50,10 +50,10 @@ pub(crate) fn run(config: &Config, demo: Demo) -> anyhow::Result<()> {
         let mut signals = Signals::listen()?;
         let (process, mut drains) = Process::start(config, demo)?;
         process.announce()?;
-        let why = process.serve(&mut signals, &mut drains).await;
+        let (why, within) = process.serve(&mut signals, &mut drains).await;
         tracing::info!(why, "stopping");
         tokio::select! {
-            () = process.stop() => Ok(()),
+            () = process.stop(within) => Ok(()),
             () = signals.second_stop() => {
                 tracing::warn!("told to stop twice: ending at once");
                 std::process::exit(1);
@@ -236,22 +236,22 @@ impl Process {
         Ok(out.flush()?)
     }
 
-    /// Serves until told to stop; returns by whom.
+    /// Serves until told to stop; returns by whom, and how long in-flight work may take.
     async fn serve(
         &self,
         signals: &mut Signals,
         drains: &mut UnboundedReceiver<DrainRequest>,
-    ) -> &'static str {
+    ) -> (&'static str, Duration) {
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => return "SIGTERM",
-                _ = signals.interrupt.recv() => return "SIGINT",
+                _ = signals.terminate.recv() => return ("SIGTERM", self.drain_timeout),
+                _ = signals.interrupt.recv() => return ("SIGINT", self.drain_timeout),
                 _ = signals.reopen.recv() => self.access_log.reopen(),
                 Some(request) = drains.recv() => match request.role {
-                    None => return "POST /drain",
+                    None => return ("POST /drain", request.timeout.unwrap_or(self.drain_timeout)),
                     Some(role) => self.drain_role(&role, request.timeout.unwrap_or(self.drain_timeout)).await,
                 },
-                () = self.broker_failed() => return "the broker has failed",
+                () = self.broker_failed() => return ("the broker has failed", self.drain_timeout),
             }
         }
     }
@@ -294,21 +294,21 @@ impl Process {
         all
     }
 
-    /// Stops role after role, all within `drain_timeout`.
-    async fn stop(mut self) {
+    /// Stops role after role, all `within` this time.
+    async fn stop(mut self, within: Duration) {
         let started = now();
-        let left = || self.drain_timeout.saturating_sub(started.elapsed());
+        let left = || within.saturating_sub(started.elapsed());
         if let Some(frontend) = &self.frontend {
             if !frontend.drain(left()).await {
                 tracing::warn!(
-                    "limits.drain_timeout has passed with requests under way; they are cut off"
+                    "the time for draining has passed with requests under way; they are cut off"
                 );
             }
             frontend.stop().await;
         }
         if !self.drain_backends(left()).await {
             tracing::warn!(
-                "limits.drain_timeout has passed with backends at work; they are cut off"
+                "the time for draining has passed with backends at work; they are cut off"
             );
         }
         if let Some(broker) = &self.broker {
