@@ -50,8 +50,10 @@ pub(crate) struct Shared {
 
 /// Why the service gave no complete response.
 enum Failure {
-    /// The service or its response's body said so.
+    /// The service said so.
     Failed(String),
+    /// The response's body broke off.
+    Broken(String),
     /// The response's head is longer than any may be.
     HeadTooLarge,
     /// 101 without anybody to take the tunnel, or another interim status as the final one.
@@ -207,7 +209,7 @@ where
         poll_fn(|cx| reply.poll_room(cx)).await?;
         match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
             None => is_complete = true,
-            Some(Err(error)) => return Err(Failure::Failed(error.to_string())),
+            Some(Err(error)) => return Err(Failure::Broken(error.to_string())),
             Some(Ok(frame)) => match split(frame) {
                 Piece::Content(content) if content.is_empty() => {}
                 Piece::Content(content) => reply.data(content),
@@ -241,7 +243,7 @@ impl Opening {
         match polled {
             Poll::Pending => return Ok(false),
             Poll::Ready(None) => self.is_complete = true,
-            Poll::Ready(Some(Err(error))) => return Err(Failure::Failed(error.to_string())),
+            Poll::Ready(Some(Err(error))) => return Err(Failure::Broken(error.to_string())),
             Poll::Ready(Some(Ok(frame))) => match split(frame) {
                 Piece::Content(content) if self.first.is_empty() => self.first = content,
                 Piece::Content(content) => self.next = content,
@@ -342,6 +344,10 @@ fn explain(reply: &mut Reply, failure: &Failure, shared: &Shared) {
         Failure::Failed(error) => {
             tracing::warn!(error, "a handler failed");
             (StatusCode::INTERNAL_SERVER_ERROR, "handler-failed")
+        }
+        Failure::Broken(error) => {
+            tracing::debug!(error, "a response broke off");
+            return fail(reply, Reason::AppFailed, "the response broke off");
         }
         Failure::HeadTooLarge => (StatusCode::BAD_GATEWAY, Reason::HeadTooLarge.name()),
         Failure::NoResponse => (StatusCode::BAD_GATEWAY, "no-final-response"),

@@ -36,36 +36,27 @@ impl Bridge<Body> {
         let backend = backend
             .services(config.services.iter().cloned())
             .concurrency(config.concurrency.get());
-        let throttle = backend.throttle();
+        self.throttle(backend.throttle(), config.concurrency.get());
         self.probe().await;
         tokio::select! {
-            // First, so that what is known of the application is said before a broker hears of this backend.
-            biased;
-            never = self.follow(&throttle) => match never {},
             never = self.watch() => match never {},
             served = backend.serve(self.gateway()) => served,
         }
     }
 
     /// What [`Bridge::serve`] serves, for whoever drives the backends themselves: what the application refuses is not started,
-    /// interim responses are passed on and connections switch protocols. Somebody has to [`Bridge::watch`] as well.
+    /// interim responses are passed on and connections switch protocols. Somebody has to [`Bridge::watch`] as well, and each of the
+    /// backends wants to be [throttled](Self::throttle).
     #[must_use]
     pub fn gateway(&self) -> Gateway {
         Gateway(self.shared.clone())
     }
 
-    /// Withdraws the credit while the application is down.
-    async fn follow(&self, throttle: &Throttle) -> Infallible {
-        let mut any_up = self.any_up();
-        loop {
-            let is_up = *any_up.borrow_and_update();
-            let concurrency = self.shared.config.concurrency.get();
-            throttle.limit(if is_up { concurrency } else { 0 });
-            if any_up.changed().await.is_err() {
-                // The sender is ours.
-                return std::future::pending().await;
-            }
-        }
+    /// Limits a backend that serves this bridge's [gateway](Self::gateway) to nothing while the application is down, and to this
+    /// many requests otherwise. Its brokers hear of that before the request by which it was found out is refused.
+    pub fn throttle(&self, throttle: Throttle, concurrency: u32) {
+        let limit = move |is_up| throttle.limit(if is_up { concurrency } else { 0 });
+        self.shared.origins.follow(Box::new(limit));
     }
 }
 

@@ -1,7 +1,7 @@
 //! One upstream at work: its connections, its load, its condition.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
@@ -102,7 +102,11 @@ pub(crate) struct Origins<C> {
     /// Where the next search begins, so that equals take turns.
     turn: AtomicUsize,
     any_up: watch::Sender<bool>,
+    followers: Mutex<Vec<Follower>>,
 }
+
+/// Is told, on the spot, whether any upstream is up.
+pub(crate) type Follower = Box<dyn Fn(bool) + Send + Sync>;
 
 impl<C> Origins<C> {
     pub(crate) fn new(upstreams: &[Upstream], idle_connections: usize) -> Self {
@@ -112,6 +116,7 @@ impl<C> Origins<C> {
             all: upstreams.iter().map(origin).collect(),
             turn: AtomicUsize::new(0),
             any_up: watch::Sender::new(true),
+            followers: Mutex::default(),
         }
     }
 
@@ -131,7 +136,8 @@ impl<C> Origins<C> {
         Some(least.clone().seat())
     }
 
-    /// Something was seen of one of them. Whoever watches is told if it changes whether any is up.
+    /// Something was seen of one of them. Whoever follows or watches is told if it changes whether any is up: followers before
+    /// this returns.
     pub(crate) fn judge<R>(
         &self,
         origin: &Origin<C>,
@@ -141,9 +147,24 @@ impl<C> Origins<C> {
         // Computed while the value is locked: of two changes at once the later one sees both.
         self.any_up.send_if_modified(|any_up| {
             let now = self.all.iter().any(|origin| origin.is_up());
-            std::mem::replace(any_up, now) != now
+            let has_changed = std::mem::replace(any_up, now) != now;
+            if has_changed {
+                self.followers().iter().for_each(|follow| follow(now));
+            }
+            has_changed
         });
         result
+    }
+
+    /// Tells this one how things stand, and whenever they change.
+    pub(crate) fn follow(&self, follower: Follower) {
+        let any_up = self.any_up.borrow();
+        follower(*any_up);
+        self.followers().push(follower);
+    }
+
+    fn followers(&self) -> MutexGuard<'_, Vec<Follower>> {
+        (self.followers.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn any_up(&self) -> watch::Receiver<bool> {

@@ -353,6 +353,29 @@ fn nobody() -> SocketAddr {
         .unwrap()
 }
 
+/// The application at this address is back: it answers one request, which is enough.
+fn answer_one(at: SocketAddr) -> tokio::sync::oneshot::Receiver<String> {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    let listener = TcpListener::bind(at).unwrap();
+    let (tell, asked) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        for connection in listener.incoming().flatten() {
+            let mut first = String::new();
+            // The prober says nothing.
+            if BufReader::new(&connection)
+                .read_line(&mut first)
+                .is_ok_and(|length| 0 < length)
+            {
+                (&connection)
+                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+                    .unwrap();
+                return tell.send(first).unwrap();
+            }
+        }
+    });
+    asked
+}
+
 #[tokio::test]
 async fn an_application_that_refuses_connections_is_no_black_hole_and_may_come_back() {
     let folder = tempfile::tempdir().unwrap();
@@ -381,25 +404,7 @@ async fn an_application_that_refuses_connections_is_no_black_hole_and_may_come_b
         .await;
     assert!(0.0 < refused, "nobody has found out that it refuses");
 
-    // The test's own: it answers one request, which is enough.
-    let returned = TcpListener::bind(nobody).unwrap();
-    let (tell, asked) = tokio::sync::oneshot::channel();
-    std::thread::spawn(move || {
-        use std::io::{BufRead as _, BufReader, Write as _};
-        for connection in returned.incoming().flatten() {
-            let mut first = String::new();
-            // The prober says nothing.
-            if BufReader::new(&connection)
-                .read_line(&mut first)
-                .is_ok_and(|length| 0 < length)
-            {
-                (&connection)
-                    .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-                    .unwrap();
-                return tell.send(first).unwrap();
-            }
-        }
-    });
+    let asked = answer_one(nobody);
     let mut load = Load::start(front.pages(), 8);
     soon(asked).await.unwrap();
     load.more(8).await;
@@ -460,4 +465,58 @@ async fn without_a_broker_requests_are_answered_503_and_nobody_is_ready() {
             .is_ok_and(|seconds| 0 < seconds),
         "{response:?}"
     );
+}
+
+#[tokio::test]
+async fn an_application_that_refuses_connections_is_answered_for_by_503_and_a_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let front = Scale0::start(&format!(
+        "{}{FRONTEND}{ADMIN}[limits]\nhold = \"100ms\"\n",
+        broker(folder.path(), "one")
+    ))
+    .await;
+    let _bridge = Scale0::launch(&bridge("*", nobody(), folder.path(), &["one"])).await;
+    front
+        .until_metric("scale0_broker_backends", |backends| 1.0 <= backends)
+        .await;
+    // The first learns that the application refuses, the others know.
+    for _ in 0..5 {
+        let response = front.get("/refused").await;
+        assert_eq!(response.status(), 503, "{response:?}");
+        assert!(
+            response
+                .field("retry-after")
+                .parse::<u32>()
+                .is_ok_and(|seconds| 0 < seconds),
+            "{response:?}"
+        );
+        assert!(
+            ["no-backend", "app-refused"]
+                .iter()
+                .any(|reason| response.text().contains(reason)),
+            "{response:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_an_application_refuses_while_it_restarts_waits_for_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let front = Scale0::start(&format!(
+        "{}{FRONTEND}{ADMIN}",
+        broker(folder.path(), "one")
+    ))
+    .await;
+    let away = nobody();
+    let _bridge = Scale0::launch(&bridge("*", away, folder.path(), &["one"])).await;
+    // It may run once only, and was not begun.
+    let mut client = front.client().await;
+    client.ask("POST", "/order", "Content-Length: 0\r\n").await;
+    front
+        .until_metric("scale0_broker_repeated_after_reject_total", |n| 0.0 < n)
+        .await;
+    let asked = answer_one(away);
+    assert_eq!(client.response().await.status(), 200);
+    let asked = soon(asked).await.unwrap();
+    assert_eq!(asked.trim_end(), "POST /order HTTP/1.1");
 }

@@ -27,7 +27,7 @@ pub struct Hello {
     pub heartbeat: Duration,
     /// The connection's window towards it, in bytes of content.
     pub window: u32,
-    /// How many requests it works on at a time, over all its brokers; 0 from a frontend.
+    /// How many requests it works on at a time, over all its brokers, for now; 0 from a frontend.
     pub capacity: u32,
     /// The services it offers, written in lower case; `*` answers for any that nobody else offers. Empty from a frontend.
     pub services: Vec<String>,
@@ -148,7 +148,7 @@ pub struct Heartbeat {
     pub echo_delay_us: u32,
     /// Requests it works on now (a broker: has queued and sent).
     pub outstanding: u32,
-    /// Requests it could work on at a time.
+    /// Requests it could work on at a time; 0 from a backend that takes no work now, as one whose application is away.
     pub capacity: u32,
     /// Moving average of the time a request takes, in microseconds.
     pub service_time_us: u32,

@@ -151,9 +151,14 @@ impl Ledger {
     }
 
     /// Lends no more than this from now on; what is lent beyond is asked back.
-    pub(crate) fn limit(&mut self, limit: u32) {
+    pub(crate) fn lend_at_most(&mut self, limit: u32) {
         self.limit = limit.min(self.capacity);
         self.settle();
+    }
+
+    /// How many requests at a time it takes now.
+    pub(crate) const fn limit(&self) -> u32 {
+        self.limit
     }
 
     /// All that was granted to the broker in its session.
@@ -393,13 +398,13 @@ mod tests {
         let mut ledger = Ledger::new(4, 1);
         ledger.join(A);
         assert!(ledger.admit(A));
-        ledger.limit(0);
+        ledger.lend_at_most(0);
         assert_eq!(ledger.reclaim(A), Some(3));
         assert!(ledger.returned(A, 3));
         ledger.finish(A);
         ledger.demand(A, 9);
         assert_eq!(ledger.held(), 0);
-        ledger.limit(4);
+        ledger.lend_at_most(4);
         assert_eq!(ledger.held(), 4);
     }
 

@@ -159,6 +159,8 @@ pub(crate) struct Session {
     stepped_at: Option<Instant>,
     /// After a pause of our own: until when what comes counts as queued during it.
     paused_until: Option<Instant>,
+    /// What this process uses, by the shell's newest word.
+    cpu_permille: u16,
     counters: Arc<Counters>,
 }
 
@@ -176,6 +178,7 @@ impl Session {
             next_serial: 0,
             stepped_at: None,
             paused_until: None,
+            cpu_permille: 0,
             counters,
         }
     }
@@ -208,7 +211,7 @@ impl Session {
             Event::Stopped(stream) => self.on_stopped(now, stream, actions),
             Event::Limit(limit) => {
                 if self.phase == Phase::Serving {
-                    self.ledger.limit(limit);
+                    self.limit(now, limit, actions);
                 }
             }
             Event::Drain => self.drain(now, actions),
@@ -216,7 +219,10 @@ impl Session {
             Event::Tick {
                 caught_up,
                 cpu_permille,
-            } => self.tick(now, caught_up, cpu_permille, actions),
+            } => {
+                self.cpu_permille = cpu_permille;
+                self.tick(now, caught_up, actions);
+            }
         }
     }
 
@@ -296,7 +302,7 @@ impl Session {
             lane: self.settings.lane,
             heartbeat: self.settings.heartbeat,
             window: self.brokers[broker.0].receive_window.size(),
-            capacity: self.settings.capacity,
+            capacity: self.ledger.limit(),
             services: self.settings.services.clone(),
         };
         self.send_control(broker, Kind::Hello, hello.encode(), actions);
@@ -450,6 +456,21 @@ impl Session {
         }
     }
 
+    /// Takes no more requests at a time than this. Whether it takes any is said at once, before whatever is refused for it: a
+    /// broker is to know whom it need not wait for.
+    fn limit(&mut self, now: Instant, limit: u32, actions: &mut Vec<Action>) {
+        let took_work = 0 < self.ledger.limit();
+        self.ledger.lend_at_most(limit);
+        if took_work == (0 < self.ledger.limit()) {
+            return;
+        }
+        for id in (0..self.brokers.len()).map(BrokerId) {
+            if self.brokers[id.0].is_open() {
+                self.heartbeat(now, id, actions);
+            }
+        }
+    }
+
     fn set_state(&mut self, id: BrokerId, state: State) {
         let broker = &mut self.brokers[id.0];
         if broker.state != State::Left {
@@ -464,7 +485,7 @@ impl Session {
         self.phase = Phase::Draining {
             until: now + self.settings.drain_timeout,
         };
-        self.ledger.limit(0);
+        self.ledger.lend_at_most(0);
         for index in 0..self.brokers.len() {
             let id = BrokerId(index);
             match self.brokers[index].state {
@@ -499,29 +520,17 @@ impl Session {
         self.brokers[id.0].state = State::Left;
     }
 
-    fn tick(
-        &mut self,
-        now: Instant,
-        caught_up: bool,
-        cpu_permille: u16,
-        actions: &mut Vec<Action>,
-    ) {
+    fn tick(&mut self, now: Instant, caught_up: bool, actions: &mut Vec<Action>) {
         if caught_up && self.paused_until.is_some_and(|until| until <= now) {
             self.paused_until = None;
         }
         for index in 0..self.brokers.len() {
-            self.tick_broker(now, BrokerId(index), cpu_permille, actions);
+            self.tick_broker(now, BrokerId(index), actions);
         }
         self.tick_phase(now, actions);
     }
 
-    fn tick_broker(
-        &mut self,
-        now: Instant,
-        id: BrokerId,
-        cpu_permille: u16,
-        actions: &mut Vec<Action>,
-    ) {
+    fn tick_broker(&mut self, now: Instant, id: BrokerId, actions: &mut Vec<Action>) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
         match self.brokers[id.0].state {
             State::Down | State::Left => {}
@@ -546,27 +555,21 @@ impl Session {
             State::Open => {
                 if is_due(self.brokers[id.0].beat_at()) {
                     self.ledger.forget_asked();
-                    self.heartbeat(now, id, cpu_permille, actions);
+                    self.heartbeat(now, id, actions);
                 }
                 self.settle_credit(id, actions);
             }
         }
     }
 
-    fn heartbeat(
-        &mut self,
-        now: Instant,
-        id: BrokerId,
-        cpu_permille: u16,
-        actions: &mut Vec<Action>,
-    ) {
+    fn heartbeat(&mut self, now: Instant, id: BrokerId, actions: &mut Vec<Action>) {
         let heartbeat = Heartbeat {
             outstanding: u32::try_from(self.ledger.occupied()).unwrap_or(u32::MAX),
-            capacity: self.settings.capacity,
+            capacity: self.ledger.limit(),
             service_time_us: self.load.service_time_us(),
             // What has credit is started at once: a backend has no queue.
             queue_time_us: 0,
-            cpu_permille,
+            cpu_permille: self.cpu_permille,
             ..self.brokers[id.0].beat(now)
         };
         self.send_control(id, Kind::Heartbeat, heartbeat.encode(), actions);

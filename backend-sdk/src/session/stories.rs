@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use scale0_wire::{Bye, Cancel, End, Flags, Hello, Kind, Message, Reason, Wanted, Window, limits};
+use scale0_wire::{
+    Bye, Cancel, End, Flags, Heartbeat, Hello, Kind, Message, Reason, Wanted, Window, limits,
+};
 
 use super::tests::Stage;
 use super::{Action, BrokerId, Event, Output, Shape};
@@ -425,14 +427,33 @@ fn nobody_connected_is_nobody_to_wait_for() {
 fn credit_is_withdrawn_while_the_application_takes_nothing_and_comes_back_with_it() {
     let mut stage = Stage::welcomed(4, 1);
     stage.step(Event::Limit(0));
+    assert_eq!(capacity_and_credit(&stage), (0, 4), "said at once");
     stage.tick();
     assert_eq!(wanted(&stage.sent(Kind::Reclaim)[0]), 4);
     stage.give_back(0, 4);
     stage.demand(0, 10);
     assert!(stage.sent(Kind::Credit).is_empty());
     stage.step(Event::Limit(4));
-    stage.tick();
-    assert_eq!(stage.sent(Kind::Credit)[0].header.credit, 8);
+    assert_eq!(capacity_and_credit(&stage), (4, 8));
+}
+
+#[test]
+fn a_backend_whose_application_is_away_from_the_start_says_so_in_its_hello() {
+    let mut stage = Stage::new(4, 1);
+    stage.step(Event::Limit(0));
+    stage.step(Event::Up(BrokerId(0)));
+    let hello = stage.sent(Kind::Hello).pop().unwrap();
+    assert_eq!(Hello::decode(&hello.metadata).unwrap().capacity, 0);
+}
+
+/// What the heartbeat says that was sent last of all.
+fn capacity_and_credit(stage: &Stage) -> (u32, u64) {
+    let Some(Action::Send(_, message)) = stage.actions.last() else {
+        panic!("nothing was sent")
+    };
+    assert_eq!(message.header.kind, Kind::Heartbeat);
+    let heartbeat = Heartbeat::decode(&message.metadata).unwrap();
+    (heartbeat.capacity, message.header.credit)
 }
 
 #[test]

@@ -32,6 +32,12 @@ pub(crate) struct Backend {
     pub(crate) demand_told: Option<Instant>,
     /// What it said last about itself.
     pub(crate) load: Heartbeat,
-    pub(crate) capacity: u32,
     pub(crate) link: Link,
+}
+
+impl Backend {
+    /// Whether it works on requests at all, now; its application may be away. One that has no credit only for being busy does.
+    pub(crate) fn takes_work(&self) -> bool {
+        0 < self.ledger.capacity()
+    }
 }

@@ -22,10 +22,23 @@ impl Ledger {
         }
     }
 
+    /// What was granted and neither used nor returned.
+    pub(crate) fn unused(&self) -> u32 {
+        u32::try_from(self.granted - self.used - self.returned).unwrap_or(u32::MAX)
+    }
+
     /// Requests that may be sent now. No more than the backend's capacity, whatever it granted.
     pub(crate) fn available(&self) -> u32 {
-        let unused = self.granted - self.used - self.returned;
-        u32::try_from(unused).map_or(self.capacity, |unused| unused.min(self.capacity))
+        self.unused().min(self.capacity)
+    }
+
+    /// The backend works on so many requests at a time from now on.
+    pub(crate) const fn resize(&mut self, capacity: u32) {
+        self.capacity = capacity;
+    }
+
+    pub(crate) const fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// Takes in the newest grant. Returns whether it is more than was known.
@@ -47,7 +60,7 @@ impl Ledger {
 
     /// Gives back up to `wanted` of what is unused. Returns all that was given back in this session.
     pub(crate) fn give_back(&mut self, wanted: u32) -> u64 {
-        self.returned += u64::from(wanted.min(self.available()));
+        self.returned += u64::from(wanted.min(self.unused()));
         self.returned
     }
 
@@ -86,6 +99,17 @@ mod tests {
         assert_eq!(ledger.give_back(9), 2);
         assert_eq!(ledger.give_back(9), 2);
         assert!(!ledger.take());
+    }
+
+    #[test]
+    fn a_backend_that_takes_no_work_is_sent_none_and_gets_its_credit_back() {
+        let mut ledger = Ledger::new(4);
+        ledger.grant(4);
+        ledger.resize(0);
+        assert!(!ledger.take());
+        assert_eq!(ledger.give_back(3), 3);
+        ledger.resize(4);
+        assert_eq!(ledger.available(), 1);
     }
 
     #[test]

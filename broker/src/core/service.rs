@@ -44,7 +44,7 @@ pub(crate) struct Service {
     pub(crate) budget: Budget,
     /// Streams that name it: it cannot be forgotten before them.
     pub(crate) open: usize,
-    /// Since when nobody offers it.
+    /// Since when no backend takes work for it: none offers it, or those that do are without their application.
     pub(crate) deserted: Option<Instant>,
     /// While requests wait, backends are told how many.
     pub(crate) demand_timer: Option<TimerId>,

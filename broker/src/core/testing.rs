@@ -37,6 +37,7 @@ pub(crate) struct Site {
     /// Those who say HEARTBEAT while time passes.
     alive: Vec<Peer>,
     granted: BTreeMap<PeerId, u64>,
+    capacities: BTreeMap<PeerId, u32>,
     peers: u32,
 }
 
@@ -58,6 +59,7 @@ impl Site {
             mail: BTreeMap::new(),
             alive: Vec::new(),
             granted: BTreeMap::new(),
+            capacities: BTreeMap::new(),
             peers: 0,
         }
     }
@@ -95,6 +97,7 @@ impl Site {
             capacity,
             services: services.iter().map(|&name| name.to_owned()).collect(),
         };
+        self.capacities.insert(peer.id, capacity);
         let message = Message::new(RoutingHeader::new(Kind::Hello));
         self.say(peer, message.with_metadata(hello.encode()));
     }
@@ -199,6 +202,21 @@ impl Site {
         self.alive.retain(|other| *other != peer);
     }
 
+    /// It works on so many requests at a time from now on, and says so.
+    pub(crate) fn resize(&mut self, peer: Peer, capacity: u32) {
+        self.capacities.insert(peer.id, capacity);
+        self.beat(peer);
+    }
+
+    fn beat(&mut self, peer: Peer) {
+        let heartbeat = Heartbeat {
+            capacity: self.capacities[&peer.id],
+            ..Heartbeat::default()
+        };
+        let message = Message::new(RoutingHeader::new(Kind::Heartbeat));
+        self.say(peer, message.with_metadata(heartbeat.encode()));
+    }
+
     /// Time passes: whoever lives says so, and what is due happens when it is.
     pub(crate) fn wait(&mut self, time: Duration) {
         let end = self.now + time;
@@ -206,8 +224,7 @@ impl Site {
             let next = self.broker.deadline().map_or(end, |due| due.min(end));
             self.now = next.max(self.now);
             for peer in self.alive.clone() {
-                let message = Message::new(RoutingHeader::new(Kind::Heartbeat));
-                self.say(peer, message.with_metadata(Heartbeat::default().encode()));
+                self.beat(peer);
             }
             self.step(Event::Tick);
         }

@@ -250,6 +250,16 @@ impl Backend {
         }
     }
 
+    /// Its application has gone, or is back.
+    fn set_away(&mut self, is_away: bool, context: &mut Context<'_>) {
+        self.dialler.is_away = is_away;
+        for (link, session) in self.sessions.iter().enumerate() {
+            if self.dialler.is_open(link) {
+                self.dialler.say_capacity(link, session.granted, context);
+            }
+        }
+    }
+
     fn find(&self, link: usize, correlation: u64) -> Option<u64> {
         let is_it = |work: &Work| work.link == Some(link) && work.correlation == correlation;
         let found = self.works.iter().find(|(_, work)| is_it(work));
@@ -269,7 +279,7 @@ impl Backend {
         let is_tunnel = header.flags.contains(Flags::UPGRADE);
         let plan = if context.is_calm && !is_tunnel {
             Plan::Answer
-        } else if self.is_waking || self.is_draining {
+        } else if self.is_waking || self.is_draining || self.dialler.is_away {
             Plan::Reject
         } else if is_tunnel {
             Plan::Tunnel
@@ -322,6 +332,11 @@ impl Backend {
             let reason = if self.is_waking {
                 Reason::Paused
             } else {
+                if !self.dialler.is_away && context.dice.percent(30) {
+                    self.set_away(true, context);
+                    let delay = context.dice.millis(1..5000);
+                    context.after(delay, Tag::Return);
+                }
                 Reason::AppRefused
             };
             return self.reject(key, reason, context);
@@ -416,6 +431,7 @@ impl Backend {
                     self.say(link, message.with_content(content(0, 0, 16)), context);
                 }
             }
+            Tag::Return => self.set_away(false, context),
             Tag::Work(key) => {
                 let Some(work) = self.works.get_mut(&key) else {
                     return;

@@ -32,6 +32,8 @@ pub(crate) enum Tag {
     Beat,
     /// A handler goes on.
     Work(u64),
+    /// The application is there again.
+    Return,
     /// A confused handler says something about a stream that is over.
     Stray {
         link: usize,
@@ -112,6 +114,8 @@ pub(crate) struct Dialler {
     instance: u64,
     pub(crate) links: Vec<Link>,
     resumed: Duration,
+    /// A backend whose application is away.
+    pub(crate) is_away: bool,
 }
 
 impl Dialler {
@@ -122,6 +126,7 @@ impl Dialler {
             instance,
             links: vec![Link::default(); brokers],
             resumed: Duration::ZERO,
+            is_away: false,
         }
     }
 
@@ -161,9 +166,9 @@ impl Dialler {
     fn hello(&self, link: usize, context: &mut Context<'_>) {
         let (window, capacity, services) = match self.role {
             Role::Frontend => (crate::frontend::CONNECTION, 0, Vec::new()),
-            Role::Backend { capacity, service } => (
+            Role::Backend { service, .. } => (
                 limits::CONNECTION_WINDOW,
-                capacity,
+                self.capacity(),
                 vec![service.to_owned()],
             ),
         };
@@ -202,16 +207,30 @@ impl Dialler {
                 self.down(index);
                 ended.push(index);
             } else if link.is_welcomed {
-                let mut message = Message::new(RoutingHeader::new(Kind::Heartbeat));
-                message.header.credit = credit.get(index).copied().unwrap_or(0);
-                let message = message.with_metadata(Heartbeat::default().encode());
-                self.send(index, message, context);
+                self.say_capacity(index, credit.get(index).copied().unwrap_or(0), context);
             } else {
                 self.hello(index, context);
             }
         }
         context.after(limits::HEARTBEAT, Tag::Beat);
         ended
+    }
+
+    fn capacity(&self) -> u32 {
+        match self.role {
+            Role::Backend { capacity, .. } if !self.is_away => capacity,
+            Role::Backend { .. } | Role::Frontend => 0,
+        }
+    }
+
+    pub(crate) fn say_capacity(&self, link: usize, credit: u64, context: &mut Context<'_>) {
+        let heartbeat = Heartbeat {
+            capacity: self.capacity(),
+            ..Heartbeat::default()
+        };
+        let mut message = Message::new(RoutingHeader::new(Kind::Heartbeat));
+        message.header.credit = credit;
+        self.send(link, message.with_metadata(heartbeat.encode()), context);
     }
 
     pub(crate) fn hear(

@@ -22,6 +22,7 @@ use crate::config::{self, Config};
 pub(super) struct Backends {
     pub(super) name: String,
     pub(super) counters: Vec<Arc<Counters>>,
+    /// Each backend's, and its share of the concurrency.
     throttles: Vec<(Throttle, u32)>,
     running: Arc<AtomicUsize>,
     shutdown: watch::Sender<bool>,
@@ -74,21 +75,12 @@ impl Backends {
             &service.gateway(),
             around,
         )?;
-        let (watched, mut up) = (service.clone(), service.any_up());
-        let throttles = backends.throttles.clone();
+        for (throttle, share) in std::mem::take(&mut backends.throttles) {
+            service.throttle(throttle, share);
+        }
+        let watched = service.clone();
         around.threads.spawn(0, move || async move {
-            let throttle = async {
-                loop {
-                    let is_up = *up.borrow_and_update();
-                    for (throttle, share) in &throttles {
-                        throttle.limit(if is_up { *share } else { 0 });
-                    }
-                    if up.changed().await.is_err() {
-                        break;
-                    }
-                }
-            };
-            tokio::join!(watched.watch(), throttle);
+            watched.watch().await;
         });
         backends.bridge = Some(service);
         Ok(backends)

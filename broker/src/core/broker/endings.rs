@@ -154,7 +154,7 @@ impl Broker {
                     self.backend_lost(stream);
                 }
                 let backend = self.backends.remove(key.0);
-                self.capacity = self.capacity.saturating_sub(backend.capacity);
+                self.capacity = self.capacity.saturating_sub(backend.ledger.capacity());
             }
         }
     }

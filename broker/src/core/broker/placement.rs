@@ -40,10 +40,10 @@ impl Broker {
         }
         let stream = &self.streams[key];
         let service = &self.services[stream.service.0];
-        if service.backends.is_empty() {
+        if service.deserted.is_some() {
             // Somebody may come within `hold`.
             if stream.hold.is_zero() && service.standing != Standing::Awaited {
-                return Placement::Refuse(Reason::NoBackend);
+                return Placement::Refuse(stream.failure);
             }
         } else if !self.has_prospect(key) {
             return Placement::Refuse(stream.failure);
@@ -94,17 +94,14 @@ impl Broker {
         }
     }
 
-    /// Whether a backend that has not had it yet offers its service.
+    /// Whether a backend that has not had it yet takes work for its service.
     pub(super) fn has_prospect(&self, key: StreamKey) -> bool {
         let stream = &self.streams[key];
-        self.services[stream.service.0]
-            .backends
-            .iter()
-            .any(|backend| {
-                !stream
-                    .tried
-                    .contains(&self.backends[backend.0].link.instance)
-            })
+        let service = &self.services[stream.service.0];
+        service.backends.iter().any(|backend| {
+            let backend = &self.backends[backend.0];
+            backend.takes_work() && !stream.tried.contains(&backend.link.instance)
+        })
     }
 
     fn enqueue(&mut self, key: StreamKey, lane: Lane) {
@@ -207,7 +204,7 @@ impl Broker {
             self.leave_queue(stream, lane);
             self.send_request(stream, key);
         }
-        let has_idle = |backend: &Backend| 0 < backend.ledger.available();
+        let has_idle = |backend: &Backend| 0 < backend.ledger.unused();
         if self.drain.is_some() && self.backends.get(key.0).is_some_and(has_idle) {
             // Nothing new will come here that could use it.
             self.give_back(key, u32::MAX);

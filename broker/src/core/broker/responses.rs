@@ -187,12 +187,16 @@ impl Broker {
     fn rejected(&mut self, key: StreamKey, backend: BackendKey, message: &Message) {
         let reject = Reject::decode(&message.metadata);
         let reason = reject.map_or(Reason::ProtocolError, |reject| reject.reason);
-        let instance = self.backends[backend.0].link.instance;
+        let backend = &self.backends[backend.0];
+        let (instance, takes_work) = (backend.link.instance, backend.takes_work());
         let stream = &mut self.streams[key];
         stream.failure = reason;
-        // One that was asleep, or counted differently for a moment, is as good as any other the next time.
+        // One that was asleep, or counted differently for a moment, is as good as any other the next time; one that takes no work
+        // will be, when it does again.
         let is_breathless = matches!(reason, Reason::Paused | Reason::NoCredit);
-        if !is_breathless || BREATHLESS_ATTEMPTS <= stream.attempts {
+        let is_worth_another =
+            !takes_work || is_breathless && stream.attempts < BREATHLESS_ATTEMPTS;
+        if !is_worth_another {
             stream.tried.push(instance);
         }
         if stream.request.is_none() {

@@ -148,7 +148,6 @@ impl Broker {
             demand: 0,
             demand_told: None,
             load: Heartbeat::default(),
-            capacity: hello.capacity,
             link,
         }))
     }
@@ -195,7 +194,6 @@ impl Broker {
         if service.standing == Standing::Awaited {
             service.standing = Standing::Announced;
         }
-        service.deserted = None;
         service.backends.push(backend);
         if let Some(timer) = service.memory_timer.take() {
             self.timers.stop(timer);
@@ -203,6 +201,7 @@ impl Broker {
         let is_wildcard = name == ServiceId::ANY_NAME;
         service.name = name;
         self.backends[backend.0].services.push(key);
+        self.notice_desertion(key);
         if is_wildcard {
             self.adopt_awaited(key);
         }
@@ -233,19 +232,30 @@ impl Broker {
         for key in std::mem::take(&mut self.backends[backend.0].services) {
             let service = &mut self.services[key.0];
             service.backends.retain(|&other| other != backend);
-            if !service.backends.is_empty() {
-                continue;
-            }
-            service.deserted = Some(self.now);
-            if service.standing == Standing::Announced && service.memory_timer.is_none() {
+            if service.backends.is_empty()
+                && service.standing == Standing::Announced
+                && service.memory_timer.is_none()
+            {
                 let timer = self.timers.start(self.now + REMEMBERED, Due::Memory(key));
                 service.memory_timer = Some(timer);
             }
-            // Those who wait do so for as long as they hold, from now on.
-            let waiting: Vec<_> = self.services[key.0].queue.iter(&self.streams).collect();
-            for stream in waiting {
-                self.await_expiry(stream);
-            }
+            self.notice_desertion(key);
+        }
+    }
+
+    /// The backends of a service have changed, or whether they take work: with the last that does, those who wait do so for as
+    /// long as they hold, from now on.
+    fn notice_desertion(&mut self, key: ServiceKey) {
+        let service = &self.services[key.0];
+        let takes_work = |backend: &BackendKey| self.backends[backend.0].takes_work();
+        let is_deserted = !service.backends.iter().any(takes_work);
+        if is_deserted == service.deserted.is_some() {
+            return;
+        }
+        let waiting: Vec<_> = service.queue.iter(&self.streams).collect();
+        self.services[key.0].deserted = is_deserted.then_some(self.now);
+        for stream in waiting {
+            self.await_expiry(stream);
         }
     }
 
@@ -305,9 +315,23 @@ impl Broker {
         let now = self.now;
         self.link(session).hear(&heartbeat, now);
         if let Session::Backend(key) = session {
+            self.resize(key, heartbeat.capacity);
             self.backends[key.0].load = heartbeat;
         }
         Ok(())
+    }
+
+    /// A backend works on so many requests at a time from now on.
+    fn resize(&mut self, key: BackendKey, capacity: u32) {
+        let backend = &mut self.backends[key.0];
+        let before = backend.ledger.capacity();
+        backend.ledger.resize(capacity);
+        self.capacity = (self.capacity.saturating_sub(before)).saturating_add(capacity);
+        if (before == 0) != (capacity == 0) {
+            for service in self.backends[key.0].services.clone() {
+                self.notice_desertion(service);
+            }
+        }
     }
 
     fn connection_window(

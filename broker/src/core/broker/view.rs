@@ -53,7 +53,7 @@ impl Broker {
                 .iter()
                 .map(|key| self.services[key.0].name.clone())
                 .collect(),
-            capacity: backend.capacity,
+            capacity: backend.ledger.capacity(),
             outstanding: backend.outstanding,
             credit: backend.ledger.available(),
             granted: backend.ledger.granted(),

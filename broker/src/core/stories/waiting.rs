@@ -5,7 +5,7 @@ use std::time::Duration;
 use scale0_transport::Port;
 use scale0_wire::{Kind, Priority, Reason, ServiceId};
 
-use crate::core::testing::{SHOP, Site, get, upload};
+use crate::core::testing::{SHOP, Site, get, post, upload};
 use crate::core::{QueueLimits, ServiceConfig};
 
 #[test]
@@ -162,6 +162,54 @@ fn who_waits_for_credit_when_the_last_backend_leaves_is_held_from_then_on() {
     site.get(frontend, 1);
     site.wait(Duration::from_secs(12));
     site.cut(backend);
+    site.wait(Duration::from_millis(9_999));
+    site.hears_nothing(frontend);
+    site.wait(Duration::from_millis(1));
+    site.is_refused(frontend, 1, Reason::NoBackend);
+}
+
+#[test]
+fn a_backend_that_takes_no_work_is_held_for_as_if_it_were_not_there() {
+    let mut site = Site::new();
+    let backend = site.backend(SHOP, 2);
+    let frontend = site.frontend();
+    site.resize(backend, 0);
+    site.get(frontend, 1);
+    site.wait(Duration::from_millis(9_999));
+    site.hears_nothing(frontend);
+    site.wait(Duration::from_millis(1));
+    site.is_refused(frontend, 1, Reason::NoBackend);
+    site.get(frontend, 2);
+    while site.next(backend).is_some() {}
+    site.resize(backend, 2);
+    site.is_asked(backend);
+}
+
+#[test]
+fn what_the_last_backend_refuses_for_its_application_waits_for_it_to_return() {
+    let mut site = Site::new();
+    let backend = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.say(frontend, post(1));
+    let asked = site.is_asked(backend);
+    site.resize(backend, 0);
+    site.grant(backend, 1);
+    site.reject(backend, asked, Reason::AppRefused);
+    site.wait(Duration::from_secs(9));
+    site.hears_nothing(frontend);
+    while site.next(backend).is_some() {}
+    site.resize(backend, 1);
+    site.is_asked(backend);
+}
+
+#[test]
+fn who_waits_for_credit_when_the_last_backend_stops_taking_work_is_held_from_then_on() {
+    let mut site = Site::new();
+    let backend = site.busy_backend(SHOP);
+    let frontend = site.frontend();
+    site.get(frontend, 1);
+    site.wait(Duration::from_secs(12));
+    site.resize(backend, 0);
     site.wait(Duration::from_millis(9_999));
     site.hears_nothing(frontend);
     site.wait(Duration::from_millis(1));
