@@ -164,7 +164,7 @@ pub(crate) enum Format {
 /// Where a running process answers for itself.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct AdminUrl {
-    /// The admin interface of the process
+    /// The admin interface of the process; where it wants a token, SCALE0_ADMIN_TOKEN has it
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8081")]
     pub(crate) admin: String,
 }

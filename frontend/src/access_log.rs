@@ -30,15 +30,23 @@ pub struct AccessLog(Option<Arc<Shared>>);
 #[derive(Debug)]
 struct Shared {
     lines: SyncSender<Job>,
-    reopen: Arc<AtomicBool>,
-    dropped: AtomicU64,
+    wishes: Arc<Wishes>,
 }
 
 /// What the writer is told.
 #[derive(Debug)]
 enum Job {
     Line(String),
-    Close,
+    /// To look at what was [wished](Wishes).
+    Look,
+}
+
+/// What is said to the writer beside the queue, which may be full.
+#[derive(Debug, Default)]
+struct Wishes {
+    reopen: AtomicBool,
+    close: AtomicBool,
+    dropped: AtomicU64,
 }
 
 /// What there is to say about a request that is over.
@@ -79,47 +87,42 @@ impl AccessLog {
     /// When the file cannot be opened, or no thread started.
     pub fn start(destination: Destination) -> io::Result<(Self, JoinHandle<()>)> {
         let (lines, queue) = sync_channel(QUEUE);
-        let reopen = Arc::new(AtomicBool::new(false));
+        let wishes = Arc::default();
         let mut writer = Writer {
             output: destination.open()?,
             destination,
-            reopen: Arc::clone(&reopen),
+            wishes: Arc::clone(&wishes),
             failing: false,
         };
         let thread = std::thread::Builder::new()
             .name("access-log".into())
             .spawn(move || writer.run(&queue))?;
-        Ok((
-            Self(Some(Arc::new(Shared {
-                lines,
-                reopen,
-                dropped: AtomicU64::new(0),
-            }))),
-            thread,
-        ))
+        Ok((Self(Some(Arc::new(Shared { lines, wishes }))), thread))
     }
 
-    /// Opens the file anew before the next line: it was renamed.
+    /// Opens the file anew: it was renamed.
     pub fn reopen(&self) {
-        if let Some(shared) = &self.0 {
-            shared.reopen.store(true, Ordering::Relaxed);
-        }
+        self.wish(|wishes| &wishes.reopen);
     }
 
     /// Ends the log: the thread writes what waits and ends. What is said to any clone afterwards is dropped and counted.
     pub fn close(&self) {
+        self.wish(|wishes| &wishes.close);
+    }
+
+    fn wish(&self, which: impl FnOnce(&Wishes) -> &AtomicBool) {
         if let Some(shared) = &self.0 {
-            // It fails only when the thread has ended already.
-            _ = shared.lines.send(Job::Close);
+            which(&shared.wishes).store(true, Ordering::Release);
+            // With a full queue the writer has something to do, and looks after it.
+            _ = shared.lines.try_send(Job::Look);
         }
     }
 
-    /// Lines dropped because the writer was too slow, or had ended.
+    /// Lines dropped because the writer was too slow, could not write, or had ended.
     #[must_use]
     pub fn dropped(&self) -> u64 {
-        self.0
-            .as_ref()
-            .map_or(0, |shared| shared.dropped.load(Ordering::Relaxed))
+        let dropped = |shared: &Arc<Shared>| shared.wishes.dropped.load(Ordering::Relaxed);
+        self.0.as_ref().map_or(0, dropped)
     }
 
     pub(crate) const fn is_on(&self) -> bool {
@@ -131,7 +134,7 @@ impl AccessLog {
         if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
             shared.lines.try_send(Job::Line(record.line()))
         {
-            shared.dropped.fetch_add(1, Ordering::Relaxed);
+            shared.wishes.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -238,41 +241,53 @@ impl Output {
 struct Writer {
     output: Output,
     destination: Destination,
-    reopen: Arc<AtomicBool>,
+    wishes: Arc<Wishes>,
     failing: bool,
 }
 
 impl Writer {
     fn run(&mut self, queue: &Receiver<Job>) {
         let mut batch = String::new();
-        let mut is_open = true;
-        while is_open && let Ok(first) = queue.recv() {
+        let mut next = queue.recv().ok();
+        while let Some(first) = next {
             batch.clear();
+            let mut lines = 0;
             // What waits is written at once, but so that a full queue does not become a huge buffer.
             for job in std::iter::once(first).chain(queue.try_iter().take(512)) {
-                match job {
-                    Job::Line(line) => batch.push_str(&line),
-                    Job::Close => {
-                        is_open = false;
-                        break;
-                    }
+                if let Job::Line(line) = job {
+                    batch.push_str(&line);
+                    lines += 1;
                 }
             }
-            if self.reopen.swap(false, Ordering::Relaxed) {
-                match self.destination.open() {
-                    Ok(output) => self.output = output,
-                    Err(error) => {
-                        tracing::error!(%error, "the access log cannot be opened anew; it stays where it is");
-                    }
-                }
+            if self.wishes.reopen.swap(false, Ordering::Acquire) {
+                self.reopen();
             }
-            match self.output.write(batch.as_bytes()) {
-                Ok(()) => self.failing = false,
-                Err(error) if !self.failing => {
-                    self.failing = true;
-                    tracing::error!(%error, "the access log cannot be written");
+            self.write(&batch, lines);
+            next = if self.wishes.close.load(Ordering::Acquire) {
+                queue.try_recv().ok()
+            } else {
+                queue.recv().ok()
+            };
+        }
+    }
+
+    fn reopen(&mut self) {
+        match self.destination.open() {
+            Ok(output) => self.output = output,
+            Err(error) => {
+                tracing::error!(%error, "the access log cannot be opened anew; it stays where it is");
+            }
+        }
+    }
+
+    fn write(&mut self, batch: &str, lines: u64) {
+        match self.output.write(batch.as_bytes()) {
+            Ok(()) => self.failing = false,
+            Err(error) => {
+                self.wishes.dropped.fetch_add(lines, Ordering::Relaxed);
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "the access log cannot be written; its lines are dropped and counted");
                 }
-                Err(_) => {}
             }
         }
     }
@@ -328,5 +343,17 @@ mod tests {
         log.close();
         writer.join().unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "after\n");
+    }
+
+    #[test]
+    fn lines_for_a_full_disk_are_counted() {
+        let (log, writer) = AccessLog::start(Destination::File("/dev/full".into())).unwrap();
+        let shared = log.0.as_ref().unwrap();
+        for _ in 0..3 {
+            shared.lines.send(Job::Line("lost\n".into())).unwrap();
+        }
+        log.close();
+        writer.join().unwrap();
+        assert_eq!(log.dropped(), 3);
     }
 }

@@ -12,7 +12,7 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -28,6 +28,10 @@ pub(crate) const ACCEPT_REST: Duration = Duration::from_millis(50);
 
 /// How long an idle connection is left open while draining, for a request that may be on its way already.
 pub(crate) const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+/// How long a handshake under way may take when the last connections are taken in: the round trip to the other end of the world.
+/// On loopback it takes none.
+const HANDSHAKE: Duration = Duration::from_millis(300);
 
 /// A connection on its way to its thread.
 pub(crate) struct Accepted {
@@ -114,7 +118,14 @@ pub(crate) async fn accept(
             }
         }
     }
-    // Closing the socket resets what the kernel has queued for it: that is taken in first.
+    // Closing the socket resets what the kernel has queued for it: that is taken in first, and nothing may come after it.
+    if let Err(error) = let_nobody_in(&listener) {
+        tracing::debug!(%error, "a connection that is made in this moment may be reset");
+    }
+    let is_near = (listener.local_addr()).is_ok_and(|address| address.ip().is_loopback());
+    if !is_near {
+        tokio::time::sleep(HANDSHAKE).await;
+    }
     if let Ok(listener) = listener.into_std() {
         while let Ok((stream, peer)) = listener.accept() {
             if stream.set_nonblocking(true).is_ok() {
@@ -122,6 +133,26 @@ pub(crate) async fn accept(
             }
         }
     }
+}
+
+/// From here on no connection begins, while handshakes under way go on: the kernel drops what has SYN without ACK. Who sent it
+/// tries again a second later, and finds our successor or nobody.
+fn let_nobody_in(listener: &TcpListener) -> io::Result<()> {
+    const LOAD_BYTE: u16 = 0x30;
+    const AND: u16 = 0x54;
+    const JUMP_IF_EQUAL: u16 = 0x15;
+    const RETURN: u16 = 0x06;
+    /// Where the flags are in a TCP header, and two of them (RFC 9293 §3.1).
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const ACK: u32 = 0x10;
+    SockRef::from(listener).attach_filter(&[
+        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
+        SockFilter::new(AND, 0, 0, SYN | ACK),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ])
 }
 
 /// The next connection and the right to have it; `None`: the drain has begun.

@@ -121,6 +121,13 @@ impl BrokerHandle {
         self.station.is_over()
     }
 
+    /// Whether it has ended without having been told to.
+    #[must_use]
+    pub fn has_failed(&self) -> bool {
+        let has_ended = self.thread.as_ref().is_some_and(JoinHandle::is_finished);
+        self.station.has_failed() || (has_ended && !self.station.has_left())
+    }
+
     /// Waits until it has left, which it does after [`drain`](Self::drain).
     ///
     /// # Errors

@@ -167,6 +167,10 @@ impl Station {
         self.state.lock().is_over()
     }
 
+    pub(super) fn has_left(&self) -> bool {
+        self.state.lock().broker.is_gone()
+    }
+
     pub(super) fn has_failed(&self) -> bool {
         self.state.lock().has_failed
     }

@@ -4,7 +4,6 @@ use std::fmt::Display;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use http::{Request, Response};
@@ -160,10 +159,9 @@ impl Backends {
         self.running.load(Ordering::Relaxed)
     }
 
-    /// Takes nothing new, finishes what is under way, and leaves its brokers; false if it did not get so far in time.
-    pub(super) async fn drain(&self, within: Duration) -> bool {
+    /// From now on they take nothing new, finish what is under way, and leave their brokers.
+    pub(super) fn start_drain(&self) {
         self.shutdown.send_replace(true);
-        super::supervisor::until(within, || self.running() == 0).await
     }
 }
 

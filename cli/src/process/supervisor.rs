@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use scale0_broker::BrokerHandle;
@@ -13,15 +13,17 @@ use scale0_transport::{Context, Hub, Port};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::task::JoinSet;
 
 use super::backends::{Backends, Surroundings};
+use super::roles::{Roles, until};
 use super::sources::{OfBackends, OfBroker};
 use super::{broker, frontend, limits, logging, random};
 use crate::config::{Brokers, Config};
 use crate::demo;
 
-/// How often it is looked whether a role has ended; only while stopping.
-const LOOK: Duration = Duration::from_millis(10);
+/// How long writing what is left of the access log may take.
+const LAST_LINES: Duration = Duration::from_secs(5);
 
 /// Descriptors beside those of connections: sockets to brokers and applications, logs, the runtime's own.
 const OTHER_DESCRIPTORS: usize = 512;
@@ -62,16 +64,6 @@ pub(crate) fn run(config: &Config, demo: Demo) -> anyhow::Result<()> {
     })
 }
 
-/// Waits until `is_done`, or until `within` has passed; says which.
-pub(super) async fn until(within: Duration, is_done: impl Fn() -> bool) -> bool {
-    let done = async {
-        while !is_done() {
-            tokio::time::sleep(LOOK).await;
-        }
-    };
-    tokio::time::timeout(within, done).await.is_ok()
-}
-
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -100,9 +92,7 @@ impl Signals {
 struct Process {
     drain_timeout: Duration,
     announcement: String,
-    frontend: Option<Arc<Frontend>>,
-    backends: Vec<Arc<Backends>>,
-    broker: Option<Arc<BrokerHandle>>,
+    roles: Roles,
     access_log: AccessLog,
     access_log_thread: Option<JoinHandle<()>>,
     /// Last, so that everything that runs on them has ended before.
@@ -187,7 +177,13 @@ impl Process {
                 .iter()
                 .map(|it| Arc::new(OfBackends(Arc::clone(it))) as Arc<dyn Source>),
         );
+        let roles = Roles {
+            broker,
+            backends,
+            frontend,
+        };
         let (drain, drains) = unbounded_channel();
+        let drained = roles.clone();
         let admin = match &config.admin {
             Some(settings) => Some(
                 Admin::start(
@@ -197,6 +193,9 @@ impl Process {
                         about: about(config),
                         sources,
                         on_drain: Box::new(move |request| {
+                            if let Some(role) = &request.role {
+                                drained.has(role)?;
+                            }
                             drain
                                 .send(request)
                                 .map_err(|_| "the process is ending".to_owned())
@@ -210,17 +209,15 @@ impl Process {
         };
         let announcement = announcement(
             config,
-            frontend.as_deref(),
-            broker.as_deref(),
+            roles.frontend.as_deref(),
+            roles.broker.as_deref(),
             admin.as_ref(),
             demo,
         );
         let process = Self {
             drain_timeout: config.limits.drain_timeout,
             announcement,
-            frontend,
-            backends,
-            broker,
+            roles,
             access_log,
             access_log_thread,
             _admin: admin,
@@ -242,93 +239,38 @@ impl Process {
         signals: &mut Signals,
         drains: &mut UnboundedReceiver<DrainRequest>,
     ) -> (&'static str, Duration) {
+        // Roles that end while the others go on.
+        let mut draining = JoinSet::new();
         loop {
             tokio::select! {
                 _ = signals.terminate.recv() => return ("SIGTERM", self.drain_timeout),
                 _ = signals.interrupt.recv() => return ("SIGINT", self.drain_timeout),
                 _ = signals.reopen.recv() => self.access_log.reopen(),
-                Some(request) = drains.recv() => match request.role {
-                    None => return ("POST /drain", request.timeout.unwrap_or(self.drain_timeout)),
-                    Some(role) => self.drain_role(&role, request.timeout.unwrap_or(self.drain_timeout)).await,
-                },
-                () = self.broker_failed() => return ("the broker has failed", self.drain_timeout),
-            }
-        }
-    }
-
-    async fn broker_failed(&self) {
-        match &self.broker {
-            Some(broker) => while !until(Duration::from_secs(1), || broker.is_over()).await {},
-            None => std::future::pending().await,
-        }
-    }
-
-    /// Drains one role; the others go on.
-    async fn drain_role(&self, role: &str, within: Duration) {
-        let done = match role {
-            "frontend" => match &self.frontend {
-                Some(frontend) => frontend.drain(within).await,
-                None => return tracing::warn!(role, "this process has no such role"),
-            },
-            "bridge" => self.drain_backends(within).await,
-            "broker" => match &self.broker {
-                Some(broker) => {
-                    broker.drain(within);
-                    until(within, || broker.is_over()).await
+                Some(request) = drains.recv() => {
+                    let within = request.timeout.unwrap_or(self.drain_timeout);
+                    let Some(role) = request.role else {
+                        return ("POST /drain", within);
+                    };
+                    draining.spawn(self.roles.clone().drain(role, within));
                 }
-                None => return tracing::warn!(role, "this process has no such role"),
-            },
-            _ => return tracing::warn!(role, "no such role: frontend, broker, bridge"),
-        };
-        tracing::info!(role, done, "drained");
-    }
-
-    async fn drain_backends(&self, within: Duration) -> bool {
-        let mut all = true;
-        let started = now();
-        for backends in &self.backends {
-            all &= backends
-                .drain(within.saturating_sub(started.elapsed()))
-                .await;
+                Some(_) = draining.join_next() => {}
+                () = self.roles.broker_failed() => return ("the broker has failed", self.drain_timeout),
+            }
         }
-        all
     }
 
-    /// Stops role after role, all `within` this time.
+    /// Stops all roles, and then what they write to.
     async fn stop(mut self, within: Duration) {
-        let started = now();
-        let left = || within.saturating_sub(started.elapsed());
-        if let Some(frontend) = &self.frontend {
-            if !frontend.drain(left()).await {
-                tracing::warn!(
-                    "the time for draining has passed with requests under way; they are cut off"
-                );
-            }
-            frontend.stop().await;
-        }
-        if !self.drain_backends(left()).await {
-            tracing::warn!(
-                "the time for draining has passed with backends at work; they are cut off"
-            );
-        }
-        if let Some(broker) = &self.broker {
-            broker.drain(left());
-            if !until(left() + LOOK, || broker.is_over()).await {
-                tracing::warn!("the broker did not leave in time");
-            }
-        }
+        self.roles.stop(within).await;
         self.access_log.close();
-        if let Some(thread) = self.access_log_thread.take()
-            && thread.join().is_err()
-        {
-            tracing::error!("the access log's thread has panicked");
+        if let Some(thread) = self.access_log_thread.take() {
+            if !until(LAST_LINES, || thread.is_finished()).await {
+                tracing::warn!("the access log's disk does not take its last lines");
+            } else if thread.join().is_err() {
+                tracing::error!("the access log's thread has panicked");
+            }
         }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "the shell's clock")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 fn admin_token(config: &Config) -> anyhow::Result<Option<String>> {

@@ -101,7 +101,7 @@ impl Frontend {
         );
         add(
             "scale0_access_log_dropped_total",
-            "Access log lines dropped because the writer was too slow.",
+            "Access log lines dropped because the writer was too slow, or could not write.",
             self.shared.access_log.dropped(),
         );
         for (digit, class) in ["other", "1xx", "2xx", "3xx", "4xx", "5xx"]

@@ -1,0 +1,138 @@
+//! What operators do to a running process: drain a role, reopen the log, ask with a token.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use std::path::Path;
+use std::process::Output;
+
+use rustix::process::Signal;
+use support::{Origin, Scale0, empty, get, site, soon};
+use tokio::process::Command;
+
+const QUIET: &str = "[log]\naccess = \"off\"\n";
+
+async fn app() -> Origin {
+    Origin::start(|_| async { http::Response::new(empty()) }).await
+}
+
+/// A subcommand that asks this process.
+async fn ask(process: &Scale0, arguments: &[&str], token: Option<&str>) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_scale0"));
+    command
+        .args(arguments)
+        .args(["--admin", &format!("http://{}", process.admin())])
+        .env_remove("SCALE0_ADMIN_TOKEN")
+        .envs(token.map(|token| ("SCALE0_ADMIN_TOKEN", token)));
+    soon(command.output()).await.unwrap()
+}
+
+fn lines(path: &Path) -> usize {
+    std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+#[tokio::test]
+async fn a_role_drains_and_the_others_go_on() {
+    let app = app().await;
+    let impatient = format!("[limits]\nhold = \"100ms\"\n{QUIET}");
+    let scale0 = Scale0::start(&site(&app, impatient)).await;
+    let drained = ask(&scale0, &["drain", "--role", "broker", "--wait"], None).await;
+    assert_eq!(drained.status.code(), Some(0), "{drained:?}");
+    let response = scale0.get("/").await;
+    assert_eq!(response.status(), 503);
+    assert!(response.text().contains("no-broker"), "{response:?}");
+
+    let drained = ask(&scale0, &["drain", "--role", "frontend", "--wait"], None).await;
+    assert_eq!(drained.status.code(), Some(0), "{drained:?}");
+    assert_eq!(get(scale0.admin(), "/readyz").await.status(), 503);
+    assert_eq!(get(scale0.admin(), "/healthz").await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_process_hears_sigterm_while_a_role_drains() {
+    let app = Origin::start(|_| std::future::pending()).await;
+    let limits = "[limits]\ntimeout = \"1h\"\ndrain_timeout = \"100ms\"\n";
+    let mut scale0 = Scale0::start(&site(&app, format!("{limits}{QUIET}"))).await;
+    let mut client = scale0.client().await;
+    client.ask("GET", "/for-ever", "").await;
+    app.until(|counts| counts.running == 1).await;
+    let patient = ["drain", "--role", "frontend", "--timeout", "1h"];
+    assert_eq!(ask(&scale0, &patient, None).await.status.code(), Some(0));
+    soon(async { while get(scale0.admin(), "/readyz").await.status() == 200 {} }).await;
+    assert_eq!(app.counts().running, 1);
+    scale0.terminate();
+    assert_eq!(scale0.wait_exit().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_role_that_a_process_does_not_play_cannot_be_drained() {
+    let app = app().await;
+    let scale0 = Scale0::launch(&format!(
+        "[admin]\nlisten = \"127.0.0.1:0\"\n{QUIET}[[bridge]]\nservice = \"shop\"\nupstream = \"{}\"\nbrokers = \"tcp://127.0.0.1:1\"\n",
+        app.url()
+    ))
+    .await;
+    let refused = ask(&scale0, &["drain", "--role", "frontend"], None).await;
+    assert_eq!(refused.status.code(), Some(1));
+    let message = String::from_utf8(refused.stderr).unwrap();
+    assert!(
+        message.contains("\"frontend\"; it has: bridge"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
+async fn a_log_that_was_moved_away_is_opened_anew_at_sigusr1() {
+    let app = app().await;
+    let scale0 = Scale0::start(&site(&app, "[log]\naccess = \"access.log\"\n")).await;
+    let (log, moved) = (
+        scale0.folder().join("access.log"),
+        scale0.folder().join("access.log.1"),
+    );
+    scale0.get("/before").await;
+    soon(async {
+        while lines(&log) < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    std::fs::rename(&log, &moved).unwrap();
+    scale0.signal(Signal::USR1);
+    soon(async {
+        while !log.exists() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    scale0.get("/after").await;
+    soon(async {
+        while lines(&log) < 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(std::fs::read_to_string(&log).unwrap().contains("/after"));
+    assert_eq!(lines(&moved), 1);
+}
+
+#[tokio::test]
+async fn where_there_is_a_token_only_who_has_it_sees_or_changes_anything() {
+    let app = app().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "open sesame\n").unwrap();
+    let config =
+        site(&app, QUIET).replace("[admin]\n", &format!("[admin]\ntoken_file = {file:?}\n"));
+    let scale0 = Scale0::start(&config).await;
+    for page in ["/metrics", "/status", "/drain"] {
+        assert_eq!(get(scale0.admin(), page).await.status(), 401, "{page}");
+    }
+    assert_eq!(get(scale0.admin(), "/healthz").await.status(), 200);
+    for token in [None, Some("open"), Some("open sesame!")] {
+        let refused = ask(&scale0, &["status"], token).await;
+        assert_eq!(refused.status.code(), Some(1), "{token:?}");
+    }
+    let shown = ask(&scale0, &["status", "--json"], Some("open sesame")).await;
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    assert!(!String::from_utf8_lossy(&shown.stdout).contains("sesame"));
+}
