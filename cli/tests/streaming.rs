@@ -265,6 +265,37 @@ async fn events_arrive_one_by_one_and_hold_no_credit() {
 }
 
 #[tokio::test]
+async fn as_many_event_streams_are_open_as_may_be() {
+    let origin = Origin::start(|request: Request| async move {
+        let (sender, content) = body();
+        if request.uri() != "/over" {
+            // Until the client is gone.
+            std::mem::forget(sender);
+        }
+        Response::builder()
+            .header("content-type", "Text/Event-Stream; charset=utf-8")
+            .body(content)
+            .unwrap()
+    })
+    .await;
+    for route in [
+        "",
+        "[[route]]\nhost = \"*\"\ncache = \"off\"\ncoalesce = \"off\"\nservice = \"*\"\n",
+    ] {
+        let config = site(&origin, format!("[limits]\nmax_streams = 1\n{route}"));
+        let scale0 = Scale0::start(&config).await;
+        let mut first = scale0.client().await;
+        first.ask("GET", "/events", "").await;
+        assert_eq!(first.head().await.unwrap().status, 200);
+        let refused = scale0.get("/more").await;
+        assert_eq!(refused.status(), 503);
+        assert!(refused.text().contains("too-many-streams"), "{refused:?}");
+        drop(first);
+        soon(async { while scale0.get("/over").await.status() != 200 {} }).await;
+    }
+}
+
+#[tokio::test]
 async fn a_body_that_breaks_off_is_never_a_clean_short_one() {
     let origin = Origin::start(|request: Request| async move {
         let (mut sender, content) = body();

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::{HeaderMap, Method, StatusCode, Version};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 
 use crate::access_log::Record;
 use crate::clock;
 use crate::exchange::Exchange;
 use crate::watch::Answering;
-use crate::worker::Shared;
+use crate::worker::{Shared, TakenSeat};
 
 /// Kept from a request's head to the end of its response; dropping it closes it.
 pub(crate) struct Account {
@@ -18,6 +18,8 @@ pub(crate) struct Account {
     /// The connection counts the request as being answered until then.
     answering: Option<Answering>,
     log: Option<Box<Log>>,
+    /// Among the long streams, if it is one.
+    seat: Option<TakenSeat>,
     started: Instant,
     bytes: u64,
     status: StatusCode,
@@ -98,6 +100,7 @@ impl Account {
             shared: Arc::clone(shared),
             answering,
             log,
+            seat: None,
             started,
             bytes: 0,
             // What it stays if nothing is answered: the client left first (nginx's number; there is no registered one).
@@ -105,6 +108,11 @@ impl Account {
             reason: "",
             complete: false,
         }
+    }
+
+    /// It is a long stream from here on, and has this seat until it ends.
+    pub(crate) fn seated(&mut self, seat: TakenSeat) {
+        self.seat = Some(seat);
     }
 
     pub(crate) fn answering(&self) -> Option<&Answering> {
@@ -117,13 +125,15 @@ impl Account {
         status: StatusCode,
         headers: &HeaderMap,
         reason: &'static str,
-        backend: &str,
+        backend: Option<&HeaderValue>,
     ) {
         self.status = status;
         self.reason = reason;
         if let Some(log) = &mut self.log {
             log.head_at = Some(clock::now());
-            backend.clone_into(&mut log.backend);
+            if let Some(backend) = backend.and_then(|backend| backend.to_str().ok()) {
+                backend.clone_into(&mut log.backend);
+            }
             if let Some(status) = headers
                 .get("cache-status")
                 .and_then(|status| status.to_str().ok())

@@ -1,5 +1,6 @@
 //! Both ends of a flight: the task that fetches for all, and the content as one client reads it.
 
+use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -8,7 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http_body::Frame;
 use scale0_cache::{
     Asker, Cache, CacheKey, Chunk, Fill, Reader, Rejoin, RequestFacts, ResponseHead, Verdict,
@@ -48,20 +49,27 @@ impl Asking {
     }
 }
 
+/// The name of the backend that answers a fetch, once it has.
+pub(crate) type FetchedFrom = Rc<OnceCell<HeaderValue>>;
+
 /// Fetches for a flight until it is complete, has failed, or nobody wants it.
-pub(crate) fn spawn_fetch(worker: &Rc<Worker>, exchange: &Rc<Exchange>, fill: Fill) {
+pub(crate) fn spawn_fetch(worker: &Rc<Worker>, exchange: &Rc<Exchange>, fill: Fill) -> FetchedFrom {
+    let fetched_from = FetchedFrom::default();
     let fetch = Fetch {
         worker: Rc::clone(worker),
         exchange: Rc::clone(exchange),
         fill,
+        fetched_from: Rc::clone(&fetched_from),
     };
     tokio::task::spawn_local(fetch.run());
+    fetched_from
 }
 
 struct Fetch {
     worker: Rc<Worker>,
     exchange: Rc<Exchange>,
     fill: Fill,
+    fetched_from: FetchedFrom,
 }
 
 impl Fetch {
@@ -145,7 +153,9 @@ impl Fetch {
             Err(why) => return self.fail(&Failure::app_failed(why)),
         };
         let mut headers = response::received(headers, &self.worker.shared, clock::wall());
-        response::take_backend(&mut headers);
+        if let Some(backend) = response::take_backend(&mut headers) {
+            _ = self.fetched_from.set(backend);
+        }
         if whole {
             response::state_length(&mut headers, status, content.len());
         }

@@ -232,6 +232,7 @@ async fn connection(
     mut drain: watch::Receiver<DrainStage>,
 ) {
     let watched = Arc::clone(io.watched());
+    let over = Arc::clone(&watched);
     let limits = &worker.shared.limits;
     let mut builder = auto::Builder::new(OnThisThread);
     // Not `pipeline_flush`: with it hyper holds a response back while its read buffer has bytes, so that a client which has begun
@@ -260,6 +261,8 @@ async fn connection(
     let served = tokio::select! {
         biased;
         served = connection.as_mut() => served,
+        // It reads once more.
+        () = over.over() => connection.await,
         _ = drain.wait_for(|stage| *stage == DrainStage::Closing) => {
             connection.as_mut().graceful_shutdown();
             connection.await

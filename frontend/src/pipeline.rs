@@ -29,7 +29,7 @@ use crate::route::Coalesce;
 use crate::session::{Delivery, Failure, OpenRequest};
 use crate::tunnel;
 use crate::watch::Answering;
-use crate::worker::Worker;
+use crate::worker::{TakenSeat, Worker};
 
 /// A request that goes on its own, and what is known of why.
 struct Alone {
@@ -153,12 +153,12 @@ impl Worker {
         };
         let mut moves = 0;
         loop {
-            let (mut reader, collapsed) = match cache.join(clock::now(), under, &asking.asker()) {
+            let (mut reader, fetched_from) = match cache.join(clock::now(), under, &asking.asker())
+            {
                 Join::Lead { fill, reader } => {
-                    spawn_fetch(self, &asking.exchange, fill);
-                    (reader, false)
+                    (reader, Some(spawn_fetch(self, &asking.exchange, fill)))
                 }
-                Join::Wait(reader) => (reader, true),
+                Join::Wait(reader) => (reader, None),
                 Join::Stored(hit) => {
                     return AtCache::Answered(self.stored(&asking.exchange, hit, account));
                 }
@@ -180,13 +180,17 @@ impl Worker {
             };
             match turn {
                 Ok(Turn::Yours(head)) => {
+                    let collapsed = fetched_from.is_none();
                     let stores = !collapsed
                         && asking.exchange.rules.cache
                         && reader.sharing().is_some_and(Sharing::is_shared);
                     let status = CacheStatus::forward(forward)
                         .collapsed(collapsed)
                         .stored(stores);
-                    return AtCache::Answered(self.flight(asking, &head, reader, status, account));
+                    let backend = fetched_from.as_ref().and_then(|from| from.get());
+                    return AtCache::Answered(
+                        self.flight(asking, &head, reader, status, account, backend),
+                    );
                 }
                 Ok(Turn::Released(_)) => {
                     return AtCache::Alone(account, alone(under, Some("leader-only")));
@@ -236,7 +240,7 @@ impl Worker {
             Some(&CacheStatus::hit().ttl(ttl)),
             Some(age),
         );
-        account.head(head.status, &headers, "", "");
+        account.head(head.status, &headers, "", None);
         let content = if whole {
             Content::Stored { response, next: 0 }
         } else {
@@ -257,13 +261,17 @@ impl Worker {
         reader: Reader,
         status: CacheStatus,
         mut account: Account,
+        backend: Option<&HeaderValue>,
     ) -> Response<ResponseBody> {
         let exchange = Rc::clone(&asking.exchange);
-        let status = status.fwd_status(head.status.as_u16());
         let (head, whole) = judged(&exchange, head);
+        if whole && let Err(failure) = self.seat(&head.headers, &mut account) {
+            return self.failed(&exchange, &failure, account, status);
+        }
+        let status = status.fwd_status(head.status.as_u16());
         let mut headers = head.headers;
         response::finish(&mut headers, &exchange.request_id, Some(&status), None);
-        account.head(head.status, &headers, "", "");
+        account.head(head.status, &headers, "", backend);
         let length = stated_length(&headers);
         let content = if whole {
             Content::Flight(Box::new(FlightBody::new(self, asking, reader)))
@@ -432,13 +440,14 @@ impl Worker {
             let sharing = Sharing::judge(self.shared.cache.policy(), facts, &head, delay, wall);
             self.shared.cache.learn(now, under, &sharing);
         }
+        if more.is_some()
+            && let Err(failure) = self.seat(&head.headers, &mut account)
+        {
+            return self.failed(exchange, &failure, account, status);
+        }
         let status = status.fwd_status(code.as_u16());
         response::finish(&mut head.headers, &exchange.request_id, Some(&status), None);
-        let backend = backend
-            .as_ref()
-            .and_then(|name| name.to_str().ok())
-            .unwrap_or_default();
-        account.head(code, &head.headers, "", backend);
+        account.head(code, &head.headers, "", backend.as_ref());
         let length = stated_length(&head.headers);
         let content = match more {
             _ if exchange.method == Method::HEAD => Content::Nothing,
@@ -453,6 +462,20 @@ impl Worker {
         )
     }
 
+    /// An event stream is given a seat among the long streams.
+    fn seat(&self, headers: &HeaderMap, account: &mut Account) -> Result<(), Failure> {
+        if response::is_event_stream(headers) {
+            account.seated(self.long_stream()?);
+        }
+        Ok(())
+    }
+
+    fn long_stream(&self) -> Result<TakenSeat, Failure> {
+        let most = self.shared.limits.max_streams;
+        let seat = self.shared.long_streams.take(most);
+        seat.ok_or_else(Failure::too_many_streams)
+    }
+
     /// Lets the client and the backend talk past us.
     fn tunnel(
         &self,
@@ -463,12 +486,9 @@ impl Worker {
         mut account: Account,
     ) -> Response<ResponseBody> {
         let status = CacheStatus::forward(Forward::Bypass);
-        let Some(seat) = self
-            .shared
-            .long_streams
-            .take(self.shared.limits.max_streams)
-        else {
-            return self.failed(exchange, &Failure::too_many_streams(), account, status);
+        let seat = match self.long_stream() {
+            Ok(seat) => seat,
+            Err(failure) => return self.failed(exchange, &failure, account, status),
         };
         let headers = match fields::upgrade_head(head) {
             Ok(headers) => headers,
@@ -477,11 +497,12 @@ impl Worker {
         let mut headers = response::received(headers, &self.shared, clock::wall());
         let backend = response::take_backend(&mut headers);
         response::finish(&mut headers, &exchange.request_id, None, None);
-        let backend = backend
-            .as_ref()
-            .and_then(|name| name.to_str().ok())
-            .unwrap_or_default();
-        account.head(StatusCode::SWITCHING_PROTOCOLS, &headers, "", backend);
+        account.head(
+            StatusCode::SWITCHING_PROTOCOLS,
+            &headers,
+            "",
+            backend.as_ref(),
+        );
         self.shared.counters.tunnels.add(1);
         let relay = tunnel::run(
             on_upgrade,
@@ -525,7 +546,7 @@ impl Worker {
         let (mut headers, content) = error.render(&self.shared.node, request_id);
         headers.insert(header::VIA, self.shared.via.clone());
         response::finish(&mut headers, request_id, status, None);
-        account.head(error.status, &headers, error.reason, "");
+        account.head(error.status, &headers, error.reason, None);
         assemble(
             error.status,
             headers,
@@ -562,7 +583,7 @@ fn assemble(status: StatusCode, headers: HeaderMap, body: ResponseBody) -> Respo
 }
 
 impl Failure {
-    /// As many tunnels are open as may be.
+    /// As many tunnels and event streams are open as may be.
     fn too_many_streams() -> Self {
         Self {
             reason: scale0_wire::Reason::TooManyStreams,

@@ -39,6 +39,15 @@ pub(crate) fn take_backend(headers: &mut HeaderMap) -> Option<HeaderValue> {
     headers.remove(BACKEND)
 }
 
+/// Whether it is a stream of events, which lasts for as long as its client wants (HTML, "Server-sent events").
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let media_type = headers.get(header::CONTENT_TYPE).and_then(|value| {
+        let end = value.as_bytes().iter().position(|byte| *byte == b';');
+        value.as_bytes().get(..end.unwrap_or(value.len()))
+    });
+    media_type.is_some_and(|it| it.trim_ascii().eq_ignore_ascii_case(b"text/event-stream"))
+}
+
 /// Adds what is said to this client alone.
 pub(crate) fn finish(
     headers: &mut HeaderMap,

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use scale0_wire::ServiceId;
 
+use crate::target;
+
 /// What a request has to match in its host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostPattern {
@@ -66,7 +68,8 @@ impl Service {
 pub struct Route {
     /// What the host must be.
     pub host: HostPattern,
-    /// What the path must start with, on segment boundaries; starts with a slash.
+    /// What the path must start with, on segment boundaries; starts with a slash. It is compared in the normal form of RFC 3986
+    /// §6.2.2, as requests are.
     pub path: String,
     /// What holds then.
     pub rules: Rules,
@@ -84,7 +87,7 @@ pub(crate) struct RouteTable {
 
 impl RouteTable {
     /// The first match in `routes` wins; what none matches is handled by `otherwise`.
-    pub(crate) fn new(routes: Vec<Route>, otherwise: Rules) -> Self {
+    pub(crate) fn new(mut routes: Vec<Route>, otherwise: Rules) -> Self {
         let mut table = Self {
             routes: Vec::new(),
             exact: HashMap::new(),
@@ -92,7 +95,10 @@ impl RouteTable {
             any: Vec::new(),
             otherwise,
         };
-        for (index, route) in routes.iter().enumerate() {
+        for (index, route) in routes.iter_mut().enumerate() {
+            if let Ok(normal) = target::path_and_query(&route.path) {
+                route.path = normal.into_owned();
+            }
             match &route.host {
                 HostPattern::Any => table.any.push(index),
                 HostPattern::Under(domain) => {
@@ -182,6 +188,12 @@ mod tests {
         assert_eq!(service(&table, "b.a.example.com", "/any"), "wild");
         assert_eq!(service(&table, "example.com", "/any/x"), "any");
         assert_eq!(service(&table, "example.com", "/"), "otherwise");
+    }
+
+    #[test]
+    fn a_prefix_is_compared_in_normal_form() {
+        let table = table(&[("*", "/%61pi/%c3%a9", "api")]);
+        assert_eq!(service(&table, "a", "/api/%C3%A9/x"), "api");
     }
 
     #[test]

@@ -1,5 +1,8 @@
 //! Which clients are too slow. Every connection notes where it stands; once a second one task per thread looks at all of them,
 //! so that a request sets no timer.
+//!
+//! A connection whose head does not come is told so: 408 (RFC 9110 §15.5.9) goes out beneath hyper, which has nothing under way
+//! there. The others are just closed: what they were being told cannot be interrupted.
 
 use std::cell::RefCell;
 use std::io;
@@ -11,6 +14,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::clock;
@@ -39,8 +43,13 @@ pub(crate) struct Watched {
     epoch: Instant,
     /// When it became idle, or the present head began to come; in milliseconds since `epoch`.
     since: AtomicU64,
-    /// Whether bytes have come since then.
+    /// Whether bytes have come since then, on a connection where only a request's head can come then.
     head_began: AtomicBool,
+    /// HTTP/2, by its preface: a connection without requests still says things (RFC 9113 §6).
+    is_http2: AtomicBool,
+    /// The next read finds that it is over.
+    is_over: AtomicBool,
+    over: Notify,
     /// Requests being answered; more than one on HTTP/2.
     requests: AtomicU32,
     /// Requests whose content is being waited for.
@@ -56,12 +65,21 @@ pub(crate) struct Watched {
 
 const NEVER: u64 = u64::MAX;
 
+/// How an HTTP/2 connection begins (RFC 9113 §3.4), as far as is needed to tell.
+const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0";
+
+const REQUEST_TIMEOUT: &[u8] =
+    b"HTTP/1.1 408 Request Timeout\r\nConnection: close\r\nContent-Length: 0\r\n\r\n";
+
 impl Watched {
     fn new() -> Self {
         Self {
             epoch: clock::now(),
             since: AtomicU64::new(0),
             head_began: AtomicBool::new(false),
+            is_http2: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            over: Notify::new(),
             requests: AtomicU32::new(0),
             uploads: AtomicU32::new(0),
             read: AtomicU64::new(0),
@@ -95,13 +113,26 @@ impl Watched {
         u64::try_from(now.saturating_duration_since(self.epoch).as_millis()).unwrap_or(NEVER)
     }
 
-    fn did_read(&self, bytes: usize) {
-        self.read
-            .store(self.read.load(Relaxed) + bytes as u64, Relaxed);
-        if self.requests.load(Relaxed) == 0 && !self.head_began.load(Relaxed) {
+    fn did_read(&self, bytes: &[u8]) {
+        let before = self.read.load(Relaxed);
+        self.read.store(before + bytes.len() as u64, Relaxed);
+        if before == 0 {
+            self.is_http2
+                .store(bytes.starts_with(HTTP2_PREFACE), Relaxed);
+        }
+        let is_head = self.requests.load(Relaxed) == 0
+            && !self.head_began.load(Relaxed)
+            && !self.is_http2.load(Relaxed)
+            && !bytes.is_empty();
+        if is_head {
             self.idle_from(clock::now());
             self.head_began.store(true, Relaxed);
         }
+    }
+
+    /// Resolves when the connection is to be read once more, to find that it is over.
+    pub(crate) async fn over(&self) {
+        self.over.notified().await;
     }
 
     fn did_write(&self, written: &Poll<io::Result<usize>>) {
@@ -211,7 +242,12 @@ impl Watch {
             let Some(verdict) = watched.judge(now, limits) else {
                 return true;
             };
-            task.abort();
+            if verdict == TooSlow::Head {
+                watched.is_over.store(true, Relaxed);
+                watched.over.notify_one();
+            } else {
+                task.abort();
+            }
             tell(verdict);
             false
         });
@@ -238,15 +274,20 @@ impl<T> WatchedIo<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for WatchedIo<T> {
+impl<T: AsyncRead + AsyncWrite + Unpin> AsyncRead for WatchedIo<T> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.watched.is_over.load(Relaxed) {
+            // Whether or not there is room for it: nobody waits for this client any more.
+            _ = Pin::new(&mut self.inner).poll_write(cx, REQUEST_TIMEOUT);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         let before = buffer.filled().len();
         ready!(Pin::new(&mut self.inner).poll_read(cx, buffer))?;
-        self.watched.did_read(buffer.filled().len() - before);
+        self.watched.did_read(&buffer.filled()[before..]);
         Poll::Ready(Ok(()))
     }
 }
@@ -317,16 +358,25 @@ mod tests {
     #[test]
     fn a_head_that_dribbles_in_ends_after_the_header_timeout_however_many_bytes_come() {
         let watched = Watched::new();
-        watched.did_read(1);
-        watched.did_read(1);
+        watched.did_read(b"G");
+        watched.did_read(b"E");
         assert_eq!(after(&watched, 9), None);
         assert_eq!(after(&watched, 11), Some(TooSlow::Head));
     }
 
     #[test]
+    fn an_http2_connection_may_say_things_while_it_has_no_requests() {
+        let watched = Watched::new();
+        watched.did_read(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n");
+        watched.did_read(b"a PING");
+        assert_eq!(after(&watched, 59), None);
+        assert_eq!(after(&watched, 60), Some(TooSlow::Idle));
+    }
+
+    #[test]
     fn a_request_may_take_long_while_nobody_waits_for_its_client() {
         let watched = Arc::new(Watched::new());
-        watched.did_read(100);
+        watched.did_read(b"GET / HTTP/1.1");
         let answering = watched.request(watched.epoch);
         assert_eq!(after(&watched, 3600), None);
         drop(answering);
@@ -344,7 +394,7 @@ mod tests {
                     watched.did_write(&Poll::Ready(Ok(bytes)));
                     watched.did_write(&Poll::Pending);
                 } else {
-                    watched.did_read(bytes);
+                    watched.did_read(&vec![0; bytes]);
                 }
             };
             moves(1);

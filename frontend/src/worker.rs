@@ -29,7 +29,7 @@ pub(crate) struct Shared {
     pub(crate) cache: Arc<Cache>,
     pub(crate) access_log: AccessLog,
     pub(crate) counters: Counters,
-    /// Tunnels that are open.
+    /// Tunnels and event streams that are open.
     pub(crate) long_streams: Seats,
 }
 

@@ -196,9 +196,17 @@ impl Text for RequestPath {
             _ if text.split('/').any(|segment| matches!(segment, "." | "..")) => {
                 Err("no segment is \".\" or \"..\"")
             }
+            _ if !text.split('%').skip(1).all(is_escape) => {
+                Err("\"%\" is followed by two hexadecimal digits")
+            }
             _ => Ok(Self(text.to_owned())),
         }
     }
+}
+
+fn is_escape(after_percent: &str) -> bool {
+    let digits = after_percent.as_bytes().get(..2);
+    digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 checked_text!(Name, ServiceName, RequestPath);
@@ -248,7 +256,7 @@ mod tests {
         for text in ["", "a*", "a b", "a/b", "a,b", "é"] {
             assert!(ServiceName::read(text).is_err(), "{text}");
         }
-        for text in ["", "api", "/a?b", "/a b", "/é", "/a/../b"] {
+        for text in ["", "api", "/a?b", "/a b", "/é", "/a/../b", "/%4", "/%zz"] {
             assert!(RequestPath::read(text).is_err(), "{text}");
         }
     }

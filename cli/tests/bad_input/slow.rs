@@ -62,6 +62,18 @@ async fn dribble(scale0: std::net::SocketAddr, beginning: String, byte: &'static
 }
 
 #[tokio::test]
+async fn who_does_not_finish_a_head_is_told_so() {
+    let origin = StrictOrigin::start();
+    let scale0 = in_front_of(origin.address, SHORT).await;
+    for beginning in ["G", "GET / HTTP/1.1\r\nHost: a\r\n"] {
+        let mut connection = TcpStream::connect(scale0.pages()).await.unwrap();
+        connection.write_all(beginning.as_bytes()).await.unwrap();
+        let answer = read_to_end(&mut connection).await;
+        assert_eq!(answer.status, Some(408), "{beginning:?}");
+    }
+}
+
+#[tokio::test]
 async fn heads_and_bodies_that_dribble_in_are_ended_while_others_are_served() {
     let origin = StrictOrigin::start();
     let scale0 = in_front_of(origin.address, SHORT).await;
