@@ -441,3 +441,25 @@ impl Dice {
         self.one_in(one_in).then(|| self.pick(values))
     }
 }
+
+#[tokio::test]
+async fn what_a_client_takes_away_on_the_way_is_not_what_its_answer_is_stored_under() {
+    let origin = Origin::start(|request: Request| async move {
+        let language = request.headers().get("accept-language");
+        let language = language
+            .map_or("none", |value| value.to_str().unwrap())
+            .to_owned();
+        Answer::builder()
+            .header("cache-control", "max-age=60")
+            .header("vary", "accept-language")
+            .body(text(language))
+            .unwrap()
+    })
+    .await;
+    let scale0 = Scale0::start(&site(&origin, "[log]\naccess = \"off\"\n")).await;
+    let mut client = scale0.client().await;
+    let poison = "Accept-Language: de\r\nConnection: accept-language\r\n";
+    assert_eq!(client.get_with("/", poison).await.text(), "none");
+    let honest = "Accept-Language: de\r\n";
+    assert_eq!(client.get_with("/", honest).await.text(), "de");
+}

@@ -78,10 +78,12 @@ pub(crate) async fn read_ahead(
     let mut first = Bytes::new();
     let mut more = BytesMut::new();
     let mut allowed = most;
+    let mut has_trailers = false;
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| ReadError::ClientGone)?;
         // Trailers of a request this short say nothing a backend waits for.
         let Ok(data) = frame.into_data() else {
+            has_trailers = true;
             continue;
         };
         allowed = allowed
@@ -103,6 +105,9 @@ pub(crate) async fn read_ahead(
         } else {
             more.extend_from_slice(&data);
         }
+    }
+    if !has_trailers {
+        answering.watched().set_last(false);
     }
     Ok((joined(first, &more), None))
 }
@@ -222,7 +227,10 @@ impl Conversation {
                     .unwrap_or_default(),
                 )
             }
-            None => End::Complete(Fields::default()),
+            None => {
+                self.watched.set_last(false);
+                End::Complete(Fields::default())
+            }
             Some(Err(_)) => {
                 self.end_upload(&End::Failed {
                     reason: Reason::ClientGone,

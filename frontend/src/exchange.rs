@@ -18,8 +18,9 @@ use crate::worker::Shared;
 pub(crate) struct Exchange {
     pub(crate) method: Method,
     pub(crate) version: Version,
-    /// As the client sent them.
+    /// Those of the client's that [cross](fields::crossing).
     pub(crate) headers: HeaderMap,
+    expects_continue: bool,
     /// Normalised.
     pub(crate) authority: Bytes,
     /// Path and query, normalised.
@@ -59,7 +60,7 @@ impl Exchange {
         let id = origin.request_id;
         let refuse = |bad: BadRequest| (ErrorResponse::from(bad), id.clone());
 
-        fields::check(&method, version, &headers).map_err(refuse)?;
+        fields::check(&method, version, &headers, shared.limits.header_count).map_err(refuse)?;
         let authority = Self::authority(&uri, &headers, origin.secure).map_err(refuse)?;
         let target = Self::target(&method, &uri).map_err(refuse)?;
         if passed_here(&headers, &shared.node) {
@@ -94,7 +95,8 @@ impl Exchange {
             rules,
             service,
             trace,
-            headers,
+            expects_continue: headers.contains_key(header::EXPECT),
+            headers: fields::crossing(headers),
             started,
         })
     }
@@ -131,8 +133,8 @@ impl Exchange {
         self.method.is_idempotent() || self.headers.contains_key("idempotency-key")
     }
 
-    pub(crate) fn expects_continue(&self) -> bool {
-        self.headers.contains_key(header::EXPECT)
+    pub(crate) const fn expects_continue(&self) -> bool {
+        self.expects_continue
     }
 
     /// The head as it travels; `headers` are the client's, or what is left of them for a flight. `upgrade` is the protocol

@@ -42,28 +42,40 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// Fields with which a client could tell the application another target than the one that is keyed; and those that are
-/// this node's to write.
+/// Fields with which a client could tell the application another target, method or client than the one that is keyed and
+/// logged; and those that are this node's to write. An underscore counts as a dash: to applications behind CGI or WSGI it is one.
 fn is_ours_to_say(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "x-forwarded-host"
-            | "x-forwarded-proto"
-            | "x-forwarded-for"
-            | "x-forwarded-port"
-            | "x-forwarded-server"
-            | "x-real-ip"
-            | "forwarded"
-            | "x-original-url"
-            | "x-rewrite-url"
-            | "x-original-host"
-            | "x-http-method-override"
-            | "x-http-method"
-            | "x-method-override"
-            | "x-request-id"
-            | "scale0-debug"
-            | "scale0-backend"
-    )
+    const BEGINNINGS: [&str; 4] = ["x-forwarded", "x-original-", "x-rewrite-", "scale0-"];
+    let name = name.as_str();
+    let dashed;
+    let name = if name.contains('_') {
+        dashed = name.replace('_', "-");
+        &dashed
+    } else {
+        name
+    };
+    BEGINNINGS
+        .iter()
+        .any(|beginning| name.starts_with(beginning))
+        || matches!(
+            name,
+            "base-url"
+                | "client-ip"
+                | "forwarded"
+                | "front-end-https"
+                | "proxy"
+                | "true-client-ip"
+                | "x-client-ip"
+                | "x-cluster-client-ip"
+                | "x-host"
+                | "x-http-host-override"
+                | "x-http-method"
+                | "x-http-method-override"
+                | "x-method-override"
+                | "x-real-ip"
+                | "x-request-id"
+                | "x-url-scheme"
+        )
 }
 
 /// The names that `Connection` lists, in lower case.
@@ -110,7 +122,15 @@ pub(crate) fn check(
     method: &Method,
     version: Version,
     headers: &HeaderMap,
+    most: usize,
 ) -> Result<(), BadRequest> {
+    // HTTP/1.1's reader has counted already.
+    if most < headers.len() {
+        return Err(BadRequest::with(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "more fields than are read",
+        ));
+    }
     if *method == Method::CONNECT {
         return Err(BadRequest::with(
             StatusCode::NOT_IMPLEMENTED,
@@ -170,8 +190,40 @@ pub(crate) fn check(
     Ok(())
 }
 
-/// The fields that travel with a request: the client's, less those of its connection and those that are ours to say, and
-/// then `ours`.
+/// What goes further of a client's fields: not those of its connection, nor those that are ours to say, nor what is said by
+/// other means. Cache and backend see the same, so that no stored response hangs on a field that is not in its key.
+pub(crate) fn crossing(mut headers: HeaderMap) -> HeaderMap {
+    let nominated = Nominated::of(&headers);
+    let stays = |name: &&HeaderName| {
+        is_hop_by_hop(name)
+            || **name == header::HOST
+            || **name == header::EXPECT
+            || nominated.names(name)
+            || is_ours_to_say(name)
+    };
+    let staying: Vec<HeaderName> = headers.keys().filter(stays).cloned().collect();
+    for name in staying {
+        headers.remove(name);
+    }
+    join_cookies(&mut headers);
+    headers
+}
+
+/// HTTP/2 may send a cookie in crumbs, HTTP/1.1 knows one field only (RFC 9113 §8.2.3, RFC 6265 §5.4).
+fn join_cookies(headers: &mut HeaderMap) {
+    let mut crumbs = headers.get_all(header::COOKIE).iter();
+    if crumbs.next().is_none() || crumbs.next().is_none() {
+        return;
+    }
+    let crumbs: Vec<&[u8]> = (headers.get_all(header::COOKIE).iter())
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if let Ok(whole) = HeaderValue::from_bytes(&crumbs.join(&b"; "[..])) {
+        headers.insert(header::COOKIE, whole);
+    }
+}
+
+/// The fields that travel with a request: those of the client's that [cross](crossing), and then `ours`.
 ///
 /// # Errors
 /// More fields, or longer ones, than the protocol carries.
@@ -180,16 +232,10 @@ pub(crate) fn request_fields<'a>(
     host: &'a [u8],
     ours: &[(&'a str, &'a [u8])],
 ) -> Result<Fields, DecodeError> {
-    let nominated = Nominated::of(headers);
-    let theirs = headers.iter().filter(|(name, _)| {
-        !is_hop_by_hop(name)
-            && !is_ours_to_say(name)
-            && !nominated.names(name)
-            && **name != header::HOST
-            && **name != header::EXPECT
-    });
     let host = std::iter::once((&b"host"[..], host));
-    let theirs = theirs.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
+    let theirs = headers
+        .iter()
+        .map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes()));
     let ours = ours.iter().map(|(name, value)| (name.as_bytes(), *value));
     Fields::new(host.chain(theirs).chain(ours))
 }
@@ -309,7 +355,7 @@ mod tests {
 
     fn refused(method: &str, fields: &[(&'static str, &'static str)]) -> Option<u16> {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        check(&method, Version::HTTP_11, &headers(fields))
+        check(&method, Version::HTTP_11, &headers(fields), 4)
             .err()
             .map(|bad| bad.status.as_u16())
     }
@@ -342,6 +388,9 @@ mod tests {
         );
         assert_eq!(refused("GET", &[("connection", "host")]), Some(400));
         assert_eq!(refused("GET", &[("expect", "a-miracle")]), Some(417));
+        let many = [("a", "1"), ("b", "1"), ("c", "1"), ("d", "1"), ("e", "1")];
+        assert_eq!(refused("GET", &many[..4]), None);
+        assert_eq!(refused("GET", &many), Some(431));
     }
 
     #[test]
@@ -356,10 +405,17 @@ mod tests {
             ("x-original-url", "/admin"),
             ("forwarded", "for=1"),
             ("scale0-debug", "token"),
+            ("x_forwarded_for", "1.1.1.1"),
+            ("true-client-ip", "1.1.1.1"),
+            ("proxy", "http://evil.example"),
+            ("host", "a"),
+            ("expect", "100-continue"),
             ("accept", "*/*"),
+            ("x_mine", "1"),
             ("cookie", "a=1"),
         ]);
         from.append("cookie", HeaderValue::from_static("b=2"));
+        let from = crossing(from);
         let fields = request_fields(&from, b"example.com", &[("via", b"1.1 n")]).unwrap();
         let crossed: Vec<_> = fields
             .iter()
@@ -370,8 +426,8 @@ mod tests {
             [
                 "host: example.com",
                 "accept: */*",
-                "cookie: a=1",
-                "cookie: b=2",
+                "x_mine: 1",
+                "cookie: a=1; b=2",
                 "via: 1.1 n"
             ]
         );

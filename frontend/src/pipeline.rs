@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
@@ -54,9 +55,11 @@ impl Worker {
         request: Request<Incoming>,
     ) -> Response<ResponseBody> {
         let may_close = request.version() != Version::HTTP_2;
+        let watched = Arc::clone(answering.watched());
+        watched.set_last(request.body().size_hint().exact().is_none());
         let mut response = Rc::clone(&self).answer(peer, answering, request).await;
-        if may_close && self.draining.get() && response.status() != StatusCode::SWITCHING_PROTOCOLS
-        {
+        let is_last = self.draining.get() || watched.is_last();
+        if may_close && is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -71,7 +74,10 @@ impl Worker {
         mut request: Request<Incoming>,
     ) -> Response<ResponseBody> {
         let started = clock::now();
-        let upgrade = fields::wanted_upgrade(request.version(), request.headers()).cloned();
+        // A request with content is answered as what it is: the protocol may be switched by one without (RFC 9110 §7.8).
+        let upgrade = fields::wanted_upgrade(request.version(), request.headers())
+            .filter(|_| request.body().is_end_stream())
+            .cloned();
         let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
         let (parts, body) = request.into_parts();
         let exchange = match Exchange::read(&self.shared, peer, started, parts) {

@@ -21,8 +21,24 @@ pub(crate) fn received(mut headers: HeaderMap, shared: &Shared, wall: SystemTime
     {
         headers.insert(header::DATE, date);
     }
+    if varies_on_ours(&headers) {
+        headers.insert(header::VARY, HeaderValue::from_static("*"));
+    }
     headers.append(header::VIA, shared.via.clone());
     headers
+}
+
+/// Whether it was chosen by a field that we write anew for every client, and that no cache of requests has seen: it fits nobody
+/// else's request (RFC 9110 §12.5.5).
+fn varies_on_ours(headers: &HeaderMap) -> bool {
+    let fields = headers.get_all(header::VARY).into_iter();
+    let mut names = fields.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    names.any(|name| {
+        let name = name.trim_ascii();
+        ["x-forwarded-for", "x-request-id", "via"]
+            .iter()
+            .any(|ours| name.eq_ignore_ascii_case(ours.as_bytes()))
+    })
 }
 
 /// States the length of content that is all here: a backend that sends it in one message need not.

@@ -56,6 +56,8 @@ pub(crate) struct Watched {
     uploads: AtomicU32,
     read: AtomicU64,
     written: AtomicU64,
+    /// It is closed after the next response.
+    is_last: AtomicBool,
     /// The last write found no room.
     write_blocked: AtomicBool,
     /// When the present stretch of slowness began, or [`NEVER`], and how many bytes had moved by then.
@@ -84,6 +86,7 @@ impl Watched {
             uploads: AtomicU32::new(0),
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
+            is_last: AtomicBool::new(false),
             write_blocked: AtomicBool::new(false),
             slow_since: AtomicU64::new(NEVER),
             slow_from: AtomicU64::new(0),
@@ -102,6 +105,17 @@ impl Watched {
     pub(crate) fn upload(self: &Arc<Self>) -> Uploading {
         self.uploads.store(self.uploads.load(Relaxed) + 1, Relaxed);
         Uploading(Arc::clone(self))
+    }
+
+    /// Whether the connection is closed after the next response: where content in chunks ends is certain only once it has been
+    /// read to an end without trailers. In a trailer section a bare LF has two readings, and hyper's may not be that of whoever
+    /// forwarded it.
+    pub(crate) fn is_last(&self) -> bool {
+        self.is_last.load(Relaxed)
+    }
+
+    pub(crate) fn set_last(&self, is_last: bool) {
+        self.is_last.store(is_last, Relaxed);
     }
 
     fn idle_from(&self, now: Instant) {

@@ -182,7 +182,7 @@ impl Model {
         let furthest = furthest.max();
         if 0 < left_behind {
             let since = self.starving_since.expect("nobody is left behind at once");
-            assert!(!self.patient && Duration::from_secs(1) <= self.now - since);
+            assert!(!self.patient && super::pace::HOLD_IN_ALL <= self.now - since);
         }
         match room {
             Room::Open(room) => {
@@ -194,7 +194,7 @@ impl Model {
             }
             Room::Closed(until) => {
                 assert!(until.is_none_or(|until| self.now < until));
-                // Whoever has read everything is fed within a second in all.
+                // Whoever has read everything is fed within what all holds may take together.
                 if self.is_announced && !self.patient && furthest == Some(self.body.len()) {
                     assert!(until.is_some(), "the fastest reader starves for ever");
                 }
