@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes};
+use bytes::{Buf, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::response::Parts;
 use http::{Method, Request, Response, StatusCode, header};
@@ -205,14 +205,22 @@ where
     }
     let mut trailers = opening.trailers;
     let mut is_complete = opening.is_complete;
+    let mut ahead = None;
     while !is_complete {
         poll_fn(|cx| reply.poll_room(cx)).await?;
-        match poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        let next = match ahead.take() {
+            Some(next) => next,
+            None => poll_fn(|cx| body.as_mut().poll_frame(cx)).await,
+        };
+        match next {
             None => is_complete = true,
             Some(Err(error)) => return Err(Failure::Broken(error.to_string())),
             Some(Ok(frame)) => match split(frame) {
                 Piece::Content(content) if content.is_empty() => {}
-                Piece::Content(content) => reply.data(content),
+                Piece::Content(content) => {
+                    let content = join(content, body.as_mut(), &mut ahead).await;
+                    reply.data(content);
+                }
                 Piece::Trailers(fields) => {
                     trailers = Some(fields);
                     is_complete = true;
@@ -223,6 +231,48 @@ where
     }
     reply.end(&End::Complete(trailers.unwrap_or_default()));
     Ok(())
+}
+
+/// Content shorter than this is joined with what is ready behind it, so that an application which writes a few bytes at a time
+/// does not cost a message for each.
+const SHORT: usize = 4 * 1024;
+
+/// What a body said when it was asked.
+type Polled<B> = Option<Result<Frame<<B as HttpBody>::Data>, <B as HttpBody>::Error>>;
+
+/// Joins short content with what is ready. What was found behind it, and is not content, is left in `ahead`.
+async fn join<B: HttpBody>(
+    first: Bytes,
+    mut body: Pin<&mut B>,
+    ahead: &mut Option<Polled<B>>,
+) -> Bytes {
+    if SHORT <= first.len() {
+        return first;
+    }
+    let mut joined = BytesMut::new();
+    while joined.len() < SHORT {
+        match poll_once(body.as_mut()).await {
+            Poll::Pending => break,
+            Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
+                let Piece::Content(more) = split(frame) else {
+                    continue;
+                };
+                if joined.is_empty() {
+                    joined.reserve(2 * SHORT);
+                    joined.extend_from_slice(&first);
+                }
+                joined.extend_from_slice(&more);
+            }
+            Poll::Ready(next) => {
+                *ahead = Some(next);
+                break;
+            }
+        }
+    }
+    if joined.is_empty() {
+        return first;
+    }
+    joined.freeze()
 }
 
 /// What a body had ready when it was first asked.

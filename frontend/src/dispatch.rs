@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use scale0_transport::{Incoming, LinkId, Links, SendOutcome};
 use scale0_wire::{End, Message, Reason};
 use tokio::time::{Sleep, sleep_until};
@@ -48,7 +48,7 @@ struct Shared {
 /// A stream and who owns it, if the seat is taken.
 type Seat = Option<(StreamId, Rc<Owner>)>;
 
-/// What has come for a stream and its owner has not taken yet. Its length is bounded by the stream's window.
+/// What has come for a stream and its owner has not taken yet. Its length is bounded by the stream's window and [`JOINED`].
 #[derive(Default)]
 struct Owner {
     deliveries: RefCell<VecDeque<Delivery>>,
@@ -221,7 +221,7 @@ impl Shared {
         if let Some(owner) = owner {
             match delivery {
                 Delivery::Ready => owner.ready.set(true),
-                delivery => owner.deliveries.borrow_mut().push_back(delivery),
+                delivery => push(&mut owner.deliveries.borrow_mut(), delivery),
             }
             let waker = owner.waker.take();
             if let Some(waker) = waker {
@@ -229,6 +229,28 @@ impl Shared {
             }
         }
     }
+}
+
+/// Content is joined with content before it up to this length, so that a stream's window bounds how many deliveries wait, too.
+const JOINED: usize = 16 * 1024;
+
+fn push(deliveries: &mut VecDeque<Delivery>, delivery: Delivery) {
+    if let Delivery::Content(more) = &delivery
+        && let Some(Delivery::Content(last)) = deliveries.back_mut()
+        && last.len() + more.len() <= JOINED
+    {
+        let mut joined = std::mem::take(last)
+            .try_into_mut()
+            .unwrap_or_else(|shared| {
+                let mut own = BytesMut::with_capacity(JOINED);
+                own.extend_from_slice(&shared);
+                own
+            });
+        joined.extend_from_slice(more);
+        *last = joined.freeze();
+        return;
+    }
+    deliveries.push_back(delivery);
 }
 
 /// The links of one driver task, and what keeps them from being sent to.
@@ -467,5 +489,31 @@ impl Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         self.cancel(Reason::Cancelled);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_content_that_nobody_takes_is_joined_and_all_there() {
+        let mut deliveries = VecDeque::new();
+        let byte = |number: usize| Bytes::from(vec![u8::try_from(number % 251).unwrap()]);
+        for number in 0..100_000 {
+            push(&mut deliveries, Delivery::Content(byte(number)));
+        }
+        assert_eq!(deliveries.len(), 100_000_usize.div_ceil(JOINED));
+        let mut number = 0;
+        for delivery in deliveries {
+            let Delivery::Content(content) = delivery else {
+                panic!("{delivery:?}")
+            };
+            for found in content {
+                assert_eq!(usize::from(found), number % 251);
+                number += 1;
+            }
+        }
+        assert_eq!(number, 100_000);
     }
 }

@@ -153,7 +153,7 @@ impl Broker {
 
     /// Content came and has gone into its stream's buffer. The new limit, if one is to be announced.
     pub(crate) fn consume(&mut self, bytes: usize, now: Instant) -> Option<u64> {
-        self.receive_window.consume(bytes, now, self.round_trip * 2)
+        self.receive_window.consume(bytes, now, self.round_trip)
     }
 }
 

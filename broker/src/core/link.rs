@@ -161,10 +161,7 @@ impl Link {
         if !self.receive.receive(content) {
             return false;
         }
-        if let Some(limit) = self
-            .receive
-            .consume(content, now, 2 * self.pulse.round_trip)
-        {
+        if let Some(limit) = self.receive.consume(content, now, self.pulse.round_trip) {
             let window = Message::new(RoutingHeader::new(Kind::Window));
             self.tell(window.with_metadata(Window(limit).encode()), actions);
         }
