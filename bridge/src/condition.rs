@@ -1,6 +1,6 @@
 //! Whether one upstream is well: a pure state machine of what was seen of it.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::config::Health;
 
@@ -21,7 +21,11 @@ pub(crate) struct Condition {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     // Up → Down by a refused connection, by broken ones in a row, or by missed probes.
-    Up { broken: u32, missed: u32 },
+    Up {
+        broken: u32,
+        since: Option<Instant>,
+        missed: u32,
+    },
     // Down → Up by a probe. It has to answer a request before its failures are forgotten.
     Down,
 }
@@ -29,6 +33,7 @@ enum State {
 impl State {
     const UP: Self = Self::Up {
         broken: 0,
+        since: None,
         missed: 0,
     };
 }
@@ -61,11 +66,12 @@ impl Condition {
     }
 
     /// A connection was opened, and closed without an answer to what it was asked.
-    pub(crate) fn broke(&mut self) {
-        if let State::Up { broken, .. } = &mut self.state {
+    pub(crate) fn broke(&mut self, now: Instant, health: &Health) {
+        if let State::Up { broken, since, .. } = &mut self.state {
             *broken += 1;
+            let lasts = now.saturating_duration_since(*since.get_or_insert(now));
             // One that came back by a mere connect has used up its trust.
-            if BROKEN_LIMIT <= *broken || 0 < self.failures {
+            if (BROKEN_LIMIT <= *broken && health.broken_for <= lasts) || 0 < self.failures {
                 self.go_down();
             }
         }
@@ -73,8 +79,9 @@ impl Condition {
 
     /// A request was answered, whatever the answer.
     pub(crate) fn answered(&mut self) {
-        if let State::Up { broken, .. } = &mut self.state {
+        if let State::Up { broken, since, .. } = &mut self.state {
             *broken = 0;
+            *since = None;
             self.failures = 0;
         }
     }
@@ -176,17 +183,35 @@ mod tests {
     #[test]
     fn an_upstream_that_accepts_and_answers_nothing_does_not_stay_up() {
         let mut condition = Condition::default();
-        condition.broke();
-        condition.broke();
+        let start = crate::clock::now();
+        let at = |milliseconds| start + Duration::from_millis(milliseconds);
+        condition.broke(at(0), &Health::default());
+        condition.broke(at(900), &Health::default());
         condition.answered();
-        condition.broke();
-        condition.broke();
+        condition.broke(at(1000), &Health::default());
+        condition.broke(at(2000), &Health::default());
         assert!(
             condition.is_up(),
             "an answer between them starts the count again"
         );
-        condition.broke();
+        condition.broke(at(2000), &Health::default());
         assert!(!condition.is_up());
+    }
+
+    #[test]
+    fn one_url_that_crashes_its_handler_takes_nothing_away_while_others_are_answered() {
+        let mut condition = Condition::default();
+        let start = crate::clock::now();
+        for second in 0..60 {
+            for millisecond in 0..999 {
+                condition.broke(
+                    start + Duration::from_millis(second * 1000 + millisecond),
+                    &Health::default(),
+                );
+            }
+            assert!(condition.is_up());
+            condition.answered();
+        }
     }
 
     #[test]
@@ -195,7 +220,7 @@ mod tests {
         condition.refused();
         condition.probed(true, &Health::default());
         assert!(!condition.is_spotless());
-        condition.broke();
+        condition.broke(crate::clock::now(), &Health::default());
         assert!(!condition.is_up());
         assert_eq!(waits(&condition), Some(500));
         condition.probed(true, &Health::default());
@@ -223,7 +248,7 @@ mod tests {
         let mut condition = Condition::default();
         condition.refused();
         condition.refused();
-        condition.broke();
+        condition.broke(crate::clock::now(), &Health::default());
         condition.answered();
         assert!(!condition.is_up());
         assert_eq!(waits(&condition), Some(250));

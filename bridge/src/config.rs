@@ -52,8 +52,8 @@ impl BridgeConfig {
 
 /// How a bridge knows whether an upstream is well.
 ///
-/// An upstream that refuses a connection, or that closes [`BROKEN_LIMIT`](crate::BROKEN_LIMIT) in a row without an answer, is
-/// *down*: it is sent nothing and probed at growing intervals until a probe succeeds. With a `path` an upstream that is up is
+/// An upstream that refuses a connection, or that closes [`BROKEN_LIMIT`](crate::BROKEN_LIMIT) in a row without an answer over
+/// `broken_for`, is *down*: it is sent nothing and probed at growing intervals until a probe succeeds. With a `path` an upstream that is up is
 /// probed too, every `interval`.
 #[derive(Clone, Debug)]
 pub struct Health {
@@ -65,6 +65,10 @@ pub struct Health {
     pub timeout: Duration,
     /// How many probes in a row must fail until an upstream counts as down.
     pub misses: u32,
+    /// How long nothing may have been answered, too, before connections that are closed without an answer count: a URL that crashes
+    /// its handler can be asked for so often that hardly anybody else's answer comes in between, and must not take the application
+    /// away from the others.
+    pub broken_for: Duration,
     /// How long an upstream that has just gone down is left alone; doubled after each probe that fails.
     pub backoff: Duration,
     /// The longest it is left alone.
@@ -78,6 +82,7 @@ impl Default for Health {
             interval: Duration::from_secs(2),
             timeout: Duration::from_secs(2),
             misses: 2,
+            broken_for: Duration::from_secs(1),
             backoff: Duration::from_millis(250),
             backoff_max: Duration::from_secs(5),
         }

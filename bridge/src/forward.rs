@@ -126,7 +126,9 @@ impl<B: RequestBody> Shared<B> {
                 Err(Lost::Unsent(unsent)) => {
                     self.counters.found_closed.add_one();
                     if !was_used {
-                        self.origins.judge(&seat, Condition::broke);
+                        self.origins.judge(&seat, |condition| {
+                            condition.broke(clock::now(), &self.config.health);
+                        });
                         self.counters.refused.add_one();
                         let upstream = seat.upstream.clone();
                         return Err(BridgeError::Refused(Refused::Closed { upstream }));
@@ -222,7 +224,9 @@ impl<B: RequestBody> Shared<B> {
             return BridgeError::ContentLost(error.into());
         }
         self.counters.failed_before_head.add_one();
-        self.origins.judge(seat, Condition::broke);
+        self.origins.judge(seat, |condition| {
+            condition.broke(clock::now(), &self.config.health);
+        });
         tracing::debug!(upstream = %seat.upstream, %error, "no answer to a request");
         BridgeError::failed(&seat.upstream, error)
     }

@@ -241,7 +241,8 @@ async fn connection(
         .http1()
         .max_buf_size(limits.header_bytes.max(MINIMUM_BUFFER))
         .max_headers(limits.header_count)
-        .timer(TokioTimer::new());
+        // `watch` sees to that, and knows an idle connection from a slow head.
+        .header_read_timeout(None);
     builder
         .http2()
         .max_concurrent_streams(HTTP2_STREAMS)

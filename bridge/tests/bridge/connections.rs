@@ -1,5 +1,7 @@
 //! Which connection a request goes out on, and how often.
 
+use std::time::Duration;
+
 use crate::harness::*;
 use scale0_bridge::{BridgeError, Refused};
 use tokio::join;
@@ -272,7 +274,9 @@ async fn of_several_upstreams_a_dead_one_costs_nothing() {
 #[tokio::test]
 async fn an_app_that_only_accepts_is_left_alone_after_a_few_requests() {
     let app = App::listen().await;
-    let bridge = bridge(&[app.upstream()]);
+    let bridge = with(&[app.upstream()], |config| {
+        config.health.broken_for = Duration::ZERO;
+    });
     let client = async {
         for _ in 0..scale0_bridge::BROKEN_LIMIT {
             let answer = send(&bridge, get("/")).await;

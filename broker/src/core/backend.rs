@@ -19,6 +19,8 @@ pub(crate) struct Backend {
     pub(crate) ledger: Ledger,
     /// Requests that it works on for us: sent, not over, and holding credit.
     pub(crate) outstanding: u32,
+    /// Those of them whose content is still to come.
+    pub(crate) uploads: u32,
     /// When it was sent a request last, in requests of the whole broker.
     pub(crate) last_used: u64,
     /// What it is offered new work of.
@@ -39,5 +41,12 @@ impl Backend {
     /// Whether it works on requests at all, now; its application may be away. One that has no credit only for being busy does.
     pub(crate) fn takes_work(&self) -> bool {
         0 < self.ledger.capacity()
+    }
+
+    /// Whether another request may be sent whose content comes at its client's pace. A quarter of what this backend lends us is not
+    /// for those: slow clients, however many, leave room for others.
+    pub(crate) fn takes_upload(&self) -> bool {
+        let lent = u64::from(self.outstanding) + u64::from(self.ledger.available());
+        self.uploads == 0 || 4 * u64::from(self.uploads) < 3 * lent
     }
 }

@@ -2,16 +2,17 @@
 
 use scale0_wire::{Message, Priority};
 
+use super::backend::Backend;
 use super::config::QueueLimits;
 use super::stream::{Lane, List, Phase, StreamKey, Streams};
 
-/// First come, first served within each [`Lane`]; a lane waits for those before it.
+/// First come, first served within each [`Lane`]; a lane waits for those before it, but for uploads.
 ///
 /// Bounded in requests and bytes, but for repeats: they were admitted once, and what is repeated was paid for by credit, which
 /// bounds it.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    lanes: [List; 4],
+    lanes: [List; 5],
     bytes: usize,
     limits: QueueLimits,
 }
@@ -23,7 +24,7 @@ const REPEATS_LOOKED_AT: usize = 64;
 impl Queue {
     pub(crate) fn new(limits: QueueLimits) -> Self {
         Self {
-            lanes: [List::default(); 4],
+            lanes: [List::default(); 5],
             bytes: 0,
             limits,
         }
@@ -67,18 +68,38 @@ impl Queue {
         self.bytes -= streams[key].request.as_ref().map_or(0, Message::size);
     }
 
-    /// The first stream that this instance has not had yet.
-    pub(crate) fn first_for(&self, instance: u64, streams: &Streams) -> Option<(StreamKey, Lane)> {
+    /// The first stream that this backend has not had yet, and that it takes.
+    pub(crate) fn first_for(
+        &self,
+        backend: &Backend,
+        streams: &Streams,
+    ) -> Option<(StreamKey, Lane)> {
+        let takes_upload = backend.takes_upload();
         let repeat = self.lanes[Lane::Repeats as usize]
             .iter(streams)
             .take(REPEATS_LOOKED_AT)
-            .find(|&key| !streams[key].tried.contains(&instance));
+            .find(|&key| {
+                let stream = &streams[key];
+                !stream.tried.contains(&backend.link.instance)
+                    && (takes_upload || stream.request_is_over)
+            });
         if let Some(key) = repeat {
             return Some((key, Lane::Repeats));
         }
-        [Lane::Interactive, Lane::Normal, Lane::Background]
+        let first = |lane: Lane| Some((self.lanes[lane as usize].first()?, lane));
+        let request = [Lane::Interactive, Lane::Normal, Lane::Background]
             .into_iter()
-            .find_map(|lane| Some((self.lanes[lane as usize].first()?, lane)))
+            .find_map(first);
+        let upload = first(Lane::Uploads).filter(|_| takes_upload);
+        match (request, upload) {
+            (Some((request, _)), Some((older, _)))
+                if streams[older].since < streams[request].since =>
+            {
+                upload
+            }
+            (None, upload) => upload,
+            (request, _) => request,
+        }
     }
 
     /// All that wait, in the order in which they will be served.

@@ -48,8 +48,8 @@ pub(crate) struct Service {
     pub(crate) deserted: Option<Instant>,
     /// While requests wait, backends are told how many.
     pub(crate) demand_timer: Option<TimerId>,
-    /// While nobody offers it, it is to be forgotten.
-    pub(crate) memory_timer: Option<TimerId>,
+    /// While nobody offers it, it is to be forgotten; and since when.
+    pub(crate) memory: Option<(TimerId, Instant)>,
     pub(crate) requests: u64,
     pub(crate) repeats: u64,
     pub(crate) refused: u64,
@@ -72,7 +72,7 @@ impl Service {
             open: 0,
             deserted: Some(now),
             demand_timer: None,
-            memory_timer: None,
+            memory: None,
             requests: 0,
             repeats: 0,
             refused: 0,

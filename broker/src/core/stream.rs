@@ -41,6 +41,8 @@ pub(crate) enum Lane {
     Interactive = 1,
     Normal = 2,
     Background = 3,
+    /// Their content comes at their clients' pace. They take turns with the others by age, as far as backends take more of them.
+    Uploads = 4,
 }
 
 /// How far a stream has come.
@@ -82,6 +84,8 @@ pub(crate) struct Stream {
     pub(crate) may_upgrade: bool,
     /// Its REQUEST may keep a whole receive buffer alive.
     pub(crate) is_pinned: bool,
+    /// It counts among its backend's uploads.
+    pub(crate) is_uploading: bool,
     /// It counts among its backend's outstanding requests; an event stream or tunnel does not.
     pub(crate) holds_credit: bool,
     /// Part of it may have been executed: its frontend must not hear that it was never started.
@@ -133,6 +137,7 @@ impl Stream {
             is_idempotent: false,
             may_upgrade: false,
             is_pinned: false,
+            is_uploading: false,
             holds_credit: false,
             may_have_run: false,
             failure: Reason::NoBackend,

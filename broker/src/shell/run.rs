@@ -16,7 +16,7 @@ use crate::core::{Action, Event};
 /// How long the last BYE may take to leave this process.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Malformed bytes are logged at most this often; all of them are counted.
+/// What peers do wrong is logged at most this often; all of it is counted.
 const LOG_SPACING: Duration = Duration::from_secs(10);
 
 /// The sockets, and what waits for them.
@@ -54,6 +54,7 @@ impl SocketThread {
         let _closes = Closes(Arc::clone(&self.station));
         let mut outbound = Vec::new();
         let mut deadline = None;
+        let mut services_refused = 0;
         loop {
             if self.events.is_empty() {
                 wait(&self.routers, self.station.waker(), deadline)?;
@@ -73,6 +74,13 @@ impl SocketThread {
             self.flush();
             for action in outbound.drain(..) {
                 self.perform(action);
+            }
+            if services_refused < round.services_refused && may_log(&mut self.logged, now) {
+                services_refused = round.services_refused;
+                tracing::warn!(
+                    services_refused,
+                    "there are as many services as a broker knows: backends offer some that are not registered"
+                );
             }
             if round.is_over {
                 break;
@@ -97,8 +105,7 @@ impl SocketThread {
                         message,
                     },
                     Incoming::Malformed(error) => {
-                        if self.logged.is_none_or(|logged| logged + LOG_SPACING <= now) {
-                            self.logged = Some(now);
+                        if may_log(&mut self.logged, now) {
                             tracing::warn!(?from, %error, "dropped bytes that are no message");
                         }
                         Event::Malformed { from }
@@ -184,6 +191,15 @@ impl SocketThread {
         }
         counters
     }
+}
+
+/// Whether what a peer did wrong is worth a line now.
+fn may_log(logged: &mut Option<Instant>, now: Instant) -> bool {
+    let is_due = logged.is_none_or(|logged| logged + LOG_SPACING <= now);
+    if is_due {
+        *logged = Some(now);
+    }
+    is_due
 }
 
 /// However the thread ends: those who share its process learn that it has.

@@ -76,6 +76,8 @@ pub(super) struct Round {
     pub(super) deadline: Option<Instant>,
     /// The broker has left, has failed, or is to stop at once.
     pub(super) is_over: bool,
+    /// Services that could not be registered so far.
+    pub(super) services_refused: u64,
 }
 
 impl Station {
@@ -126,7 +128,12 @@ impl Station {
                 deadline = Some(deadline.map_or(retry, |deadline| deadline.min(retry)));
             }
             state.sleeps_until = deadline;
-            (Round { deadline, is_over }, state.take_wakers())
+            let round = Round {
+                deadline,
+                is_over,
+                services_refused: state.broker.counters().services_refused,
+            };
+            (round, state.take_wakers())
         };
         wake(wakers);
         round

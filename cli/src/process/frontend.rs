@@ -67,7 +67,7 @@ pub(super) fn start(
                 seed: random(),
             },
             limits: Limits {
-                max_connections: limits.max_connections,
+                max_connections: super::limits::connections(limits.max_connections),
                 header_bytes: bytes(limits.header_bytes),
                 header_count: limits.header_count,
                 body_bytes: limits.body_bytes.bytes(),

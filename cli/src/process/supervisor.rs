@@ -25,9 +25,6 @@ use crate::demo;
 /// How long writing what is left of the access log may take.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
-/// Descriptors beside those of connections: sockets to brokers and applications, logs, the runtime's own.
-const OTHER_DESCRIPTORS: usize = 512;
-
 /// Whether the demo backend runs too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Demo {
@@ -43,7 +40,7 @@ pub(crate) enum Demo {
 /// When a role cannot start; nothing runs then.
 pub(crate) fn run(config: &Config, demo: Demo) -> anyhow::Result<()> {
     logging::begin(&config.log)?;
-    limits::raise_descriptors(config.limits.max_connections + OTHER_DESCRIPTORS);
+    limits::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;

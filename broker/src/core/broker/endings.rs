@@ -96,6 +96,8 @@ impl Broker {
         let Some(backend) = stream.backend() else {
             return;
         };
+        self.uploaded(key);
+        let stream = &mut self.streams[key];
         match (stream.phase, &stream.request) {
             (Phase::Sent(_), Some(request)) => self.kept_bytes -= request.size(),
             (Phase::Abandoned(_), _) => self.abandoned -= 1,
@@ -112,13 +114,25 @@ impl Broker {
         }
     }
 
+    /// A request's content has come, or is of no interest any more.
+    pub(super) fn uploaded(&mut self, key: StreamKey) {
+        let stream = &mut self.streams[key];
+        if std::mem::take(&mut stream.is_uploading)
+            && let Some(backend) = stream.backend()
+        {
+            self.backends[backend.0].uploads -= 1;
+        }
+    }
+
     /// An event stream or tunnel begins: its backend takes its credit back, and another bound counts.
     pub(super) fn release_credit(&mut self, key: StreamKey) {
         let stream = &mut self.streams[key];
         if !std::mem::take(&mut stream.holds_credit) {
             return;
         }
+        self.uploaded(key);
         self.long_streams += 1;
+        let stream = &self.streams[key];
         if let Some(backend) = stream.backend() {
             self.backends[backend.0].outstanding -= 1;
         }

@@ -11,7 +11,7 @@ mod responses;
 mod sessions;
 mod view;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
 use scale0_transport::{PeerId, Port};
@@ -52,6 +52,8 @@ pub struct Broker {
     backends: Slab<Backend>,
     services: Slab<Service>,
     service_keys: HashMap<ServiceId, ServiceKey, Secret>,
+    /// Services that nobody offers any more and that are known for a while yet, the oldest first.
+    remembered: BTreeSet<(Instant, usize)>,
     wildcard: ServiceId,
     streams: Streams,
     /// Streams whose frontend has had its last word.
@@ -112,6 +114,7 @@ impl Broker {
             backends: Slab::new(),
             services: Slab::new(),
             service_keys: HashMap::with_hasher(secret),
+            remembered: BTreeSet::new(),
             wildcard: ServiceId::of(ServiceId::ANY_NAME.as_bytes()),
             streams: Streams::new(),
             abandoned: 0,

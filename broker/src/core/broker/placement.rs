@@ -58,7 +58,11 @@ impl Broker {
                 (request.size(), request.header.priority)
             });
         if service.queue.has_room(size) {
-            Placement::Wait(priority.into())
+            Placement::Wait(if stream.request_is_over {
+                priority.into()
+            } else {
+                Lane::Uploads
+            })
         } else if service.queue.limits().bytes < service.queue.bytes() + size {
             Placement::Refuse(Reason::QueueBytes)
         } else {
@@ -75,7 +79,10 @@ impl Broker {
         let mut least_local = None;
         for &candidate in &self.services[stream.service.0].backends {
             let backend = &self.backends[candidate.0];
-            if backend.ledger.available() == 0 || stream.tried.contains(&backend.link.instance) {
+            if backend.ledger.available() == 0
+                || !(stream.request_is_over || backend.takes_upload())
+                || stream.tried.contains(&backend.link.instance)
+            {
                 continue;
             }
             let rank = (backend.outstanding, backend.last_used);
@@ -172,11 +179,14 @@ impl Broker {
         stream.attempts = stream.attempts.saturating_add(1);
         stream.phase = Phase::Sent(to);
         stream.holds_credit = true;
+        stream.is_uploading = !stream.request_is_over;
         stream.since = self.now;
+        let is_uploading = stream.is_uploading;
 
         self.uses += 1;
         self.counters.sent += 1;
         let backend = &mut self.backends[to.0];
+        backend.uploads += u32::from(is_uploading);
         let has_credit = backend.ledger.take();
         debug_assert!(has_credit, "sent to a backend without credit");
         backend.outstanding += 1;
@@ -217,7 +227,7 @@ impl Broker {
         (1..=count).find_map(|offset| {
             let turn = (backend.turn + offset) % count;
             let queue = &self.services[backend.services[turn].0].queue;
-            let (stream, lane) = queue.first_for(backend.link.instance, &self.streams)?;
+            let (stream, lane) = queue.first_for(backend, &self.streams)?;
             Some((turn, stream, lane))
         })
     }

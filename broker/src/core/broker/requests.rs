@@ -132,6 +132,8 @@ impl Broker {
         let link = &mut self.backends[backend.0].link;
         if is_end {
             link.send_last(message, &mut self.actions);
+            self.uploaded(key);
+            self.use_credit(backend);
         } else if link
             .send(
                 message,

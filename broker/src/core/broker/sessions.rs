@@ -141,6 +141,7 @@ impl Broker {
         BackendKey(self.backends.insert(Backend {
             ledger: Ledger::new(hello.capacity),
             outstanding: 0,
+            uploads: 0,
             last_used: 0,
             services: Vec::new(),
             turn: 0,
@@ -174,9 +175,9 @@ impl Broker {
     fn register(&mut self, backend: BackendKey, name: &str) {
         let name = name.to_ascii_lowercase();
         let id = ServiceId::of(name.as_bytes());
-        let key = match self.service_keys.get(&id) {
-            Some(&key) => key,
-            None if self.services.len() < self.config.limits.services => {
+        let key = match self.service_keys.get(&id).copied() {
+            Some(key) => key,
+            None if self.has_room_for_service() => {
                 let service = Service::new(id, Standing::Announced, self.config.queue, self.now);
                 let key = ServiceKey(self.services.insert(service));
                 self.service_keys.insert(id, key);
@@ -195,11 +196,12 @@ impl Broker {
             service.standing = Standing::Announced;
         }
         service.backends.push(backend);
-        if let Some(timer) = service.memory_timer.take() {
-            self.timers.stop(timer);
-        }
         let is_wildcard = name == ServiceId::ANY_NAME;
         service.name = name;
+        if let Some((timer, since)) = service.memory.take() {
+            self.timers.stop(timer);
+            self.remembered.remove(&(since, key.0));
+        }
         self.backends[backend.0].services.push(key);
         self.notice_desertion(key);
         if is_wildcard {
@@ -234,10 +236,9 @@ impl Broker {
             service.backends.retain(|&other| other != backend);
             if service.backends.is_empty()
                 && service.standing == Standing::Announced
-                && service.memory_timer.is_none()
+                && service.memory.is_none()
             {
-                let timer = self.timers.start(self.now + REMEMBERED, Due::Memory(key));
-                service.memory_timer = Some(timer);
+                self.remember(key);
             }
             self.notice_desertion(key);
         }
@@ -259,25 +260,46 @@ impl Broker {
         }
     }
 
+    /// Whether one more service can be known. One that nobody offers gives way: whoever comes and goes with many names must not
+    /// keep others out for as long as they are remembered.
+    fn has_room_for_service(&mut self) -> bool {
+        if self.services.len() < self.config.limits.services {
+            return true;
+        }
+        let mut remembered = self.remembered.iter().map(|&(_, key)| ServiceKey(key));
+        let idle = remembered.find(|key| self.services[key.0].open == 0);
+        idle.map(|key| self.remove_service(key)).is_some()
+    }
+
+    fn remember(&mut self, key: ServiceKey) {
+        let timer = self.timers.start(self.now + REMEMBERED, Due::Memory(key));
+        self.services[key.0].memory = Some((timer, self.now));
+        self.remembered.insert((self.now, key.0));
+    }
+
+    /// A service's time to be remembered is over.
     pub(super) fn forget_service(&mut self, key: ServiceKey) {
         let service = &mut self.services[key.0];
-        service.memory_timer = None;
-        if 0 < service.open {
-            let timer = self.timers.start(self.now + REMEMBERED, Due::Memory(key));
-            service.memory_timer = Some(timer);
-            return;
+        let is_asked_for = 0 < service.open;
+        if let Some((_, since)) = service.memory.take() {
+            self.remembered.remove(&(since, key.0));
         }
-        self.remove_service(key);
+        if is_asked_for {
+            self.remember(key);
+        } else {
+            self.remove_service(key);
+        }
     }
 
     pub(super) fn remove_service(&mut self, key: ServiceKey) {
         let service = self.services.remove(key.0);
         self.service_keys.remove(&service.id);
-        for timer in [service.demand_timer, service.memory_timer]
-            .into_iter()
-            .flatten()
-        {
+        if let Some(timer) = service.demand_timer {
             self.timers.stop(timer);
+        }
+        if let Some((timer, since)) = service.memory {
+            self.timers.stop(timer);
+            self.remembered.remove(&(since, key.0));
         }
     }
 

@@ -173,6 +173,29 @@ fn another_version_is_told_so() {
     site.is_dismissed(peer, scale0_wire::Bye::Version);
 }
 
+#[test]
+fn names_that_nobody_offers_any_more_give_way_to_those_that_somebody_does() {
+    let mut site = Site::with(|config| config.limits.services = 3);
+    let flood = site.peer(Port::Backends);
+    site.join(flood, &["a", "b", "c"], 1);
+    site.cut(flood);
+    let frontend = site.frontend();
+    site.say(frontend, {
+        let mut asked = get(1);
+        asked.header.service = ServiceId::of(b"a");
+        asked
+    });
+    let shop = site.backend(SHOP, 1);
+    assert_eq!(site.broker.counters().services_refused, 0);
+    site.get(frontend, 2);
+    site.is_asked(shop);
+    let mut names: Vec<_> = (site.broker.snapshot(site.now).services.into_iter())
+        .map(|service| service.name)
+        .collect();
+    names.sort_unstable();
+    assert_eq!(names, ["a", "c", SHOP], "who waits for \"a\" still does");
+}
+
 /// One of the things that can happen, most of them wrong.
 #[derive(Clone, Debug)]
 enum Happening {

@@ -326,6 +326,30 @@ fn the_end_of_an_upload_that_came_while_it_waited_follows_its_request() {
 }
 
 #[test]
+fn uploads_leave_a_quarter_of_a_backend_to_others() {
+    let mut site = Site::new();
+    let backend = site.backend(SHOP, 4);
+    let frontend = site.frontend();
+    let mut asked = Vec::new();
+    for correlation in 1..=3 {
+        site.say(frontend, upload(correlation));
+        asked.push(site.is_asked(backend));
+    }
+    site.say(frontend, upload(4));
+    site.hears(backend, Kind::Demand);
+    site.hears_nothing(backend);
+    site.get(frontend, 5);
+    let page = site.is_asked(backend);
+    site.respond(backend, page);
+    site.hears_nothing(backend);
+    // One whose content has come is a request like any other.
+    site.window(backend, asked[0], 100);
+    site.complete(frontend, 1);
+    site.hears(backend, Kind::End);
+    site.is_asked(backend);
+}
+
+#[test]
 fn an_upload_whose_client_leaves_while_it_waits_is_never_sent() {
     let mut site = Site::new();
     let backend = site.busy_backend(SHOP);
