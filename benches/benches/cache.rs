@@ -1,0 +1,235 @@
+//! What the cache costs per request. Virtual time; nobody is woken, for that is a runtime's cost.
+
+use std::hint::black_box;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion, Throughput};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use scale0_benches::{
+    AUTHORITY, REQUEST_FIELDS, RESPONSE_FIELDS, TARGET, criterion, epoch, header_map,
+};
+use scale0_cache::policy::{Policy, Sharing};
+use scale0_cache::{
+    Asker, Cache, CacheConfig, CacheKey, Chunk, Fill, Join, Lookup, Reader, RequestFacts,
+    ResponseHead, Turn, Verdict,
+};
+
+fn main() {
+    let mut criterion = criterion();
+    door(&mut criterion);
+    lookups(&mut criterion);
+    flight_of_one(&mut criterion);
+    flight_of_many(&mut criterion);
+    criterion.final_summary();
+}
+
+/// What every request, and every response, pays before anything is looked up or stored.
+fn door(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("cache");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("key", |bencher| bencher.iter(key));
+    let request = header_map(REQUEST_FIELDS);
+    group.bench_function("request_facts", |bencher| {
+        bencher.iter(|| RequestFacts::of(&Method::GET, black_box(&request), false));
+    });
+    let leader = RequestFacts::of(&Method::GET, &request, false);
+    for (name, head) in [("shared", shared()), ("private", private())] {
+        group.bench_function(BenchmarkId::new("verdict", name), |bencher| {
+            bencher.iter(|| {
+                let (policy, head) = (Policy::default(), black_box(&head));
+                Sharing::judge(policy, &leader, head, Duration::ZERO, wall())
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A look-up, with a stored response to find or without.
+fn lookups(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("cache/lookup");
+    group.throughput(Throughput::Elements(1));
+    let site = Site::new();
+    let asker = site.asker();
+    assert!(matches!(site.lookup(&asker), Lookup::Miss { .. }));
+    group.bench_function("miss", |bencher| bencher.iter(|| site.lookup(&asker)));
+    for (name, head) in [("hit", shared()), ("hit_of_a_variant", varying())] {
+        let site = Site::new();
+        let asker = site.asker();
+        site.fly(&asker, &head, 0);
+        assert!(matches!(site.lookup(&asker), Lookup::Hit(_)));
+        group.bench_function(name, |bencher| bencher.iter(|| site.lookup(&asker)));
+    }
+    group.finish();
+}
+
+/// A flight nobody joins, from its look-up to its end: what a miss costs beyond a request that goes alone.
+fn flight_of_one(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("cache/flight_of_one");
+    group.throughput(Throughput::Elements(1));
+    for (name, head) in [
+        ("stored", shared()),
+        ("stored_variant", varying()),
+        ("private", private()),
+    ] {
+        let mut site = Site::new();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                site.forget();
+                site.fly(&site.asker(), &head, 0);
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A flight that many join before its head comes, from its look-up to when the last of them is served, or released. Per waiter.
+fn flight_of_many(criterion: &mut Criterion) {
+    for (name, head) in [
+        ("shared", shared()),
+        ("varying", varying()),
+        ("released", private()),
+    ] {
+        let mut group = criterion.benchmark_group(format!("cache/flight_of_many/{name}"));
+        for waiters in [10, 1000, 10_000] {
+            let mut site = Site::new();
+            group.throughput(Throughput::Elements(waiters));
+            group.bench_function(BenchmarkId::from_parameter(waiters), |bencher| {
+                bencher.iter(|| {
+                    site.forget();
+                    site.fly(&site.asker(), &head, waiters);
+                });
+            });
+        }
+        group.finish();
+    }
+}
+
+/// A cache, and requests of one target.
+struct Site {
+    cache: Cache,
+    now: Instant,
+    request: HeaderMap,
+}
+
+impl Site {
+    fn new() -> Self {
+        Self {
+            cache: Cache::new(CacheConfig::default()),
+            now: epoch(),
+            request: header_map(REQUEST_FIELDS),
+        }
+    }
+
+    /// Lets so much time pass that what was stored is stale, and a key marked as leader-only is so no more.
+    fn forget(&mut self) {
+        self.now += Duration::from_secs(100);
+    }
+
+    fn asker(&self) -> Asker<'_> {
+        Asker {
+            key: key(),
+            facts: RequestFacts::of(&Method::GET, &self.request, false),
+            headers: &self.request,
+            deadline: self.now + Duration::from_secs(30),
+        }
+    }
+
+    /// A whole flight: it is opened and joined, the response comes, and all are served or released.
+    fn fly(&self, asker: &Asker<'_>, head: &ResponseHead, waiters: u64) {
+        let (mut fill, mut leader) = self.lead(asker);
+        let mut waiters: Vec<_> = (0..waiters).map(|_| self.wait(asker)).collect();
+        let verdict = fill.head(self.now, wall(), &self.request, head.clone());
+        for waiter in &mut waiters {
+            let turn = waiter.poll_head(&mut nobody(), asker);
+            match verdict {
+                Verdict::LeaderOnly(_) => assert!(matches!(turn, Poll::Ready(Turn::Released(_)))),
+                _ => assert!(matches!(turn, Poll::Ready(Turn::Yours(_)))),
+            }
+        }
+        assert!(matches!(
+            leader.poll_head(&mut nobody(), asker),
+            Poll::Ready(Turn::Yours(_))
+        ));
+        fill.push(self.now, CONTENT);
+        fill.complete(self.now, None)
+            .expect("as long as its head has said");
+        if let Verdict::LeaderOnly(_) = verdict {
+            waiters.clear();
+        }
+        for mut reader in waiters.into_iter().chain([leader]) {
+            assert!(matches!(
+                reader.poll_chunk(&mut nobody()),
+                Poll::Ready(Chunk::Data(_))
+            ));
+            assert!(matches!(
+                reader.poll_chunk(&mut nobody()),
+                Poll::Ready(Chunk::End(_))
+            ));
+        }
+    }
+
+    fn lead(&self, asker: &Asker<'_>) -> (Fill, Reader) {
+        match self.join(asker) {
+            Join::Lead { fill, reader } => (fill, reader),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn wait(&self, asker: &Asker<'_>) -> Reader {
+        let Join::Wait(mut reader) = self.join(asker) else {
+            panic!("nobody leads");
+        };
+        assert!(reader.poll_head(&mut nobody(), asker).is_pending());
+        reader
+    }
+
+    fn lookup(&self, asker: &Asker<'_>) -> Lookup {
+        self.cache.lookup(self.now, asker)
+    }
+
+    fn join(&self, asker: &Asker<'_>) -> Join {
+        let Lookup::Miss { under, .. } = self.lookup(asker) else {
+            panic!("something fresh is stored");
+        };
+        self.cache.join(self.now, under, asker)
+    }
+}
+
+/// The content of every response.
+const CONTENT: Bytes = Bytes::from_static(&[b'x'; 1024]);
+
+fn key() -> CacheKey {
+    CacheKey::new("https", black_box(AUTHORITY), black_box(TARGET))
+}
+
+/// The time of day when responses come: that of their `Date`.
+fn wall() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(2_000_000_000)
+}
+
+fn nobody() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
+fn shared() -> ResponseHead {
+    ResponseHead {
+        status: StatusCode::OK,
+        headers: header_map(RESPONSE_FIELDS),
+    }
+}
+
+fn varying() -> ResponseHead {
+    let mut head = shared();
+    let names = HeaderValue::from_static("accept-encoding, accept-language");
+    head.headers.insert("vary", names);
+    head
+}
+
+fn private() -> ResponseHead {
+    let mut head = shared();
+    let directives = HeaderValue::from_static("private, no-store");
+    head.headers.insert("cache-control", directives);
+    head
+}

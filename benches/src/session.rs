@@ -1,0 +1,71 @@
+//! One peer's session with a broker: what it says to be let in, and what each of its messages carries.
+
+use scale0_wire::{Hello, Kind, Message, RoutingHeader, VERSION, Window, limits};
+
+use crate::SERVICE;
+
+/// A frontend's or a backend's session.
+#[derive(Clone, Copy, Debug)]
+pub struct Session {
+    epoch: u64,
+    capacity: u32,
+    granted: u64,
+}
+
+impl Session {
+    /// A frontend's. Epochs tell a broker's peers apart: each has its own.
+    #[must_use]
+    pub const fn frontend(epoch: u64) -> Self {
+        Self::backend(epoch, 0)
+    }
+
+    /// That of a backend of the one service there is, which works on so many requests at a time.
+    #[must_use]
+    pub const fn backend(epoch: u64, capacity: u32) -> Self {
+        Self {
+            epoch,
+            capacity,
+            granted: 0,
+        }
+    }
+
+    /// What opens it: HELLO, and then a frontend's boundless window, so that no benchmark keeps one, or all of a backend's credit.
+    ///
+    /// Heartbeats are as rare as the protocol lets them be: a benchmark says nothing while criterion computes.
+    pub fn open(&mut self) -> [Message; 2] {
+        let is_backend = 0 < self.capacity;
+        let hello = Hello {
+            oldest: VERSION,
+            newest: VERSION,
+            node: format!("node-{}", self.epoch),
+            instance: self.epoch,
+            lane: 0,
+            heartbeat: limits::HEARTBEAT_MAX,
+            window: limits::CONNECTION_WINDOW,
+            capacity: self.capacity,
+            services: is_backend.then(|| SERVICE.to_owned()).into_iter().collect(),
+        };
+        let hello = Message::new(RoutingHeader::new(Kind::Hello)).with_metadata(hello.encode());
+        let hello = self.stamp(hello);
+        let follows = if is_backend {
+            self.grant(self.capacity.into());
+            Message::new(RoutingHeader::new(Kind::Credit))
+        } else {
+            Message::new(RoutingHeader::new(Kind::Window)).with_metadata(Window(u64::MAX).encode())
+        };
+        [hello, self.stamp(follows)]
+    }
+
+    /// Grants so much more credit, from the next message on.
+    pub const fn grant(&mut self, more: u64) {
+        self.granted += more;
+    }
+
+    /// The message as this session says it: with its epoch and all that it has granted.
+    #[must_use]
+    pub const fn stamp(&self, mut message: Message) -> Message {
+        message.header.epoch = self.epoch;
+        message.header.credit = self.granted;
+        message
+    }
+}
