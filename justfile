@@ -17,6 +17,10 @@ examples:
     cargo build --workspace --bins --examples --locked
     bash .ci/examples
 
+# What a request costs in each room. Arguments are criterion's; see benches/README.md.
+bench *arguments:
+    cargo bench -p scale0-benches --locked -- {{ arguments }}
+
 # The sockets at the edge of the high-water mark, `times` as long as in `just test`.
 soak times="20":
     SCALE0_SOAK={{ times }} cargo test -p scale0-transport --release --lib -- --nocapture soak
