@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use crate::access_log::Record;
 use crate::clock;
 use crate::exchange::Exchange;
-use crate::watch::Answering;
+use crate::watch::{Answering, TooSlow, Turn};
 use crate::worker::{Shared, TakenSeat};
 
 /// Kept from a request's head to the end of its response; dropping it closes it.
@@ -113,6 +113,12 @@ impl Account {
     /// It is a long stream from here on, and has this seat until it ends.
     pub(crate) fn seated(&mut self, seat: TakenSeat) {
         self.seat = Some(seat);
+    }
+
+    /// The clock of the response, where it has one of its own.
+    pub(crate) fn turn(&self) -> Option<Turn> {
+        let watched = self.answering.as_ref()?.watched();
+        Turn::new(watched, TooSlow::Reading, &self.shared.limits)
     }
 
     pub(crate) fn answering(&self) -> Option<&Answering> {

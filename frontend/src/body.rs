@@ -15,6 +15,7 @@ use crate::conversation::Conversation;
 use crate::fields;
 use crate::flight::FlightBody;
 use crate::session::Delivery;
+use crate::watch::Turn;
 
 /// The content broke off: the connection is closed so that nobody takes what came for all of it.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
@@ -44,10 +45,22 @@ pub(crate) enum Content {
 /// A response's content.
 pub(crate) struct ResponseBody {
     content: Content,
+    paced: Option<Box<Paced>>,
     /// How much is left, where that is known.
     left: Option<u64>,
     account: Account,
 }
+
+/// Of a stream that its client can keep from moving while others of the connection move.
+struct Paced {
+    turn: Turn,
+    /// What does not go out in one piece.
+    rest: Bytes,
+}
+
+/// HTTP/2 is given pieces of this length: what a stream whose client does not read has in hyper's buffers is one of them. It is
+/// the length of a frame, unless the client allows longer ones (RFC 9113 §6.5.2).
+const HTTP2_PIECE: usize = 16 * 1024;
 
 impl ResponseBody {
     /// `length` is how much content there will be, where that is known; that of a HEAD is none.
@@ -61,11 +74,45 @@ impl ResponseBody {
             Content::Stored { response, .. } => Some(response.length()),
             Content::Direct(_) | Content::Flight(_) => length,
         };
+        let paced = account.turn().map(|mut turn| {
+            // hyper asks for content once the client has room for some.
+            turn.pass(clock::now(), 0);
+            let rest = Bytes::new();
+            Box::new(Paced { turn, rest })
+        });
         Self {
             content,
+            paced,
             left,
             account,
         }
+    }
+
+    /// What comes next, in pieces that the connection is fit for.
+    fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
+        let Some(paced) = &mut self.paced else {
+            return self.poll_content(cx);
+        };
+        paced.turn.take_back(clock::now(), 0);
+        let mut rest = std::mem::take(&mut paced.rest);
+        if rest.is_empty() {
+            rest = match ready!(self.poll_content(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => data,
+                    Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+                },
+                other => return Poll::Ready(other),
+            };
+        }
+        let piece = rest.split_to(rest.len().min(HTTP2_PIECE));
+        if let Some(paced) = &mut self.paced {
+            paced.turn.pass(clock::now(), piece.len());
+            paced.rest = rest;
+        }
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn poll_content(
@@ -129,7 +176,7 @@ impl Body for ResponseBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BrokenOff>>> {
-        let frame = ready!(self.poll_content(cx));
+        let frame = ready!(self.poll_piece(cx));
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(data) = frame.data_ref() {
@@ -138,7 +185,7 @@ impl Body for ResponseBody {
                     self.left = self.left.map(|left| left.saturating_sub(bytes));
                 }
                 // A connection that knows the length does not ask for more once it has it.
-                if matches!(self.content, Content::Nothing) || self.left == Some(0) {
+                if self.is_end_stream() || self.left == Some(0) {
                     self.account.completed();
                 }
             }
@@ -149,7 +196,8 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        matches!(self.content, Content::Nothing)
+        let has_rest = (self.paced.as_ref()).is_some_and(|paced| !paced.rest.is_empty());
+        matches!(self.content, Content::Nothing) && !has_rest
     }
 
     fn size_hint(&self) -> SizeHint {

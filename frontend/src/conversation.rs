@@ -11,9 +11,11 @@ use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use scale0_wire::{End, Fields, Reason, limits};
 
+use crate::clock;
+use crate::config::Limits;
 use crate::dispatch::Stream;
 use crate::session::{Delivery, Failure};
-use crate::watch::{Answering, Uploading, Watched};
+use crate::watch::{Answering, TooSlow, Turn, Uploading, Watched};
 
 /// Content of a request that did not fit into its first message.
 pub(crate) struct Upload {
@@ -22,6 +24,7 @@ pub(crate) struct Upload {
     pending: Bytes,
     /// Bytes that may still come.
     allowed: u64,
+    turn: Option<Turn>,
 }
 
 /// Why a request's content could not be read.
@@ -55,6 +58,7 @@ pub(crate) async fn read_ahead(
     mut body: Incoming,
     wait: bool,
     most: u64,
+    limits: &Limits,
     answering: &Answering,
 ) -> Result<(Bytes, Option<Upload>), ReadError> {
     if most < body.size_hint().lower() {
@@ -63,6 +67,7 @@ pub(crate) async fn read_ahead(
     if body.is_end_stream() {
         return Ok((Bytes::new(), None));
     }
+    let mut turn = Turn::new(answering.watched(), TooSlow::Content, limits);
     let long = (limits::REPEATABLE_CONTENT as u64) < body.size_hint().lower();
     if !wait || long {
         return Ok((
@@ -71,6 +76,7 @@ pub(crate) async fn read_ahead(
                 body,
                 pending: Bytes::new(),
                 allowed: most,
+                turn,
             }),
         ));
     }
@@ -79,13 +85,22 @@ pub(crate) async fn read_ahead(
     let mut more = BytesMut::new();
     let mut allowed = most;
     let mut has_trailers = false;
-    while let Some(frame) = body.frame().await {
+    loop {
+        if let Some(turn) = &mut turn {
+            turn.pass(clock::now(), 0);
+        }
+        let Some(frame) = body.frame().await else {
+            break;
+        };
         let frame = frame.map_err(|_| ReadError::ClientGone)?;
         // Trailers of a request this short say nothing a backend waits for.
         let Ok(data) = frame.into_data() else {
             has_trailers = true;
             continue;
         };
+        if let Some(turn) = &mut turn {
+            turn.take_back(clock::now(), data.len());
+        }
         allowed = allowed
             .checked_sub(data.len() as u64)
             .ok_or(ReadError::TooLarge)?;
@@ -97,6 +112,7 @@ pub(crate) async fn read_ahead(
                     body,
                     pending: data,
                     allowed,
+                    turn,
                 }),
             ));
         }
@@ -198,12 +214,18 @@ impl Conversation {
         }
         if self.uploading.is_none() {
             self.uploading = Some(self.watched.upload());
+            if let Some(turn) = &mut upload.turn {
+                turn.pass(clock::now(), 0);
+            }
         }
         let end = match std::task::ready!(Pin::new(&mut upload.body).poll_frame(cx))
             .map(|frame| frame.map(Frame::into_data))
         {
             Some(Ok(Ok(data))) => {
                 self.uploading = None;
+                if let Some(turn) = &mut upload.turn {
+                    turn.take_back(clock::now(), data.len());
+                }
                 upload.allowed = upload
                     .allowed
                     .checked_sub(data.len() as u64)

@@ -391,7 +391,7 @@ impl Worker {
         let (content, upload) = if upgrade.is_some() {
             (Bytes::new(), None)
         } else {
-            read_ahead(body, wait, most, answering).await?
+            read_ahead(body, wait, most, &self.shared.limits, answering).await?
         };
         let protocol = upgrade.map(HeaderValue::as_bytes);
         let head = exchange

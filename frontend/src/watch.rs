@@ -1,6 +1,8 @@
 //! Which clients are too slow. Every connection notes where it stands; once a second one task per thread looks at all of them,
 //! so that a request sets no timer.
 //!
+//! On HTTP/2 one stream can be kept from moving while others move: each has a clock of its own there, its [`Turn`].
+//!
 //! A connection whose head does not come is told so: 408 (RFC 9110 §15.5.9) goes out beneath hyper, which has nothing under way
 //! there. The others are just closed: what they were being told cannot be interrupted.
 
@@ -13,6 +15,8 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
+use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio::task::AbortHandle;
@@ -58,6 +62,8 @@ pub(crate) struct Watched {
     written: AtomicU64,
     /// It is closed after the next response.
     is_last: AtomicBool,
+    /// Until when streams have to move whose turn it is, in milliseconds since `epoch`.
+    turns: Mutex<Slab<(u64, TooSlow)>>,
     /// The last write found no room.
     write_blocked: AtomicBool,
     /// When the present stretch of slowness began, or [`NEVER`], and how many bytes had moved by then.
@@ -87,6 +93,7 @@ impl Watched {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             is_last: AtomicBool::new(false),
+            turns: Mutex::default(),
             write_blocked: AtomicBool::new(false),
             slow_since: AtomicU64::new(NEVER),
             slow_from: AtomicU64::new(0),
@@ -167,12 +174,23 @@ impl Watched {
                 .saturating_sub(self.since.load(Relaxed)),
         );
         if 0 < self.requests.load(Relaxed) {
-            return self.judge_rate(now, limits);
+            return self.overdue(now).or_else(|| self.judge_rate(now, limits));
         }
         if self.head_began.load(Relaxed) {
             return (limits.header_timeout <= lasted).then_some(TooSlow::Head);
         }
         (limits.keepalive_timeout <= lasted).then_some(TooSlow::Idle)
+    }
+
+    fn overdue(&self, now: Instant) -> Option<TooSlow> {
+        let now = self.milliseconds(now);
+        let turns = self.turns.lock();
+        let overdue = turns.iter().find(|(_, (due, _))| *due <= now);
+        overdue.map(|(_, (_, why))| *why)
+    }
+
+    pub(crate) fn is_http2(&self) -> bool {
+        self.is_http2.load(Relaxed)
     }
 
     /// Whoever keeps us waiting must move `min_rate` on average over each stretch of `header_timeout`.
@@ -222,6 +240,72 @@ impl Drop for Answering {
         if left == 0 {
             self.0.idle_from(clock::now());
         }
+    }
+}
+
+/// A stream that may wait for its client. It has `header_timeout` to spend on waiting, and what moves earns more at `min_rate`:
+/// so one cannot be kept from moving for long, nor be moved by a byte now and then.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    watched: Arc<Watched>,
+    key: usize,
+    min_rate: u64,
+    patience: Duration,
+    left: Duration,
+    /// While it is the client's turn: since when, and what it earns by taking what it was given.
+    since: Option<(Instant, Duration)>,
+    why: TooSlow,
+}
+
+impl Turn {
+    /// It is ours at first. None if nothing is expected of clients, or of those of this connection together.
+    pub(crate) fn new(watched: &Arc<Watched>, why: TooSlow, limits: &Limits) -> Option<Self> {
+        if !watched.is_http2() || limits.min_rate == 0 {
+            return None;
+        }
+        Some(Self {
+            watched: Arc::clone(watched),
+            key: watched.turns.lock().insert((NEVER, why)),
+            min_rate: limits.min_rate,
+            patience: limits.header_timeout,
+            left: limits.header_timeout,
+            since: None,
+            why,
+        })
+    }
+
+    /// The client is to send something, or to take this much.
+    pub(crate) fn pass(&mut self, now: Instant, to_take: usize) {
+        if self.since.is_none() {
+            let earned = self.earned(to_take);
+            self.since = Some((now, earned));
+            let due = self.watched.milliseconds(now + self.left + earned);
+            self.set(due);
+        }
+    }
+
+    /// The client has sent this much, or has taken what it was given.
+    pub(crate) fn take_back(&mut self, now: Instant, sent: usize) {
+        if let Some((since, earned)) = self.since.take() {
+            let waited = now.saturating_duration_since(since);
+            let left = self.left + earned + self.earned(sent);
+            self.left = left.saturating_sub(waited).min(self.patience);
+            self.set(NEVER);
+        }
+    }
+
+    fn earned(&self, bytes: usize) -> Duration {
+        Duration::from_millis(bytes as u64 * 1000 / self.min_rate)
+    }
+
+    fn set(&self, due: u64) {
+        self.watched.turns.lock()[self.key] = (due, self.why);
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.watched.turns.lock().remove(self.key);
     }
 }
 
@@ -385,6 +469,36 @@ mod tests {
         watched.did_read(b"a PING");
         assert_eq!(after(&watched, 59), None);
         assert_eq!(after(&watched, 60), Some(TooSlow::Idle));
+    }
+
+    #[test]
+    fn a_stream_of_http2_has_to_move_whatever_others_do() {
+        let watched = Arc::new(Watched::new());
+        watched.did_read(HTTP2_PREFACE);
+        let _answering = watched.request(watched.epoch);
+        let at = |seconds| watched.epoch + Duration::from_secs(seconds);
+        let turn = |why| Turn::new(&watched, why, &limits()).unwrap();
+        let mut reading = turn(TooSlow::Reading);
+        // 10 s, and another 10 for what it may take at 100 bytes a second.
+        reading.pass(at(0), 1000);
+        watched.did_read(&[0; 1 << 20]);
+        assert_eq!(after(&watched, 19), None);
+        reading.take_back(at(19), 0);
+        assert_eq!(after(&watched, 100), None, "it waits for the backend");
+        reading.pass(at(100), 0);
+        assert_eq!(after(&watched, 101), Some(TooSlow::Reading), "1 s was left");
+        drop(reading);
+
+        let mut uploading = turn(TooSlow::Content);
+        for second in 0..9 {
+            uploading.pass(at(second), 0);
+            uploading.take_back(at(second + 1), 1);
+        }
+        uploading.pass(at(9), 0);
+        assert_eq!(after(&watched, 9), None);
+        assert_eq!(after(&watched, 11), Some(TooSlow::Content));
+        drop(uploading);
+        assert_eq!(after(&watched, 11), None);
     }
 
     #[test]

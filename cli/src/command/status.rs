@@ -22,10 +22,15 @@ pub(crate) fn run(arguments: &StatusArguments) -> anyhow::Result<()> {
         "{admin} answered {status}: {}",
         text.trim()
     );
+    let shown: Value = serde_json::from_str(&text).context("its status is no JSON")?;
+    anyhow::ensure!(
+        shown["node"].is_string() && shown["version"].is_string(),
+        "what answers at {admin} is no scale0"
+    );
     let text = if arguments.json {
         text
     } else {
-        overview(&serde_json::from_str(&text).context("its status is no JSON")?)
+        overview(&shown)
     };
     match std::io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),

@@ -22,7 +22,9 @@ impl Text for Listen {
         text.parse()
             .map(Self)
             .map_err(|_| match text.rsplit_once(':') {
-                Some((_, port)) if port.parse::<u16>().is_err() => "the port is missing",
+                Some((_, port)) if port.parse::<u16>().is_err() => {
+                    "the port is no number up to 65535"
+                }
                 None => "the port is missing",
                 Some(_) => "an IP address is wanted, in [ ] if it is of version 6",
             })
@@ -174,7 +176,8 @@ impl Text for Endpoint {
         let port = if port == "*" {
             0
         } else {
-            port.parse().map_err(|_| "the port is missing")?
+            port.parse()
+                .map_err(|_| "the port is no number up to 65535")?
         };
         if host == "*" {
             Ok(Self::Tcp {

@@ -64,6 +64,7 @@ pub(crate) fn run(config: &Config, demo: Demo) -> anyhow::Result<()> {
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    hang_up: Signal,
     reopen: Signal,
 }
 
@@ -73,6 +74,7 @@ impl Signals {
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
             reopen: listen(SignalKind::user_defined1())?,
         })
     }
@@ -81,6 +83,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
+            _ = self.hang_up.recv() => {}
         }
     }
 }
@@ -242,6 +245,7 @@ impl Process {
             tokio::select! {
                 _ = signals.terminate.recv() => return ("SIGTERM", self.drain_timeout),
                 _ = signals.interrupt.recv() => return ("SIGINT", self.drain_timeout),
+                _ = signals.hang_up.recv() => return ("SIGHUP", self.drain_timeout),
                 _ = signals.reopen.recv() => self.access_log.reopen(),
                 Some(request) = drains.recv() => {
                     let within = request.timeout.unwrap_or(self.drain_timeout);

@@ -135,3 +135,28 @@ async fn who_does_not_read_is_ended_while_others_are_served() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn who_has_no_room_for_a_stream_is_ended_while_others_are_served() {
+    use hyper_util::rt::{TokioExecutor, TokioIo};
+    let origin = StrictOrigin::start();
+    let scale0 = in_front_of(origin.address, SHORT).await;
+    let pages = scale0.pages();
+    attack(&scale0, "reading", || async move {
+        let connection = TcpStream::connect(pages).await.unwrap();
+        let (mut client, connection) =
+            hyper::client::conn::http2::Builder::new(TokioExecutor::new())
+                .initial_stream_window_size(0)
+                .handshake::<_, http_body_util::Empty<bytes::Bytes>>(TokioIo::new(connection))
+                .await
+                .unwrap();
+        let ended = tokio::spawn(connection);
+        let request = http::Request::get(format!("http://{pages}/large"));
+        let request = request.body(http_body_util::Empty::new()).unwrap();
+        // The head comes; for its content there is no room, ever.
+        let response = client.send_request(request).await.unwrap();
+        _ = soon(ended).await.unwrap();
+        drop(response);
+    })
+    .await;
+}
