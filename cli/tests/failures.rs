@@ -31,6 +31,14 @@ fn broker(folder: &Path, name: &str) -> String {
     section
 }
 
+/// A frontend and that broker in one process, and whatever `more` says.
+async fn front(more: &str) -> (tempfile::TempDir, Scale0) {
+    let folder = tempfile::tempdir().unwrap();
+    let broker = broker(folder.path(), "one");
+    let front = Scale0::start(&format!("{broker}{FRONTEND}{ADMIN}{more}")).await;
+    (folder, front)
+}
+
 fn socket(folder: &Path, name: &str, whom: &str) -> String {
     format!("ipc://{}/{name}-{whom}", folder.display())
 }
@@ -219,12 +227,7 @@ fn assert_nothing_lost(outcomes: &[Outcome], apps: &[&Origin]) {
 
 /// A broker and a frontend in one process, and two bridges to two applications in two.
 async fn two_backends() -> (tempfile::TempDir, Scale0, [Origin; 2], [Scale0; 2]) {
-    let folder = tempfile::tempdir().unwrap();
-    let front = Scale0::start(&format!(
-        "{}{FRONTEND}{ADMIN}",
-        broker(folder.path(), "one")
-    ))
-    .await;
+    let (folder, front) = front("").await;
     let apps = [app().await, app().await];
     let mut bridges = Vec::new();
     for app in &apps {
@@ -384,12 +387,7 @@ fn answer_one(at: SocketAddr) -> tokio::sync::oneshot::Receiver<String> {
 
 #[tokio::test]
 async fn an_application_that_refuses_connections_is_no_black_hole_and_may_come_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let front = Scale0::start(&format!(
-        "{}{FRONTEND}{ADMIN}",
-        broker(folder.path(), "one")
-    ))
-    .await;
+    let (folder, front) = front("").await;
     let healthy = app().await;
     let _bridge = Scale0::launch(&bridge("*", healthy.address(), folder.path(), &["one"])).await;
     assert_eq!(front.get("/first").await.status(), 200);
@@ -475,12 +473,7 @@ async fn without_a_broker_requests_are_answered_503_and_nobody_is_ready() {
 
 #[tokio::test]
 async fn an_application_that_refuses_connections_is_answered_for_by_503_and_a_reason() {
-    let folder = tempfile::tempdir().unwrap();
-    let front = Scale0::start(&format!(
-        "{}{FRONTEND}{ADMIN}[limits]\nhold = \"100ms\"\n",
-        broker(folder.path(), "one")
-    ))
-    .await;
+    let (folder, front) = front("[limits]\nhold = \"100ms\"\n").await;
     let _bridge = Scale0::launch(&bridge("*", nobody(), folder.path(), &["one"])).await;
     front
         .until_metric("scale0_broker_backends", |backends| 1.0 <= backends)
@@ -507,12 +500,7 @@ async fn an_application_that_refuses_connections_is_answered_for_by_503_and_a_re
 
 #[tokio::test]
 async fn what_an_application_refuses_while_it_restarts_waits_for_it() {
-    let folder = tempfile::tempdir().unwrap();
-    let front = Scale0::start(&format!(
-        "{}{FRONTEND}{ADMIN}",
-        broker(folder.path(), "one")
-    ))
-    .await;
+    let (folder, front) = front("").await;
     let away = nobody();
     let _bridge = Scale0::launch(&bridge("*", away, folder.path(), &["one"])).await;
     // It may run once only, and was not begun.

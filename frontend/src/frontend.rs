@@ -246,7 +246,7 @@ impl Frontend {
                 .iter()
                 .all(|lane| lane.gone.load(Ordering::Relaxed))
             {
-                tokio::task::yield_now().await;
+                tokio::time::sleep(CLOSED_LOOK).await;
             }
         };
         if tokio::time::timeout(FAREWELL, gone).await.is_err() {
@@ -258,7 +258,7 @@ impl Frontend {
 /// Requests that one thread has under way to brokers; more than it has connections, fewer than its session may have.
 const OPEN_REQUESTS: usize = 32 * 1024;
 
-/// How often a drain looks whether the last connection is closed.
+/// How often a drain looks whether the last connection is closed, and the last goodbye said.
 const CLOSED_LOOK: Duration = Duration::from_millis(5);
 
 /// How long a goodbye may take; a broker that misses it notices the closed connection.
