@@ -211,6 +211,7 @@ impl<B: RequestBody> Shared<B> {
             }
             Err(source) => {
                 self.counters.connects_failed.add_one();
+                tracing::debug!(upstream = %seat.upstream, error = %source, "no connection");
                 self.origins.judge(seat, Condition::refused);
                 let upstream = seat.upstream.clone();
                 Err(Refused::Connect { upstream, source })

@@ -75,7 +75,11 @@ impl<B: RequestBody> Shared<B> {
             Err(elapsed) => elapsed.into(),
         };
         self.counters.probes_failed.add_one();
-        tracing::debug!(upstream = %origin.upstream, %error, "probe failed");
+        if origin.is_up() {
+            tracing::warn!(upstream = %origin.upstream, %error, "the application fails a probe");
+        } else {
+            tracing::debug!(upstream = %origin.upstream, %error, "probe failed");
+        }
         false
     }
 

@@ -120,8 +120,8 @@ pub(crate) struct BridgeArguments {
     /// A broker's endpoint for backends; name all brokers of the site
     #[arg(long = "broker", value_name = "ENDPOINT", required = true)]
     pub(crate) brokers: Vec<String>,
-    /// The brokers' public key: one for all, or one for each in their order
-    #[arg(long = "broker-key", value_name = "KEY")]
+    /// Not in this version: the brokers' public key, for encryption
+    #[arg(long = "broker-key", value_name = "KEY", hide = true)]
     pub(crate) broker_keys: Vec<String>,
     /// The most requests the application is given at once [default: 64]
     #[arg(long, value_name = "N")]
@@ -174,7 +174,7 @@ pub(crate) struct AdminUrl {
 #[command(after_help = "\
 Examples:
   scale0 status
-  scale0 status --admin http://127.0.0.1:9081 --json | jq .services")]
+  scale0 status --admin http://127.0.0.1:9081 --json | jq .broker.services")]
 pub(crate) struct StatusArguments {
     /// Whom to ask
     #[command(flatten)]

@@ -172,10 +172,12 @@ impl Worker {
                     return AtCache::Alone(account, alone(under, detail(&reason)));
                 }
                 Join::Failed(failure) => {
+                    let status = CacheStatus::forward(forward).collapsed(true);
                     return AtCache::Answered(self.shared_failure(
                         &asking.exchange,
                         failure,
                         account,
+                        &status,
                     ));
                 }
             };
@@ -211,19 +213,22 @@ impl Worker {
                     return AtCache::Alone(account, alone(under, Some("variant")));
                 }
                 Ok(Turn::Failed(failure)) => {
+                    let status = CacheStatus::forward(forward).collapsed(fetched_from.is_none());
                     return AtCache::Answered(self.shared_failure(
                         &asking.exchange,
                         failure,
                         account,
+                        &status,
                     ));
                 }
                 Err(_elapsed) => {
                     let error = ErrorResponse::from(&Failure::deadline());
+                    let status = CacheStatus::forward(forward).collapsed(fetched_from.is_none());
                     return AtCache::Answered(self.error(
                         &error,
                         &asking.exchange.request_id,
                         account,
-                        None,
+                        Some(&status),
                     ));
                 }
             }
@@ -297,12 +302,13 @@ impl Worker {
         exchange: &Exchange,
         failure: scale0_cache::Failure,
         account: Account,
+        status: &CacheStatus,
     ) -> Response<ResponseBody> {
         let error = ErrorResponse {
             retry_after: failure.retry_after,
             ..ErrorResponse::new(failure.status, failure.reason, "")
         };
-        self.error(&error, &exchange.request_id, account, None)
+        self.error(&error, &exchange.request_id, account, Some(status))
     }
 
     /// Sends the request to a backend for its client alone.

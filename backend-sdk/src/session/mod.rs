@@ -252,6 +252,11 @@ impl Session {
         self.phase == Phase::Gone
     }
 
+    /// Whether it takes nothing new any more.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.phase != Phase::Serving
+    }
+
     /// Whether at least one broker has accepted it and is there.
     pub(crate) fn is_registered(&self) -> bool {
         self.brokers.iter().any(Broker::is_open)
@@ -413,11 +418,18 @@ impl Session {
         actions: &mut Vec<Action>,
     ) -> Result<(), DecodeError> {
         let bye = Bye::decode(&message.metadata)?;
-        tracing::info!(
-            broker = &*self.brokers[id.0].name,
-            ?bye,
-            "session ended by broker"
-        );
+        if bye == Bye::ProtocolError {
+            tracing::warn!(
+                broker = &*self.brokers[id.0].name,
+                "a broker does not take us for a backend: is this its port for backends?"
+            );
+        } else {
+            tracing::info!(
+                broker = &*self.brokers[id.0].name,
+                ?bye,
+                "session ended by broker"
+            );
+        }
         let rest = match bye {
             // It says HELLO is what it wants; the rest is for two sides that disagree for longer.
             Bye::UnknownSession | Bye::Silent | Bye::Lost => REST,

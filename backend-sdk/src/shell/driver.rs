@@ -63,11 +63,18 @@ pub(crate) struct Driver<S> {
     cpu: CpuMeter,
     actions: Vec<Action>,
     events: Vec<Event>,
+    /// Since when no broker has us; whether that was said.
+    alone: Option<(Instant, bool)>,
 }
+
+/// How long no broker has answered when that is said.
+const ALONE: Duration = Duration::from_secs(3);
 
 struct Link {
     id: LinkId,
     is_socket: bool,
+    /// Where the broker is, for people.
+    address: String,
     /// What the transport had no room for. The session says no more content until it is gone; control is little.
     backlog: VecDeque<Message>,
     reattach_at: Option<Instant>,
@@ -92,7 +99,10 @@ where
         let mut context = plan.context;
         let mut brokers = Vec::with_capacity(plan.links.len());
         for link in plan.links {
-            let is_socket = matches!(link, LinkPlan::Dial(_));
+            let (is_socket, address) = match &link {
+                LinkPlan::Dial(endpoint) => (true, endpoint.to_string()),
+                LinkPlan::Attach { .. } => (false, "this process".to_owned()),
+            };
             let id = match link {
                 LinkPlan::Dial(endpoint) => {
                     let context = match &mut context {
@@ -106,6 +116,7 @@ where
             brokers.push(Link {
                 id,
                 is_socket,
+                address,
                 backlog: VecDeque::new(),
                 reattach_at: None,
             });
@@ -127,6 +138,7 @@ where
             cpu: CpuMeter::new(),
             actions: Vec::new(),
             events: Vec::new(),
+            alone: None,
         })
     }
 
@@ -142,7 +154,27 @@ where
         };
         self.session.step(now, tick, &mut self.actions);
         self.perform(now);
+        self.say_if_alone(now);
         received || heard
+    }
+
+    /// A backend has nobody to show its state to but its log.
+    fn say_if_alone(&mut self, now: Instant) {
+        if self.session.is_registered() || self.session.is_leaving() {
+            self.alone = None;
+            return;
+        }
+        let (since, was_said) = self.alone.get_or_insert((now, false));
+        if !*was_said && *since + ALONE <= now {
+            *was_said = true;
+            let brokers: Vec<&str> = (self.brokers.iter())
+                .map(|link| link.address.as_str())
+                .collect();
+            tracing::warn!(
+                brokers = brokers.join(", "),
+                "no broker answers as one; trying on"
+            );
+        }
     }
 
     pub(crate) fn deadline(&self) -> Option<Instant> {

@@ -27,7 +27,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml_edit::{Array, Document, InlineTable, Value};
+use toml_edit::{Array, Document, Value};
 
 use crate::args::BridgeArguments;
 
@@ -123,28 +123,15 @@ impl Config {
         sources: &Sources,
     ) -> Result<Self, ConfigError> {
         const NAME: &str = "the command line";
-        let keys = &flags.broker_keys;
-        if 1 < keys.len() && keys.len() != flags.brokers.len() {
-            let message = format!(
-                "expected one --broker-key for all brokers or one for each of {}, found {}",
-                flags.brokers.len(),
-                keys.len()
-            );
+        if !flags.broker_keys.is_empty() {
+            let message = "keys for encryption are not in this version".to_owned();
             return Err(ConfigError::new(
                 NAME,
                 "",
                 vec![Problem::new(Origin::Flag("--broker-key"), "", message)],
             ));
         }
-        let brokers = flags.brokers.iter().enumerate().map(|(index, endpoint)| {
-            match keys.get(index).or(keys.first()) {
-                None => Value::from(endpoint),
-                Some(key) => Value::from(InlineTable::from_iter([
-                    ("endpoint", endpoint),
-                    ("public_key", key),
-                ])),
-            }
-        });
+        let brokers = flags.brokers.iter().map(Value::from);
         let mut given = vec![
             (
                 "services",

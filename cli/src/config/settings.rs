@@ -268,11 +268,11 @@ section! {
         /// How long work in flight may take to end when the process is told to stop; then it is cut off. At least the longest request
         /// worth waiting for, and less than what the service manager waits before it kills.
         drain_timeout: Time = Time::seconds(30),
-        /// The `timeout` of routes that have none of their own and of requests without a route. See there.
+        /// How long until a response's head, for routes that have none of their own and for requests without a route; then 504.
         timeout: Time = Time::seconds(30),
-        /// The `idle_timeout` of routes that have none of their own and of requests without a route. See there.
+        /// How long a response or tunnel may stand still after its head, likewise; then it is cut off.
         idle_timeout: Time = Time::seconds(60),
-        /// The `hold` of routes that have none of their own and of requests without a route. See there.
+        /// How long a request waits for a known service that has no backend just now, likewise; then 503.
         hold: Time = Time::seconds(10),
     } later []
 }

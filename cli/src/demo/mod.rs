@@ -146,7 +146,8 @@ fn id(uri: &Uri) -> Option<&str> {
 
 fn page<B>() -> Response<Content<B>> {
     let content = Content::whole(PAGE);
-    let response = respond(StatusCode::OK, HTML, "max-age=60", content);
+    // Not to be stored: the demo answers for any host, and is not to be there any more once that host's own backend is.
+    let response = respond(StatusCode::OK, HTML, "no-store", content);
     with(response, header::CONTENT_SECURITY_POLICY, PAGE_POLICY)
 }
 

@@ -28,11 +28,13 @@ pub(super) fn connections(wanted: usize) -> usize {
         return wanted;
     };
     let room = room_for(usize::try_from(allowed).unwrap_or(usize::MAX));
-    if room < wanted {
+    // What is nearly enough is no news.
+    if room < wanted - wanted / 10 {
         tracing::warn!(
-            allowed,
-            connections = room,
-            "fewer files may be open than limits.max_connections needs: raise `ulimit -n`, or lower the setting"
+            max_connections = wanted,
+            room,
+            open_files = allowed,
+            "so few files may be open that fewer clients are let in than limits.max_connections: raise `ulimit -n`, or lower the setting"
         );
     }
     wanted.min(room)

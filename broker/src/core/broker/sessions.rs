@@ -72,6 +72,12 @@ impl Broker {
         if !(hello.oldest..=hello.newest).contains(&VERSION) {
             return self.answer(from, bye(epoch, Bye::Version));
         }
+        let offers_something = !hello.services.is_empty();
+        if offers_something != (role == Role::Backend) {
+            // A backend that dials the frontends' port, or the other way round: it would be registered, and never be of use.
+            self.counters.dropped_out_of_place += 1;
+            return self.answer(from, bye(epoch, Bye::ProtocolError));
+        }
         if let Some(&session) = self.peers.get(&from) {
             let now = self.now;
             let link = self.link(session);

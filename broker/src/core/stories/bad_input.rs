@@ -196,6 +196,17 @@ fn names_that_nobody_offers_any_more_give_way_to_those_that_somebody_does() {
     assert_eq!(names, ["a", "c", SHOP], "who waits for \"a\" still does");
 }
 
+#[test]
+fn who_dials_the_port_of_others_is_told_so() {
+    let mut site = Site::new();
+    let backend = site.peer(Port::Frontends);
+    site.hello(backend, &[SHOP], 4);
+    site.is_dismissed(backend, scale0_wire::Bye::ProtocolError);
+    let frontend = site.peer(Port::Backends);
+    site.hello(frontend, &[], 0);
+    site.is_dismissed(frontend, scale0_wire::Bye::ProtocolError);
+}
+
 /// One of the things that can happen, most of them wrong.
 #[derive(Clone, Debug)]
 enum Happening {

@@ -262,7 +262,7 @@ fn the_flags_of_a_bridge_are_a_configuration() {
         services: vec!["a".into(), "b".into()],
         upstreams: vec!["http://127.0.0.1:3000".into()],
         brokers: vec!["tcp://127.0.0.1:1".into(), "tcp://127.0.0.1:2".into()],
-        broker_keys: vec!["rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7".into()],
+        broker_keys: Vec::new(),
         concurrency: Some(7),
         health: Some("/up".into()),
     };
@@ -278,14 +278,7 @@ fn the_flags_of_a_bridge_are_a_configuration() {
         ),
         (2, 7, Some("/up"))
     );
-    assert!(
-        bridge
-            .brokers
-            .addresses()
-            .iter()
-            .all(|broker| broker.public_key.is_some()),
-        "one key for all"
-    );
+    assert_eq!(bridge.brokers.addresses().len(), 2);
     assert!(config.frontend.is_none() && config.broker.is_none() && config.admin.is_none());
 
     let far = BridgeArguments {
