@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::response::Parts;
 use http::{Method, Request, Response, StatusCode, header};
@@ -253,16 +253,16 @@ async fn join<B: HttpBody>(
     while joined.len() < SHORT {
         match poll_once(body.as_mut()).await {
             Poll::Pending => break,
-            Poll::Ready(Some(Ok(frame))) if frame.is_data() => {
-                let Piece::Content(more) = split(frame) else {
-                    continue;
-                };
+            Poll::Ready(Some(Ok(frame))) if frame.data_ref().is_some_and(Buf::has_remaining) => {
                 if joined.is_empty() {
                     joined.reserve(2 * SHORT);
                     joined.extend_from_slice(&first);
                 }
-                joined.extend_from_slice(&more);
+                if let Ok(more) = frame.into_data() {
+                    joined.put(more);
+                }
             }
+            // A frame without content too: whoever has no end of them waits his turn.
             Poll::Ready(next) => {
                 *ahead = Some(next);
                 break;

@@ -136,3 +136,54 @@ async fn where_there_is_a_token_only_who_has_it_sees_or_changes_anything() {
     assert_eq!(shown.status.code(), Some(0), "{shown:?}");
     assert!(!String::from_utf8_lossy(&shown.stdout).contains("sesame"));
 }
+
+#[tokio::test]
+async fn the_log_says_of_each_request_what_became_of_it_and_who_answered() {
+    let app = Origin::start(|_| async {
+        let fresh = http::Response::builder().header("cache-control", "max-age=60");
+        fresh.body(support::text("page")).unwrap()
+    })
+    .await;
+    let scale0 = Scale0::start(&site(&app, "")).await;
+    scale0.get("/page").await;
+    scale0.get("/page").await;
+    let lines = scale0.access_log(2).await;
+    for (line, cache, backend) in [
+        (
+            &lines[0],
+            "scale0; fwd=uri-miss; fwd-status=200; stored",
+            "test".into(),
+        ),
+        (&lines[1], "scale0; hit; ttl=", serde_json::Value::Null),
+    ] {
+        assert_eq!(
+            (&line["target"], &line["status"]),
+            (&"/page".into(), &200.into())
+        );
+        assert_eq!(
+            (&line["bytes"], &line["complete"]),
+            (&4.into(), &true.into())
+        );
+        assert!(line["cache"].as_str().unwrap().starts_with(cache), "{line}");
+        assert_eq!(line["backend"], backend, "{line}");
+    }
+}
+
+#[tokio::test]
+async fn a_bridge_that_no_broker_answers_says_so_and_whom_it_dials() {
+    let app = app().await;
+    let bridge = Scale0::launch(&format!(
+        "{QUIET}[[bridge]]\nservice = \"shop\"\nupstream = \"{}\"\nbrokers = \"ipc://nobody\"\n",
+        app.url()
+    ))
+    .await;
+    let said = || {
+        bridge.stderr().contains("no broker answers") && bridge.stderr().contains("ipc://nobody")
+    };
+    soon(async {
+        while !said() {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+}

@@ -56,6 +56,9 @@ impl Worker {
     ) -> Response<ResponseBody> {
         let may_close = request.version() != Version::HTTP_2;
         let watched = Arc::clone(answering.watched());
+        if !may_close {
+            watched.speaks_http2();
+        }
         watched.set_last(request.body().size_hint().exact().is_none());
         let mut response = Rc::clone(&self).answer(peer, answering, request).await;
         let is_last = self.draining.get() || watched.is_last();

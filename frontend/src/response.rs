@@ -82,3 +82,19 @@ pub(crate) fn finish(
         headers.insert(X_REQUEST_ID, id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_chosen_by_a_field_of_ours_fits_nobody_else() {
+        let varies = |vary: &'static str| {
+            let field = (header::VARY, HeaderValue::from_static(vary));
+            varies_on_ours(&[field].into_iter().collect())
+        };
+        assert!(varies("X-Forwarded-For"));
+        assert!(varies("accept-language , VIA"));
+        assert!(!varies("accept-language, x-forwarded-proto"));
+    }
+}

@@ -189,8 +189,13 @@ impl Watched {
         overdue.map(|(_, (_, why))| *why)
     }
 
-    pub(crate) fn is_http2(&self) -> bool {
+    fn is_http2(&self) -> bool {
         self.is_http2.load(Relaxed)
+    }
+
+    /// A request has come in HTTP/2. The preface may come in crumbs, by which it is not known.
+    pub(crate) fn speaks_http2(&self) {
+        self.is_http2.store(true, Relaxed);
     }
 
     /// Whoever keeps us waiting must move `min_rate` on average over each stretch of `header_timeout`.
@@ -499,6 +504,16 @@ mod tests {
         assert_eq!(after(&watched, 11), Some(TooSlow::Content));
         drop(uploading);
         assert_eq!(after(&watched, 11), None);
+    }
+
+    #[test]
+    fn a_preface_in_crumbs_does_not_make_another_protocol_of_it() {
+        let watched = Arc::new(Watched::new());
+        watched.did_read(&HTTP2_PREFACE[..3]);
+        watched.did_read(&HTTP2_PREFACE[3..]);
+        assert!(Turn::new(&watched, TooSlow::Reading, &limits()).is_none());
+        watched.speaks_http2();
+        assert!(Turn::new(&watched, TooSlow::Reading, &limits()).is_some());
     }
 
     #[test]

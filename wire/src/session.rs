@@ -27,7 +27,7 @@ pub struct Hello {
     pub heartbeat: Duration,
     /// The connection's window towards it, in bytes of content.
     pub window: u32,
-    /// How many requests it works on at a time, over all its brokers, for now; 0 from a frontend.
+    /// How many requests it works on at a time, over all its brokers; 0 from a frontend, and from a backend that takes no work.
     pub capacity: u32,
     /// The services it offers, written in lower case; `*` answers for any that nobody else offers. Empty from a frontend.
     pub services: Vec<String>,

@@ -418,9 +418,9 @@ impl Session {
         actions: &mut Vec<Action>,
     ) -> Result<(), DecodeError> {
         let bye = Bye::decode(&message.metadata)?;
-        if bye == Bye::ProtocolError {
+        let was_welcome = self.brokers[id.0].is_open();
+        if bye == Bye::ProtocolError && !was_welcome {
             tracing::warn!(
-                broker = &*self.brokers[id.0].name,
                 "a broker does not take us for a backend: is this its port for backends?"
             );
         } else {
