@@ -216,6 +216,17 @@ pub(crate) enum Role {
     Bridge,
 }
 
+impl Role {
+    /// As it stands on command lines and in URLs.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Frontend => "frontend",
+            Self::Broker => "broker",
+            Self::Bridge => "bridge",
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,7 @@ pub(crate) fn run(arguments: &DrainArguments) -> anyhow::Result<()> {
     let admin = &arguments.admin.admin;
     let mut query = Vec::new();
     if let Some(role) = arguments.role {
-        query.push(format!("role={}", name(role)));
+        query.push(format!("role={}", role.name()));
     }
     if let Some(timeout) = arguments.timeout {
         query.push(format!("timeout_ms={}", timeout.as_millis()));
@@ -64,12 +64,4 @@ fn is_done(admin: &str, role: Option<Role>) -> anyhow::Result<bool> {
             one => is_zero(&one["running"]),
         },
     })
-}
-
-const fn name(role: Role) -> &'static str {
-    match role {
-        Role::Frontend => "frontend",
-        Role::Broker => "broker",
-        Role::Bridge => "bridge",
-    }
 }

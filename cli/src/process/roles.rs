@@ -7,6 +7,7 @@ use scale0_broker::BrokerHandle;
 use scale0_frontend::Frontend;
 
 use super::backends::Backends;
+use crate::args::Role;
 
 /// How often it is looked whether a role has ended; only while stopping.
 const LOOK: Duration = Duration::from_millis(10);
@@ -23,41 +24,47 @@ pub(super) struct Roles {
 }
 
 impl Roles {
-    /// Whether this process plays a role of that name.
+    /// The role of that name.
     ///
     /// # Errors
-    /// The roles it does play.
-    pub(super) fn has(&self, role: &str) -> Result<(), String> {
-        let all = [
-            ("frontend", self.frontend.is_some()),
-            ("bridge", !self.backends.is_empty()),
-            ("broker", self.broker.is_some()),
-        ];
-        let mut played = all.iter().filter(|(_, is_played)| *is_played);
-        if played.clone().any(|(name, _)| *name == role) {
-            return Ok(());
-        }
-        let mut names = String::new();
-        for (name, _) in played.by_ref() {
-            names.push(' ');
-            names.push_str(name);
-        }
-        Err(format!("this process has no role {role:?}; it has:{names}"))
+    /// The roles this process plays, if that is none of them.
+    pub(super) fn named(&self, name: &str) -> Result<Role, String> {
+        let played: Vec<Role> = [Role::Frontend, Role::Bridge, Role::Broker]
+            .into_iter()
+            .filter(|role| match role {
+                Role::Frontend => self.frontend.is_some(),
+                Role::Bridge => !self.backends.is_empty(),
+                Role::Broker => self.broker.is_some(),
+            })
+            .collect();
+        let found = played.iter().find(|role| role.name() == name);
+        found.copied().ok_or_else(|| {
+            let played: Vec<&str> = played.iter().map(|role| role.name()).collect();
+            let played = played.join(", ");
+            format!("this process has no role {name:?}; it has: {played}")
+        })
     }
 
     /// Drains one role; the others go on.
     ///
     /// # Cancel safety
     /// The drain goes on when this is dropped.
-    pub(super) async fn drain(self, role: String, within: Duration) {
-        let is_done = match (&*role, &self.frontend, &self.broker) {
-            ("frontend", Some(frontend), _) => frontend.drain(within).await,
-            ("broker", _, Some(broker)) => {
-                broker.drain(within);
-                until(within, || broker.is_over()).await
-            }
-            _ => self.drain_backends(within).await,
+    pub(super) async fn drain(self, role: Role, within: Duration) {
+        let is_done = match role {
+            Role::Frontend => match &self.frontend {
+                Some(frontend) => frontend.drain(within).await,
+                None => true,
+            },
+            Role::Broker => match &self.broker {
+                Some(broker) => {
+                    broker.drain(within);
+                    until(within, || broker.is_over()).await
+                }
+                None => true,
+            },
+            Role::Bridge => self.drain_backends(within).await,
         };
+        let role = role.name();
         if is_done {
             tracing::info!(role, "drained");
         } else {

@@ -7,20 +7,28 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use scale0_broker::BrokerHandle;
-use scale0_frontend::admin::{Admin, AdminConfig, DrainRequest, Source};
+use scale0_frontend::admin::{Admin, AdminConfig, Source};
 use scale0_frontend::{AccessLog, Frontend, Threads};
 use scale0_transport::{Context, Hub, Port};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinSet;
 
 use super::backends::{Backends, Surroundings};
 use super::roles::{Roles, until};
 use super::sources::{OfBackends, OfBroker};
 use super::{broker, frontend, limits, logging, random};
+use crate::args::Role;
 use crate::config::{Brokers, Config};
 use crate::demo;
+
+/// Drains asked for by the admin interface that are under way, or wait to be, at a time.
+const DRAINS: usize = 16;
+
+/// What is to drain, or all; and within which time, if that was said.
+type Drain = (Option<Role>, Option<Duration>);
 
 /// How long writing what is left of the access log may take.
 const LAST_LINES: Duration = Duration::from_secs(5);
@@ -101,10 +109,7 @@ struct Process {
 }
 
 impl Process {
-    fn start(
-        config: &Config,
-        demo: Demo,
-    ) -> anyhow::Result<(Self, UnboundedReceiver<DrainRequest>)> {
+    fn start(config: &Config, demo: Demo) -> anyhow::Result<(Self, Receiver<Drain>)> {
         let cores = std::thread::available_parallelism()?.get();
         let threads = Threads::start(cores).context("cannot start threads")?;
         let instance = random();
@@ -182,7 +187,7 @@ impl Process {
             backends,
             frontend,
         };
-        let (drain, drains) = unbounded_channel();
+        let (drain, drains) = channel(DRAINS);
         let drained = roles.clone();
         let admin = match &config.admin {
             Some(settings) => Some(
@@ -193,12 +198,16 @@ impl Process {
                         about: about(config),
                         sources,
                         on_drain: Box::new(move |request| {
-                            if let Some(role) = &request.role {
-                                drained.has(role)?;
-                            }
-                            drain
-                                .send(request)
-                                .map_err(|_| "the process is ending".to_owned())
+                            let role = request.role.map(|role| drained.named(&role)).transpose()?;
+                            drain.try_send((role, request.timeout)).map_err(|error| {
+                                match error {
+                                    TrySendError::Full(_) => {
+                                        "as many drains are under way as may be"
+                                    }
+                                    TrySendError::Closed(_) => "the process is ending",
+                                }
+                                .to_owned()
+                            })
                         }),
                     },
                     &threads,
@@ -237,7 +246,7 @@ impl Process {
     async fn serve(
         &self,
         signals: &mut Signals,
-        drains: &mut UnboundedReceiver<DrainRequest>,
+        drains: &mut Receiver<Drain>,
     ) -> (&'static str, Duration) {
         // Roles that end while the others go on.
         let mut draining = JoinSet::new();
@@ -247,9 +256,9 @@ impl Process {
                 _ = signals.interrupt.recv() => return ("SIGINT", self.drain_timeout),
                 _ = signals.hang_up.recv() => return ("SIGHUP", self.drain_timeout),
                 _ = signals.reopen.recv() => self.access_log.reopen(),
-                Some(request) = drains.recv() => {
-                    let within = request.timeout.unwrap_or(self.drain_timeout);
-                    let Some(role) = request.role else {
+                Some((role, timeout)) = drains.recv(), if draining.len() < DRAINS => {
+                    let within = timeout.unwrap_or(self.drain_timeout);
+                    let Some(role) = role else {
                         return ("POST /drain", within);
                     };
                     draining.spawn(self.roles.clone().drain(role, within));
