@@ -63,6 +63,11 @@ impl CacheKey {
         u128::from_le_bytes(first)
     }
 
+    /// The key of these 256 bits, which [`CacheKey::as_bytes`] gave.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
     /// All 256 bits.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0

@@ -1,141 +1,142 @@
 //! Stored responses, and where they are kept.
+//!
+//! In front is the **memory tier** ([`MemoryStore`]), which keeps responses as they are sent. Behind it may stand a [`Store`],
+//! which keeps **records** beyond the life of the process: a body in blocks, and a head of which it knows nothing.
 
 mod blocks;
 mod memory;
+mod response;
 
+use std::fmt;
+use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
 
-use crate::policy::Freshness;
+use crate::key::CacheKey;
 
 pub use blocks::{BLOCK, COPY_BELOW};
 pub(crate) use blocks::{detach, settle};
 pub(crate) use memory::Found;
 pub use memory::MemoryStore;
+pub use response::{Hit, ResponseHead, StoredResponse};
 
-/// The head of a response, ready to be sent: hop-by-hop fields are gone, ours are in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ResponseHead {
-    /// The status code.
-    pub status: StatusCode,
-    /// The fields.
-    pub headers: HeaderMap,
-}
+/// Keeps records by key, up to a number of bytes that is its own.
+///
+/// A store need not keep what it was given, and may forget at any time: a cache can always ask the origin. What it must not do is
+/// give back something else. What it keeps is checked by whoever asked, block by block, so damage on a disk is none of its
+/// concern; an [`Err`] is counted, and costs a request to the origin and nothing more.
+///
+/// Every call may take as long as a disk takes: it comes from a thread that may wait. Those whose name ends in `now` and
+/// [`Store::may_hold`], [`Store::touch`] and [`Store::usage`] come from threads that may not.
+///
+/// Calls about one key may come from several threads at once. A record that is open stays readable, or fails, whatever happens to
+/// its key; what was read before and what is read after belong to the same record.
+///
+/// `scale0_cache::store::conformance` tests an implementation in one line.
+pub trait Store: fmt::Debug + Send + Sync {
+    /// Whether there may be a record under this key. `false` has to be certain, as it spares a hand-over to another thread.
+    fn may_hold(&self, key: &CacheKey) -> bool {
+        let _ = key;
+        true
+    }
 
-impl ResponseHead {
-    /// What it takes in memory, roughly: the text, and the map's own entries.
-    pub(crate) fn weight(&self) -> u64 {
-        const PER_FIELD: u64 = 96;
-        self.headers
-            .iter()
-            .map(|(name, value)| (name.as_str().len() + value.len()) as u64 + PER_FIELD)
-            .sum()
+    /// The record under this key.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    fn open(&self, key: &CacheKey) -> io::Result<Option<Arc<dyn Record>>>;
+
+    /// The same without waiting. `None`: that cannot be; ask [`Store::open`] on a thread that may wait.
+    fn open_now(&self, key: &CacheKey) -> Option<io::Result<Option<Arc<dyn Record>>>> {
+        let _ = key;
+        None
+    }
+
+    /// Begins a record, which is nowhere until [`NewRecord::commit`] puts it in place of what was there.
+    ///
+    /// # Errors
+    /// There is no room, or no way to write.
+    fn create(&self, key: &CacheKey) -> io::Result<Box<dyn NewRecord>>;
+
+    /// Gives the record under this key another head; its body stays. False: there is none.
+    ///
+    /// # Errors
+    /// It could not be written; the record is as it was, or gone.
+    fn replace_head(&self, key: &CacheKey, head: &[u8]) -> io::Result<bool>;
+
+    /// Forgets the record under this key, and does not remember it after a restart.
+    ///
+    /// # Errors
+    /// It may be there again after a restart.
+    fn remove(&self, key: &CacheKey) -> io::Result<()>;
+
+    /// A record was used without being opened: it should be among the last to go.
+    fn touch(&self, key: &CacheKey) {
+        let _ = key;
+    }
+
+    /// What it holds.
+    fn usage(&self) -> Usage;
+
+    /// Returns when everything so far would survive a loss of power.
+    ///
+    /// # Errors
+    /// It might not.
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
     }
 }
 
-/// A complete response that a shared cache may reuse. Immutable, and shared by reference: a hit
-/// copies nothing of it.
-#[derive(Debug)]
-pub struct StoredResponse {
-    head: Arc<ResponseHead>,
-    blocks: Vec<Bytes>,
-    length: u64,
-    trailers: Option<HeaderMap>,
-    freshness: Freshness,
-    received: Instant,
-    uses: AtomicU32,
-}
+/// A record of a [`Store`], open for reading.
+pub trait Record: fmt::Debug + Send + Sync {
+    /// The head, as it was given.
+    fn head(&self) -> Bytes;
 
-impl StoredResponse {
-    /// Takes a complete response; `blocks` should have been through [`settle`], so that they pin
-    /// nothing but themselves.
-    pub(crate) fn new(
-        head: Arc<ResponseHead>,
-        blocks: Vec<Bytes>,
-        trailers: Option<HeaderMap>,
-        freshness: Freshness,
-        received: Instant,
-    ) -> Self {
-        let length = blocks.iter().map(|block| block.len() as u64).sum();
-        Self {
-            head,
-            blocks,
-            length,
-            trailers,
-            freshness,
-            received,
-            uses: AtomicU32::new(0),
-        }
-    }
+    /// The length of the body in bytes.
+    fn length(&self) -> u64;
 
-    /// Status and fields, as received.
-    pub fn head(&self) -> &Arc<ResponseHead> {
-        &self.head
-    }
+    /// A block of the body: [`BLOCK`] bytes, or what is left where it is the last.
+    ///
+    /// # Errors
+    /// It cannot be read, or there is none of that number.
+    fn read(&self, block: u64) -> io::Result<Bytes>;
 
-    /// The content.
-    pub fn blocks(&self) -> &[Bytes] {
-        &self.blocks
-    }
-
-    /// The content's length in bytes.
-    pub fn length(&self) -> u64 {
-        self.length
-    }
-
-    /// What followed the content.
-    pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_ref()
-    }
-
-    /// Lifetime and age at receipt.
-    pub fn freshness(&self) -> &Freshness {
-        &self.freshness
-    }
-
-    /// The time since the head was received. Time stands still rather than run backwards.
-    pub fn elapsed(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.received)
-    }
-
-    /// The current age (RFC 9111 §4.2.3), for `Age`.
-    pub fn age(&self, now: Instant) -> Duration {
-        self.freshness.age_after(self.elapsed(now))
-    }
-
-    /// What remains of its freshness lifetime; `None` when stale.
-    pub fn ttl(&self, now: Instant) -> Option<Duration> {
-        self.freshness.ttl_after(self.elapsed(now))
-    }
-
-    /// What it takes in memory.
-    pub(crate) fn weight(&self) -> u64 {
-        /// Key, map entry, `Arc`s and the struct itself.
-        const PER_RESPONSE: u64 = 512;
-        const PER_BLOCK: u64 = 64;
-        PER_RESPONSE + self.head.weight() + self.length + self.blocks.len() as u64 * PER_BLOCK
-    }
-
-    fn count_use(&self) {
-        self.uses.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn uses(&self) -> u32 {
-        self.uses.load(Ordering::Relaxed)
+    /// The same without waiting. `None`: that cannot be; ask [`Record::read`] on a thread that may wait.
+    fn read_now(&self, block: u64) -> Option<io::Result<Bytes>> {
+        let _ = block;
+        None
     }
 }
 
-/// A stored response that answers a request.
-#[derive(Debug, Clone)]
-pub struct Hit {
-    /// The response.
-    pub response: Arc<StoredResponse>,
-    /// Its current age, for `Age`.
-    pub age: Duration,
-    /// What remains of its lifetime, for `Cache-Status`.
-    pub ttl: Duration,
+/// A record that is being written. Dropped before it was committed, it leaves nothing behind.
+pub trait NewRecord: fmt::Debug + Send {
+    /// Adds a block: of [`BLOCK`] bytes, unless it is the last.
+    ///
+    /// # Errors
+    /// It could not be written; the record is good for nothing any more.
+    fn append(&mut self, block: &Bytes) -> io::Result<()>;
+
+    /// What was appended up to now, for whoever cannot wait for the rest: with an empty head, and readable for as long as it is
+    /// held. `None`: this store has no such thing.
+    fn so_far(&self) -> Option<Arc<dyn Record>> {
+        None
+    }
+
+    /// It is complete: from here on it is what its key gives.
+    ///
+    /// # Errors
+    /// It could not be written; its key gives nothing, or what it gave before.
+    fn commit(self: Box<Self>, head: &[u8]) -> io::Result<()>;
+}
+
+/// What a store holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Records.
+    pub records: u64,
+    /// Bytes on the disk, or wherever it keeps them.
+    pub bytes: u64,
+    /// Bytes of memory that its bookkeeping takes.
+    pub memory: u64,
 }
