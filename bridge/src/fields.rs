@@ -193,7 +193,7 @@ pub(crate) struct Leaves {
     pub(crate) patience: Option<Duration>,
 }
 
-/// A `Transfer-Encoding` other than `chunked`: the content cannot be read.
+/// A transfer coding other than `chunked`: the content cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a transfer encoding that nobody asked for")]
 pub(crate) struct UnknownEncoding;
@@ -222,10 +222,13 @@ pub(crate) fn for_client(fields: &mut HeaderMap) -> Result<Leaves, UnknownEncodi
     }
     let mut leaves = Leaves::default();
     if encoded {
-        let count = tokens(fields, &TRANSFER_ENCODING).count();
-        if count != 1 || !lists(fields, &TRANSFER_ENCODING, "chunked") {
+        let is_chunked = lists(fields, &TRANSFER_ENCODING, "chunked");
+        let is_coded = tokens(fields, &TRANSFER_ENCODING).any(is_transfer_coding);
+        if is_coded && !(is_chunked && tokens(fields, &TRANSFER_ENCODING).count() == 1) {
             return Err(UnknownEncoding);
         }
+        // What names no coding at all codes nothing: hyper reads on until the connection closes, as RFC 9112 §6.3 has it where
+        // `chunked` is not the last one.
         // RFC 9112 §6.3: the encoding wins, and somebody on the way may have read it otherwise.
         leaves.doubtful = fields.remove(CONTENT_LENGTH).is_some();
     } else if 1 < lengths {
@@ -244,6 +247,23 @@ pub(crate) fn for_client(fields: &mut HeaderMap) -> Result<Leaves, UnknownEncodi
         }
     }
     Ok(leaves)
+}
+
+/// Whether that is a transfer coding in earnest: those registered (RFC 9112 §7), and those of content that are taken for one.
+fn is_transfer_coding(token: &str) -> bool {
+    let name = token.split(';').next().unwrap_or_default().trim();
+    [
+        "chunked",
+        "gzip",
+        "x-gzip",
+        "compress",
+        "x-compress",
+        "deflate",
+        "br",
+        "zstd",
+    ]
+    .iter()
+    .any(|coding| name.eq_ignore_ascii_case(coding))
 }
 
 /// `Keep-Alive: timeout=5, max=100`
@@ -502,7 +522,23 @@ mod tests {
         let (leaves, fields) = response(&[("content-length", "5, 5")]);
         assert!(leaves.unwrap().doubtful);
         assert_eq!(fields, ["content-length: 5"]);
-        let (leaves, _) = response(&[("transfer-encoding", "gzip, chunked")]);
-        assert_eq!(leaves, Err(UnknownEncoding));
+        for coded in [
+            "gzip, chunked",
+            "GZip",
+            "chunked, chunked",
+            "nonsense, chunked",
+            "br;q=1",
+        ] {
+            let (leaves, _) = response(&[("transfer-encoding", coded)]);
+            assert_eq!(leaves, Err(UnknownEncoding), "{coded}");
+        }
+    }
+
+    #[test]
+    fn a_transfer_encoding_that_names_no_coding_is_dropped_and_its_connection_too() {
+        let (leaves, fields) =
+            response(&[("transfer-encoding", "nonsense"), ("content-length", "5")]);
+        assert!(leaves.unwrap().doubtful);
+        assert!(fields.is_empty());
     }
 }

@@ -1,14 +1,20 @@
 //! The cache as its owner sees it: a store, and the flights in front of it.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
 
 use crate::asker::Asker;
 use crate::counters::CacheCounters;
-use crate::flights::{Behind, Flights, FlightsConfig, Join, MAX_MARKERS, Rejoin};
+use crate::flights::{Behind, Fill, Flights, FlightsConfig, Join, MAX_MARKERS, Rejoin};
 use crate::key::CacheKey;
-use crate::policy::{Forward, Policy, Sharing};
-use crate::store::{Found, Hit, MemoryStore};
+use crate::policy::validation::{freshened, head_says};
+use crate::policy::{Forward, HeadSays, Policy, Reuse, Sharing, Trouble};
+use crate::store::{
+    COPY_BELOW, Found, Hit, MemoryStore, ResponseHead, Served, StoredContent, StoredResponse,
+    detach, settle,
+};
 
 const MIB: usize = 1024 * 1024;
 
@@ -57,7 +63,7 @@ pub struct Cache {
 /// What a lookup found.
 #[derive(Debug)]
 pub enum Lookup {
-    /// A fresh stored response: send it.
+    /// A stored response that may be sent: send it. Where it is [`Served::WhileRevalidating`], [`Cache::refresh`] too.
     Hit(Hit),
     /// Nothing that may be sent: [`Cache::join`].
     Miss {
@@ -102,30 +108,120 @@ impl Cache {
         if !asker.facts.may_be_answered_from_store() {
             return miss(asker, asker.key, Forward::Bypass);
         }
-        match self.store.find(&asker.key, asker.headers) {
-            Found::Response(response, key) => match self.store.hit(now, asker, &response) {
-                Some(hit) => {
-                    self.counters.hits.add(1);
-                    Lookup::Hit(hit)
-                }
-                None if response.ttl(now).is_none() => {
-                    self.counters.stale.add(1);
-                    miss(asker, key, Forward::Stale)
-                }
-                None => {
-                    self.counters.refused_by_request.add(1);
-                    miss(asker, key, Forward::Request)
-                }
-            },
+        let (response, key) = match self.store.find(&asker.key, asker.headers) {
+            Found::Response(response, key) => (response, key),
             Found::Nothing => {
                 self.counters.misses.add(1);
-                miss(asker, asker.key, Forward::UriMiss)
+                return miss(asker, asker.key, Forward::UriMiss);
             }
             Found::NoVariant(key) => {
                 self.counters.misses.add(1);
-                miss(asker, key, Forward::VaryMiss)
+                return miss(asker, key, Forward::VaryMiss);
+            }
+        };
+        let (counter, served) = match response.reuse(now, &asker.facts) {
+            Reuse::Fresh => (&self.counters.hits, Served::Fresh),
+            Reuse::Stale => (&self.counters.stale_as_wanted, Served::Stale),
+            Reuse::WhileRevalidating => (
+                &self.counters.stale_while_revalidate,
+                Served::WhileRevalidating,
+            ),
+            Reuse::ValidateStale => {
+                self.counters.stale.add(1);
+                return miss(asker, key, Forward::Stale);
+            }
+            Reuse::ValidateForRequest | Reuse::NotForThis => {
+                self.counters.refused_by_request.add(1);
+                return miss(asker, key, Forward::Request);
+            }
+        };
+        counter.add(1);
+        Lookup::Hit(Hit::new(now, response, key, served))
+    }
+
+    /// Opens the flight that brings a response up to date which is sent stale meanwhile; none where one is under way, or failed
+    /// a moment ago.
+    pub fn refresh(&self, now: Instant, hit: &Hit, asker: &Asker<'_>) -> Option<Fill> {
+        let stored = Arc::clone(&hit.response);
+        self.flights.refresh(now, hit.key, stored, asker)
+    }
+
+    /// The stored response that stands in for an answer, because of that trouble.
+    pub fn stand_in(&self, now: Instant, asker: &Asker<'_>, trouble: Trouble) -> Option<Hit> {
+        if !asker.facts.may_be_answered_from_store() {
+            return None;
+        }
+        let Found::Response(response, key) = self.store.find(&asker.key, asker.headers) else {
+            return None;
+        };
+        if !response.stands_in(now, &asker.facts, trouble) {
+            return None;
+        }
+        self.counters.stale_in_trouble.add(1);
+        Some(Hit::new(now, response, key, Served::InTrouble))
+    }
+
+    /// Takes in what a HEAD that went to the backend says about the stored response to GET (RFC 9111 §4.3.5). `request` is the
+    /// HEAD; `delay` the time it took, `wall` the time of day.
+    pub fn learn_from_head(
+        &self,
+        now: Instant,
+        wall: SystemTime,
+        delay: Duration,
+        asker: &Asker<'_>,
+        head: &ResponseHead,
+    ) {
+        let Found::Response(stored, key) = self.store.find(&asker.key, asker.headers) else {
+            return;
+        };
+        match head_says(head, stored.head()) {
+            HeadSays::Nothing => {}
+            HeadSays::Changed => self.store.remove(&asker.key),
+            HeadSays::Current => {
+                let head = freshened(stored.head(), &head.headers);
+                let facts = asker.facts.as_get();
+                let sharing = Sharing::judge(self.policy, &facts, &head, delay, wall);
+                let Some(kept) = sharing.kept() else {
+                    return self.store.remove(&asker.key);
+                };
+                let renewed = Arc::new(stored.renewed(Arc::new(head), kept.terms, now));
+                self.store.replace(&key, &stored, renewed);
+                self.counters.freshened_by_head.add(1);
             }
         }
+    }
+
+    /// Stores a response that came to a request of another method, all at once, and says of itself that it is what a GET would get
+    /// (RFC 9110 §9.3.3). `asker` is that GET; `delay` the time it took, `wall` the time of day.
+    pub fn store_whole(
+        &self,
+        now: Instant,
+        wall: SystemTime,
+        delay: Duration,
+        asker: &Asker<'_>,
+        head: ResponseHead,
+        content: Bytes,
+    ) {
+        let sharing = Sharing::judge(self.policy, &asker.facts, &head, delay, wall);
+        let Sharing::Shared(kept) = &sharing else {
+            return;
+        };
+        if !kept.terms.freshness.is_explicit() {
+            return;
+        }
+        let place = (self.store).place(&asker.key, &kept.vary, asker.headers, &head.headers);
+        let blocks = settle(&[detach(content, COPY_BELOW).0]);
+        let content = Arc::new(StoredContent::new(blocks, None));
+        let response = StoredResponse::new(Arc::new(head), content, kept.terms, now);
+        self.store.insert(&place, &Arc::new(response));
+    }
+
+    /// A request with an unsafe method succeeded: what is stored for the URI is forgotten, and what is under way for it serves
+    /// those who wait for it already (RFC 9111 §4.4).
+    pub fn invalidate(&self, primary: &CacheKey) {
+        self.flights.invalidate(primary);
+        self.store.remove(primary);
+        self.counters.invalidated.add(1);
     }
 
     /// Joins the flight of a key, or opens it. `under` comes from [`Lookup::Miss`], or from

@@ -40,10 +40,28 @@ counters! {
     hits,
     /// Lookups that found nothing for the request.
     misses,
-    /// Lookups that found a response no longer fresh.
+    /// Lookups that found a response no longer fresh, which could not answer as it was.
     stale,
     /// Lookups that found a fresh response which the request's own fields refused.
     refused_by_request,
+    /// Lookups answered by a stored response that is stale, and validated meanwhile (`stale-while-revalidate`).
+    stale_while_revalidate,
+    /// Lookups answered by a stored response that is stale because the request takes it so (`max-stale`).
+    stale_as_wanted,
+    /// Requests answered by a stored response that is stale because its origin could not be reached, or answered with an error.
+    stale_in_trouble,
+    /// Stored responses that their origin confirmed (304).
+    revalidated,
+    /// Confirmations of a response that is not the one stored: it was fetched whole.
+    unconfirmed,
+    /// Fetches begun while a stale response was sent.
+    refreshed,
+    /// Stored responses that a response to HEAD brought up to date.
+    freshened_by_head,
+    /// URIs invalidated by a request with an unsafe method.
+    invalidated,
+    /// Responses that were not stored because their URI was invalidated while they were under way.
+    refused_outdated,
     /// Responses stored.
     insertions,
     /// Stored responses that made room for others.

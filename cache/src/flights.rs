@@ -15,6 +15,7 @@
 mod failure;
 mod fill;
 mod flight;
+mod invalidations;
 mod markers;
 #[cfg(test)]
 mod model;
@@ -36,15 +37,16 @@ pub use fill::{Fill, Verdict};
 pub use flight::Continuation;
 pub use reader::{Behind, Chunk, Reader, Turn};
 
-use flight::{Admission, Bounds, Flight};
+use flight::{Admission, Aim, Bounds, Flight};
+use invalidations::Invalidations;
 use markers::{Marked, Markers, Meaning};
 use shared::SharedFlight;
 
 use crate::asker::Asker;
 use crate::counters::CacheCounters;
 use crate::key::CacheKey;
-use crate::policy::{Bypass, Coalescing, LeaderOnly, Policy, Sharing};
-use crate::store::{Found, Hit, MemoryStore};
+use crate::policy::{Bypass, Coalescing, LeaderOnly, Policy, Reuse, Sharing};
+use crate::store::{Found, Hit, MemoryStore, Served, StoredResponse};
 
 /// The table's shards: many more than there are cores, so that two rarely meet.
 const SHARDS: usize = 64;
@@ -129,6 +131,7 @@ pub(crate) struct Flights {
     shards: Box<[Mutex<Shard>]>,
     store: Arc<MemoryStore>,
     counters: Arc<CacheCounters>,
+    invalidations: Invalidations,
     /// What the windows of all flights weigh together.
     bytes: AtomicUsize,
 }
@@ -139,6 +142,12 @@ struct Shard {
     /// its leader only.
     groups: HashMap<CacheKey, Vec<Arc<SharedFlight>>>,
     markers: Markers,
+}
+
+impl Shard {
+    fn group(&self, key: &CacheKey) -> &[Arc<SharedFlight>] {
+        self.groups.get(key).map(Vec::as_slice).unwrap_or_default()
+    }
 }
 
 impl Flights {
@@ -159,6 +168,7 @@ impl Flights {
             shards,
             store,
             counters,
+            invalidations: Invalidations::default(),
             bytes: AtomicUsize::new(0),
         })
     }
@@ -167,7 +177,10 @@ impl Flights {
     pub(crate) fn join(self: &Arc<Self>, now: Instant, under: CacheKey, asker: &Asker<'_>) -> Join {
         let join = match asker.facts.coalescing() {
             Coalescing::Never(bypass) => Join::Alone(Alone::Bypass(bypass)),
-            Coalescing::LeadOrWait | Coalescing::LeadOnly | Coalescing::WaitOnly => {
+            Coalescing::LeadOrWait
+            | Coalescing::LeadOnly
+            | Coalescing::WaitOnly
+            | Coalescing::Part => {
                 match self.join_under(now, under, asker) {
                     Ok(join) => join,
                     // Only a primary key sends us on, and only to a variant: once.
@@ -198,55 +211,110 @@ impl Flights {
     ) -> Result<Join, CacheKey> {
         let facts = &asker.facts;
         let mut shard = self.shard(&under).lock();
-        match shard.markers.get(now, &under) {
-            Some(Meaning::LeaderOnly(reason)) => return Ok(Join::Alone(Alone::Marked(reason))),
+        let marked = match shard.markers.get(now, &under) {
             Some(Meaning::Failed(failure)) => return Ok(Join::Failed(failure)),
-            None => {}
-        }
-        let group = shard
-            .groups
-            .get(&under)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        let waits = !matches!(facts.coalescing(), Coalescing::LeadOnly);
-        if !waits && !group.is_empty() {
-            return Ok(Join::Alone(Alone::WantsItsOwn));
-        }
-        for shared in group {
-            let mut inner = shared.lock();
-            if inner.flight.admission(now, facts) == Admission::Welcome {
-                let seat = inner.flight.seat(now, facts, asker.deadline, false);
-                drop(inner);
-                return Ok(Join::Wait(Reader::new(
-                    Arc::clone(shared),
-                    seat,
-                    false,
-                    None,
-                )));
+            Some(Meaning::LeaderOnly(reason)) => Some(Alone::Marked(reason)),
+            None => None,
+        };
+        let group = shard.group(&under);
+        let wants_its_own = facts.coalescing() == Coalescing::LeadOnly && !group.is_empty();
+        let alone = marked.or(wants_its_own.then_some(Alone::WantsItsOwn));
+        if alone.is_none() {
+            for shared in group.iter().filter(|shared| !shared.is_outdated()) {
+                if let Some(reader) = Self::take_seat(shared, now, asker) {
+                    return Ok(Join::Wait(reader));
+                }
             }
         }
         // A flight is stored before it leaves the table: what is neither here nor there has not
         // been fetched.
+        let mut aim = Aim::Whole;
         match self.store.find(&asker.key, asker.headers) {
-            Found::Response(response, key) => {
-                if let Some(hit) = self.store.hit(now, asker, &response) {
-                    return Ok(Join::Stored(hit));
-                }
-                if under == asker.key && key != under {
-                    return Err(key);
-                }
-            }
+            Found::Response(_, key) if under == asker.key && key != under => return Err(key),
             Found::NoVariant(key) if under == asker.key => return Err(key),
+            Found::Response(response, key) => match response.reuse(now, facts) {
+                Reuse::Fresh => {
+                    return Ok(Join::Stored(Hit::new(now, response, key, Served::Fresh)));
+                }
+                Reuse::Stale
+                | Reuse::WhileRevalidating
+                | Reuse::ValidateStale
+                | Reuse::ValidateForRequest => aim = Aim::Renew(response),
+                Reuse::NotForThis => {}
+            },
             Found::NoVariant(_) | Found::Nothing => {}
         }
-        if facts.coalescing() == Coalescing::WaitOnly {
-            return Ok(Join::Alone(Alone::HeadWithoutGet));
+        match facts.coalescing() {
+            Coalescing::WaitOnly => return Ok(Join::Alone(Alone::HeadWithoutGet)),
+            Coalescing::Part if !aim.is_cheap() => {
+                return Ok(Join::Alone(Alone::Bypass(Bypass::Range)));
+            }
+            Coalescing::LeadOrWait
+            | Coalescing::LeadOnly
+            | Coalescing::Part
+            | Coalescing::Never(_) => {}
         }
-        if MAX_FLIGHTS_PER_KEY <= group.len() {
-            return Ok(Join::Alone(Alone::Crowded));
+        let is_crowded = MAX_FLIGHTS_PER_KEY <= group.len();
+        match alone.or(is_crowded.then_some(Alone::Crowded)) {
+            None => {
+                let (fill, reader) = self.open(Some(&mut shard), now, under, asker, aim);
+                Ok(Join::Lead { fill, reader })
+            }
+            // What is stored can be validated for this client alone.
+            Some(_) if matches!(&aim, Aim::Renew(stored) if stored.has_validator()) => {
+                let (fill, reader) = self.open(None, now, under, asker, aim);
+                Ok(Join::Lead { fill, reader })
+            }
+            Some(reason) => Ok(Join::Alone(reason)),
         }
-        let (fill, reader) = self.open(&mut shard, now, under, asker, None);
-        Ok(Join::Lead { fill, reader })
+    }
+
+    fn take_seat(shared: &Arc<SharedFlight>, now: Instant, asker: &Asker<'_>) -> Option<Reader> {
+        let facts = &asker.facts;
+        let mut inner = shared.lock();
+        let (seat, offset) = if facts.coalescing() == Coalescing::Part {
+            if !facts.waits() {
+                return None;
+            }
+            inner.flight.seat_at_part(now, asker)?
+        } else {
+            if inner.flight.admission(now, facts) != Admission::Welcome {
+                return None;
+            }
+            (inner.flight.seat(now, facts, asker.deadline, false), 0)
+        };
+        drop(inner);
+        Some(Reader::new(Arc::clone(shared), seat, offset, None))
+    }
+
+    /// Opens a flight that brings what is stored up to date, unless one is under way or has just failed.
+    pub(crate) fn refresh(
+        self: &Arc<Self>,
+        now: Instant,
+        under: CacheKey,
+        stored: Arc<StoredResponse>,
+        asker: &Asker<'_>,
+    ) -> Option<Fill> {
+        let mut shard = self.shard(&under).lock();
+        let is_marked = shard.markers.get(now, &under).is_some();
+        if is_marked || !shard.group(&under).is_empty() {
+            return None;
+        }
+        let bounds = self.bounds(true);
+        let flight = Flight::new(now, asker.facts, bounds, Aim::Renew(stored)).in_background();
+        let shared = SharedFlight::new(Arc::clone(self), under, asker.key, flight);
+        shard
+            .groups
+            .entry(under)
+            .or_default()
+            .push(Arc::clone(&shared));
+        self.counters.refreshed.add(1);
+        Some(Fill::new(shared, None))
+    }
+
+    /// What is in flight for that URI serves those it has, and nobody after them.
+    pub(crate) fn invalidate(&self, primary: &CacheKey) {
+        self.invalidations.count(primary);
     }
 
     /// Gives a laggard a place in a slower flight.
@@ -270,18 +338,14 @@ impl Flights {
             return Rejoin::Abort;
         };
         let mut shard = self.shard(&behind.under).lock();
-        let group = shard
-            .groups
-            .get(&behind.under)
-            .map(Vec::as_slice)
-            .unwrap_or_default();
+        let group = shard.group(&behind.under);
         for shared in group {
             let seat = shared.lock().flight.seat_at(now, &continuation);
             if let Some(seat) = seat {
                 return Rejoin::Wait(Reader::new(
                     Arc::clone(shared),
                     seat,
-                    false,
+                    continuation.offset,
                     Some(continuation),
                 ));
             }
@@ -289,30 +353,39 @@ impl Flights {
         if MAX_FLIGHTS_PER_KEY <= group.len() {
             return Rejoin::Abort;
         }
-        let (fill, reader) = self.open(&mut shard, now, behind.under, asker, Some(continuation));
+        let aim = Aim::Rest(continuation);
+        let (fill, reader) = self.open(Some(&mut shard), now, behind.under, asker, aim);
         Rejoin::Lead { fill, reader }
     }
 
+    /// Opens a flight; without a shard, one that nobody else can join.
     fn open(
         self: &Arc<Self>,
-        shard: &mut Shard,
+        shard: Option<&mut Shard>,
         now: Instant,
         under: CacheKey,
         asker: &Asker<'_>,
-        continuation: Option<Continuation>,
+        aim: Aim,
     ) -> (Fill, Reader) {
-        let group = shard.groups.entry(under).or_default();
-        let bounds = Bounds {
-            buffer: self.config.flight_buffer,
-            max_object: self.store.max_object(),
-            patient: group.len() + 1 == MAX_FLIGHTS_PER_KEY,
-        };
-        let mut flight = Flight::new(now, asker.facts, bounds, continuation.clone());
+        let group = shard.map(|shard| shard.groups.entry(under).or_default());
+        let is_last = (group.as_ref()).is_none_or(|group| group.len() + 1 == MAX_FLIGHTS_PER_KEY);
+        let continuation = aim.continuation().cloned();
+        let mut flight = Flight::new(now, asker.facts, self.bounds(is_last), aim);
         let seat = flight.seat(now, &asker.facts, asker.deadline, true);
         let shared = SharedFlight::new(Arc::clone(self), under, asker.key, flight);
-        group.push(Arc::clone(&shared));
-        let reader = Reader::new(Arc::clone(&shared), seat, true, continuation.clone());
+        if let Some(group) = group {
+            group.push(Arc::clone(&shared));
+        }
+        let reader = Reader::leading(Arc::clone(&shared), seat, continuation.clone());
         (Fill::new(shared, continuation), reader)
+    }
+
+    fn bounds(&self, patient: bool) -> Bounds {
+        Bounds {
+            buffer: self.config.flight_buffer,
+            max_object: self.store.max_object(),
+            patient,
+        }
     }
 
     /// What a response to a request that went alone says about its key.
@@ -327,6 +400,7 @@ impl Flights {
             Sharing::LeaderOnly {
                 reason,
                 marks: true,
+                ..
             } => group.mark_leader_only(now, *reason),
             Sharing::LeaderOnly { marks: false, .. } => {}
         }

@@ -52,4 +52,4 @@ pub use counters::{CacheCounters, Counter};
 pub use flights::{Behind, Chunk, Failure, Fill, Join, Reader, Rejoin, Turn, Verdict};
 pub use key::CacheKey;
 pub use policy::RequestFacts;
-pub use store::{Hit, ResponseHead, StoredResponse};
+pub use store::{Hit, ResponseHead, Served, StoredResponse};

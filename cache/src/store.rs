@@ -17,9 +17,10 @@ use crate::key::CacheKey;
 
 pub use blocks::{BLOCK, COPY_BELOW};
 pub(crate) use blocks::{detach, settle};
-pub(crate) use memory::Found;
 pub use memory::MemoryStore;
-pub use response::{Hit, ResponseHead, StoredResponse};
+pub(crate) use memory::{Found, Place};
+pub(crate) use response::StoredContent;
+pub use response::{Hit, ResponseHead, Served, StoredResponse};
 
 /// Keeps records by key, up to a number of bytes that is its own.
 ///

@@ -13,7 +13,7 @@ use crate::account::Account;
 use crate::clock;
 use crate::conversation::Conversation;
 use crate::fields;
-use crate::flight::FlightBody;
+use crate::flight::{Cut, FlightBody};
 use crate::session::Delivery;
 use crate::watch::Turn;
 
@@ -31,15 +31,27 @@ pub(crate) enum Content {
     Nothing,
     /// All of it, in one piece.
     Whole(Bytes),
-    /// A stored response; `next` is the block to come.
+    /// A stored response, or a part of it; `next` is the block to come.
     Stored {
         response: Arc<StoredResponse>,
         next: usize,
+        cut: Cut,
     },
     /// Straight from a backend.
     Direct(Box<Conversation>),
     /// From a flight, shared with others.
     Flight(Box<FlightBody>),
+}
+
+impl Content {
+    /// A stored response, or a part of it.
+    pub(crate) const fn stored(response: Arc<StoredResponse>, cut: Cut) -> Self {
+        Self::Stored {
+            response,
+            next: 0,
+            cut,
+        }
+    }
 }
 
 /// A response's content.
@@ -71,7 +83,7 @@ impl ResponseBody {
         let left = match &content {
             Content::Nothing => Some(0),
             Content::Whole(bytes) => Some(bytes.len() as u64),
-            Content::Stored { response, .. } => Some(response.length()),
+            Content::Stored { response, cut, .. } => Some(cut.length_of(response.length())),
             Content::Direct(_) | Content::Flight(_) => length,
         };
         let paced = account.turn().map(|mut turn| {
@@ -122,10 +134,21 @@ impl ResponseBody {
         let (frame, is_last) = match &mut self.content {
             Content::Nothing => (None, true),
             Content::Whole(bytes) => (Some(Ok(Frame::data(std::mem::take(bytes)))), true),
-            Content::Stored { response, next } => {
-                let block = response.blocks().get(*next).cloned();
-                *next += 1;
-                let is_last = response.blocks().len() <= *next && response.trailers().is_none();
+            Content::Stored {
+                response,
+                next,
+                cut,
+            } => {
+                let block = loop {
+                    let block = response.blocks().get(*next).cloned();
+                    *next += 1;
+                    match block.map(|block| cut.take(block)) {
+                        Some(block) if block.is_empty() && !cut.is_over() => {}
+                        block => break block,
+                    }
+                };
+                let is_last = cut.is_over()
+                    || (response.blocks().len() <= *next && response.trailers().is_none());
                 match block {
                     Some(block) => (Some(Ok(Frame::data(block))), is_last),
                     None => (

@@ -1,7 +1,7 @@
 //! A request after its first reading: checked, normalised, routed.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
@@ -121,11 +121,6 @@ impl Exchange {
     /// When its client stops waiting for a response's head.
     pub(crate) fn due(&self) -> Instant {
         self.started + self.rules.timeout
-    }
-
-    /// How long until then.
-    pub(crate) fn time_left(&self, now: Instant) -> Duration {
-        self.due().saturating_duration_since(now)
     }
 
     /// Whether it may be executed twice (RFC 9110 §9.2.2), or says so itself.

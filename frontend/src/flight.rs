@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderValue};
+use bytes::{Buf, Bytes};
+use http::header::{HeaderMap, HeaderValue};
 use http_body::Frame;
+use scale0_cache::policy::{ByteRange, Trouble};
 use scale0_cache::{
     Asker, Cache, CacheKey, Chunk, Fill, Reader, Rejoin, RequestFacts, ResponseHead, Verdict,
 };
@@ -55,10 +56,12 @@ pub(crate) type FetchedFrom = Rc<OnceCell<HeaderValue>>;
 /// Fetches for a flight until it is complete, has failed, or nobody wants it.
 pub(crate) fn spawn_fetch(worker: &Rc<Worker>, exchange: &Rc<Exchange>, fill: Fill) -> FetchedFrom {
     let fetched_from = FetchedFrom::default();
+    let due = exchange.due();
     let fetch = Fetch {
         worker: Rc::clone(worker),
         exchange: Rc::clone(exchange),
         fill,
+        due,
         fetched_from: Rc::clone(&fetched_from),
     };
     tokio::task::spawn_local(fetch.run());
@@ -69,26 +72,36 @@ struct Fetch {
     worker: Rc<Worker>,
     exchange: Rc<Exchange>,
     fill: Fill,
+    due: Instant,
     fetched_from: FetchedFrom,
 }
 
+/// What became of a stream.
+enum Fetched {
+    /// The flight has ended, one way or the other.
+    Ended,
+    /// The request has to be sent again, dressed anew.
+    Again(Box<Fetch>),
+}
+
 impl Fetch {
-    async fn run(self) {
-        match self.open() {
-            Ok(stream) => self.stream(stream).await,
-            Err(failure) => self.fail(&failure),
+    async fn run(mut self) {
+        loop {
+            let fetched = match self.open() {
+                Ok(stream) => self.stream(stream).await,
+                Err(failure) => self.fail(&failure),
+            };
+            match fetched {
+                Fetched::Ended => return,
+                Fetched::Again(fetch) => self = *fetch,
+            }
         }
     }
 
     fn open(&self) -> Result<Stream, Failure> {
         let (shared, exchange) = (&self.worker.shared, &self.exchange);
         let mut headers = exchange.headers.clone();
-        scale0_cache::policy::strip_conditionals(&mut headers);
-        headers.remove(header::RANGE);
-        if let Some(continuation) = self.fill.continuation() {
-            headers.insert(header::RANGE, continuation.range());
-            headers.insert(header::IF_RANGE, continuation.if_range());
-        }
+        self.fill.dress(&mut headers);
         let head = exchange
             .encode(shared, &headers, None, false)
             .map_err(|error| Failure::of_request(&error))?;
@@ -100,14 +113,14 @@ impl Fetch {
             upgrade: false,
             service: exchange.service,
             flight: FlightKey(self.fill.key().flight_key()),
-            timeout: exchange.time_left(clock::now()),
+            timeout: self.due.saturating_duration_since(clock::now()),
             idle_timeout: exchange.rules.idle_timeout,
             hold: exchange.rules.hold,
             trace: exchange.trace(),
         })
     }
 
-    async fn stream(mut self, stream: Stream) {
+    async fn stream(mut self, stream: Stream) -> Fetched {
         let mut update = pin!(sleep_until((clock::now() + UPDATE_INTERVAL).into()));
         loop {
             let delivery = poll_fn(|cx| {
@@ -128,7 +141,7 @@ impl Fetch {
             .await;
             match delivery {
                 // Dropping the stream cancels the request.
-                None => return,
+                None => return Fetched::Ended,
                 Some(Delivery::Interim(_)) => self.worker.shared.counters.interim_dropped.add(1),
                 Some(Delivery::Ready) => {}
                 Some(Delivery::Head {
@@ -147,7 +160,7 @@ impl Fetch {
         }
     }
 
-    async fn head(mut self, stream: Stream, head: &Bytes, content: Bytes, whole: bool) {
+    async fn head(mut self, stream: Stream, head: &Bytes, content: Bytes, whole: bool) -> Fetched {
         let (status, headers) = match fields::response_head(head) {
             Ok(head) => head,
             Err(why) => return self.fail(&Failure::app_failed(why)),
@@ -167,10 +180,15 @@ impl Fetch {
         );
         match verdict {
             Verdict::Share | Verdict::LeaderOnly(_) | Verdict::Vary(_) => {}
-            Verdict::Mismatch => return stream.cancel(Reason::Cancelled),
+            Verdict::Confirmed => return Fetched::Ended,
+            Verdict::Mismatch | Verdict::StoodInFor => {
+                stream.cancel(Reason::Cancelled);
+                return Fetched::Ended;
+            }
+            Verdict::Again => return Fetched::Again(Box::new(self)),
         }
         if !content.is_empty() && !self.push(&stream, content).await {
-            return;
+            return Fetched::Ended;
         }
         if whole {
             return self.complete(None);
@@ -183,10 +201,10 @@ impl Fetch {
                 stream.poll_next(cx).map(Some)
             });
             match next.await {
-                None => return,
+                None => return Fetched::Ended,
                 Some(Delivery::Content(content)) => {
                     if !self.push(&stream, content).await {
-                        return;
+                        return Fetched::Ended;
                     }
                 }
                 Some(Delivery::End(trailers)) => return self.complete(fields::trailers(&trailers)),
@@ -228,7 +246,7 @@ impl Fetch {
     }
 
     /// What came is all of it, unless its own length says otherwise: then the flight has failed, and its readers know.
-    fn complete(self, trailers: Option<HeaderMap>) {
+    fn complete(self, trailers: Option<HeaderMap>) -> Fetched {
         if let Err(failure) = self.fill.complete(clock::now(), trailers) {
             tracing::debug!(
                 reason = failure.reason,
@@ -236,16 +254,19 @@ impl Fetch {
                 "a response was not whole"
             );
         }
+        Fetched::Ended
     }
 
-    fn fail(self, failure: &Failure) {
+    fn fail(self, failure: &Failure) -> Fetched {
         let answer = ErrorResponse::from(failure);
         let failure = scale0_cache::Failure {
             status: answer.status,
             reason: answer.reason,
             retry_after: answer.retry_after,
+            trouble: Trouble::Unreachable,
         };
         self.fill.fail(clock::now(), failure);
+        Fetched::Ended
     }
 }
 
@@ -255,15 +276,61 @@ pub(crate) struct FlightBody {
     cache: Arc<Cache>,
     asking: Asking,
     reader: Reader,
+    cut: Cut,
+}
+
+/// What of a body goes to a client that asked for a part of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cut {
+    skip: u64,
+    left: u64,
+}
+
+impl Cut {
+    /// Everything.
+    pub(crate) const NONE: Self = Self {
+        skip: 0,
+        left: u64::MAX,
+    };
+
+    /// That part, of a body that comes from `offset` on.
+    pub(crate) const fn of(part: ByteRange, offset: u64) -> Self {
+        Self {
+            skip: part.first.saturating_sub(offset),
+            left: part.length(),
+        }
+    }
+
+    /// How many bytes it is of a body of that length.
+    pub(crate) fn length_of(&self, body: u64) -> u64 {
+        self.left.min(body)
+    }
+
+    /// What of these bytes belongs to the part.
+    pub(crate) fn take(&mut self, mut bytes: Bytes) -> Bytes {
+        let skipped = self.skip.min(bytes.len() as u64);
+        self.skip -= skipped;
+        bytes.advance(usize::try_from(skipped).unwrap_or(usize::MAX));
+        let taken = self.left.min(bytes.len() as u64);
+        self.left -= taken;
+        bytes.truncate(usize::try_from(taken).unwrap_or(usize::MAX));
+        bytes
+    }
+
+    /// Whether all of it has been taken.
+    pub(crate) const fn is_over(&self) -> bool {
+        self.left == 0
+    }
 }
 
 impl FlightBody {
-    pub(crate) fn new(worker: &Rc<Worker>, asking: Asking, reader: Reader) -> Self {
+    pub(crate) fn new(worker: &Rc<Worker>, asking: Asking, reader: Reader, cut: Cut) -> Self {
         Self {
             worker: Rc::clone(worker),
             cache: Arc::clone(&worker.shared.cache),
             asking,
             reader,
+            cut,
         }
     }
 
@@ -271,7 +338,13 @@ impl FlightBody {
     pub(crate) fn poll_frame(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<Piece> {
         loop {
             let frame = match ready!(self.reader.poll_chunk(cx)) {
-                Chunk::Data(bytes) => (Some(Ok(Frame::data(bytes))), false),
+                Chunk::Data(bytes) => {
+                    let bytes = self.cut.take(bytes);
+                    if bytes.is_empty() {
+                        continue;
+                    }
+                    (Some(Ok(Frame::data(bytes))), self.cut.is_over())
+                }
                 Chunk::End(trailers) => (
                     trailers.map(|trailers| Ok(Frame::trailers(trailers.as_ref().clone()))),
                     true,

@@ -8,6 +8,7 @@
 mod access_log;
 mod account;
 pub mod admin;
+mod at_cache;
 mod body;
 mod clock;
 mod config;
@@ -26,6 +27,7 @@ mod response;
 mod route;
 mod session;
 mod target;
+mod teaching;
 mod threads;
 mod tunnel;
 mod watch;

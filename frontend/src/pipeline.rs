@@ -10,41 +10,25 @@ use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use scale0_cache::flights::MAX_VARIANT_HOPS;
-use scale0_cache::policy::{
-    CacheStatus, Conditional, Forward, Sharing, judge_conditionals, not_modified_head,
-};
-use scale0_cache::{CacheKey, Hit, Join, Lookup, Reader, RequestFacts, ResponseHead, Turn};
+use scale0_cache::policy::{CacheStatus, Forward};
+use scale0_cache::{RequestFacts, ResponseHead};
 use scale0_wire::FlightKey;
 
 use crate::account::Account;
+use crate::at_cache::{Alone, AtCache};
 use crate::body::{Content, ResponseBody, stated_length};
 use crate::clock;
 use crate::conversation::{Conversation, ReadError, read_ahead};
 use crate::error_response::ErrorResponse;
 use crate::exchange::Exchange;
 use crate::fields;
-use crate::flight::{Asking, FlightBody, spawn_fetch};
+use crate::flight::Asking;
 use crate::response;
 use crate::route::Coalesce;
 use crate::session::{Delivery, Failure, OpenRequest};
 use crate::tunnel;
 use crate::watch::Answering;
 use crate::worker::{TakenSeat, Worker};
-
-/// A request that goes on its own, and what is known of why.
-struct Alone {
-    forward: Forward,
-    detail: Option<&'static str>,
-    /// The key under which the cache wants to hear what came of it.
-    learn: Option<(CacheKey, RequestFacts)>,
-}
-
-/// What became of a request at the cache.
-enum AtCache {
-    Answered(Response<ResponseBody>),
-    Alone(Account, Alone),
-}
 
 impl Worker {
     /// Answers one request. While the node drains it is its connection's last.
@@ -115,10 +99,8 @@ impl Worker {
             if rules.coalesce == Coalesce::Off {
                 facts = facts.waiting_for_nobody();
             }
-            let authority = std::str::from_utf8(&exchange.authority).unwrap_or_default();
-            let key = CacheKey::new(exchange.scheme(), authority, &exchange.target);
             let asking = Asking {
-                key,
+                key: exchange.cache_key(),
                 facts,
                 exchange: Rc::clone(&exchange),
             };
@@ -132,188 +114,6 @@ impl Worker {
         self.forward(exchange, body, account, upgrade, alone).await
     }
 
-    /// Answers from the store or from a flight, if that can be.
-    async fn at_cache(self: &Rc<Self>, asking: Asking, account: Account) -> AtCache {
-        let cache = &self.shared.cache;
-        let now = clock::now();
-        let (mut under, forward) = match cache.lookup(now, &asking.asker()) {
-            Lookup::Hit(hit) => {
-                return AtCache::Answered(self.stored(&asking.exchange, hit, account));
-            }
-            Lookup::Miss { under, forward } => (under, forward),
-            Lookup::GatewayTimeout => {
-                let error = ErrorResponse::new(
-                    StatusCode::GATEWAY_TIMEOUT,
-                    "only-if-cached",
-                    "nothing suitable is stored",
-                );
-                return AtCache::Answered(self.error(
-                    &error,
-                    &asking.exchange.request_id,
-                    account,
-                    None,
-                ));
-            }
-        };
-        let alone = |under, detail| Alone {
-            forward,
-            detail,
-            learn: Some((under, asking.facts)),
-        };
-        let mut moves = 0;
-        loop {
-            let (mut reader, fetched_from) = match cache.join(clock::now(), under, &asking.asker())
-            {
-                Join::Lead { fill, reader } => {
-                    (reader, Some(spawn_fetch(self, &asking.exchange, fill)))
-                }
-                Join::Wait(reader) => (reader, None),
-                Join::Stored(hit) => {
-                    return AtCache::Answered(self.stored(&asking.exchange, hit, account));
-                }
-                Join::Alone(reason) => {
-                    return AtCache::Alone(account, alone(under, detail(&reason)));
-                }
-                Join::Failed(failure) => {
-                    let status = CacheStatus::forward(forward).collapsed(true);
-                    return AtCache::Answered(self.shared_failure(
-                        &asking.exchange,
-                        failure,
-                        account,
-                        &status,
-                    ));
-                }
-            };
-            let turn = {
-                let asker = asking.asker();
-                let head = reader.head(&asker);
-                tokio::time::timeout_at(asking.exchange.due().into(), head).await
-            };
-            match turn {
-                Ok(Turn::Yours(head)) => {
-                    let collapsed = fetched_from.is_none();
-                    let stores = !collapsed
-                        && asking.exchange.rules.cache
-                        && reader.sharing().is_some_and(Sharing::is_shared);
-                    let status = CacheStatus::forward(forward)
-                        .collapsed(collapsed)
-                        .stored(stores);
-                    let backend = fetched_from.as_ref().and_then(|from| from.get());
-                    return AtCache::Answered(
-                        self.flight(asking, &head, reader, status, account, backend),
-                    );
-                }
-                Ok(Turn::Released(_)) => {
-                    return AtCache::Alone(account, alone(under, Some("leader-only")));
-                }
-                Ok(Turn::Unfit) => return AtCache::Alone(account, alone(under, Some("unfit"))),
-                Ok(Turn::Variant(variant)) if moves < MAX_VARIANT_HOPS => {
-                    moves += 1;
-                    under = variant;
-                }
-                Ok(Turn::Missed) if moves < MAX_VARIANT_HOPS => moves += 1,
-                Ok(Turn::Variant(_) | Turn::Missed) => {
-                    return AtCache::Alone(account, alone(under, Some("variant")));
-                }
-                Ok(Turn::Failed(failure)) => {
-                    let status = CacheStatus::forward(forward).collapsed(fetched_from.is_none());
-                    return AtCache::Answered(self.shared_failure(
-                        &asking.exchange,
-                        failure,
-                        account,
-                        &status,
-                    ));
-                }
-                Err(_elapsed) => {
-                    let error = ErrorResponse::from(&Failure::deadline());
-                    let status = CacheStatus::forward(forward).collapsed(fetched_from.is_none());
-                    return AtCache::Answered(self.error(
-                        &error,
-                        &asking.exchange.request_id,
-                        account,
-                        Some(&status),
-                    ));
-                }
-            }
-        }
-    }
-
-    /// Answers with a stored response.
-    fn stored(
-        &self,
-        exchange: &Exchange,
-        hit: Hit,
-        mut account: Account,
-    ) -> Response<ResponseBody> {
-        let Hit { response, age, ttl } = hit;
-        let (head, whole) = judged(exchange, response.head());
-        let mut headers = head.headers;
-        response::finish(
-            &mut headers,
-            &exchange.request_id,
-            Some(&CacheStatus::hit().ttl(ttl)),
-            Some(age),
-        );
-        account.head(head.status, &headers, "", None);
-        let content = if whole {
-            Content::Stored { response, next: 0 }
-        } else {
-            Content::Nothing
-        };
-        assemble(
-            head.status,
-            headers,
-            ResponseBody::new(content, None, account),
-        )
-    }
-
-    /// Answers with what a flight brings.
-    fn flight(
-        self: &Rc<Self>,
-        asking: Asking,
-        head: &ResponseHead,
-        reader: Reader,
-        status: CacheStatus,
-        mut account: Account,
-        backend: Option<&HeaderValue>,
-    ) -> Response<ResponseBody> {
-        let exchange = Rc::clone(&asking.exchange);
-        let (head, whole) = judged(&exchange, head);
-        if whole && let Err(failure) = self.seat(&head.headers, &mut account) {
-            return self.failed(&exchange, &failure, account, status);
-        }
-        let status = status.fwd_status(head.status.as_u16());
-        let mut headers = head.headers;
-        response::finish(&mut headers, &exchange.request_id, Some(&status), None);
-        account.head(head.status, &headers, "", backend);
-        let length = stated_length(&headers);
-        let content = if whole {
-            Content::Flight(Box::new(FlightBody::new(self, asking, reader)))
-        } else {
-            Content::Nothing
-        };
-        assemble(
-            head.status,
-            headers,
-            ResponseBody::new(content, length, account),
-        )
-    }
-
-    /// Answers with what the flight's fetch failed with.
-    fn shared_failure(
-        &self,
-        exchange: &Exchange,
-        failure: scale0_cache::Failure,
-        account: Account,
-        status: &CacheStatus,
-    ) -> Response<ResponseBody> {
-        let error = ErrorResponse {
-            retry_after: failure.retry_after,
-            ..ErrorResponse::new(failure.status, failure.reason, "")
-        };
-        self.error(&error, &exchange.request_id, account, Some(status))
-    }
-
     /// Sends the request to a backend for its client alone.
     async fn forward(
         self: &Rc<Self>,
@@ -325,17 +125,10 @@ impl Worker {
     ) -> Response<ResponseBody> {
         let status = CacheStatus::forward(alone.forward);
         let status = alone.detail.map_or(status, |detail| status.detail(detail));
-        let mut conversation = match self
-            .converse(
-                &exchange,
-                body,
-                &account,
-                upgrade.as_ref().map(|(protocol, _)| protocol),
-            )
-            .await
-        {
+        let protocol = upgrade.as_ref().map(|(protocol, _)| protocol);
+        let mut conversation = match self.converse(&exchange, body, &account, protocol).await {
             Ok(conversation) => conversation,
-            Err(failure) => return self.failed(&exchange, &failure, account, status),
+            Err(failure) => return self.failed_alone(&exchange, &failure, account, status, &alone),
         };
         loop {
             match conversation.next().await {
@@ -374,7 +167,7 @@ impl Worker {
                     );
                 }
                 Delivery::Failed(failure) => {
-                    return self.failed(&exchange, &failure, account, status);
+                    return self.failed_alone(&exchange, &failure, account, status, &alone);
                 }
                 Delivery::Ready => {}
                 Delivery::Content(_) | Delivery::End(_) => {
@@ -449,12 +242,9 @@ impl Worker {
             status: code,
             headers,
         };
-        if let Some((under, facts)) = &alone.learn {
-            let now = clock::now();
-            let delay = now.saturating_duration_since(exchange.started);
-            let sharing = Sharing::judge(self.shared.cache.policy(), facts, &head, delay, wall);
-            self.shared.cache.learn(now, under, &sharing);
-        }
+        self.teach_cache(exchange, wall, &head, alone.learn.as_ref(), || {
+            more.is_none().then(|| content.clone())
+        });
         if more.is_some()
             && let Err(failure) = self.seat(&head.headers, &mut account)
         {
@@ -478,7 +268,7 @@ impl Worker {
     }
 
     /// An event stream is given a seat among the long streams.
-    fn seat(&self, headers: &HeaderMap, account: &mut Account) -> Result<(), Failure> {
+    pub(crate) fn seat(&self, headers: &HeaderMap, account: &mut Account) -> Result<(), Failure> {
         if response::is_event_stream(headers) {
             account.seated(self.long_stream()?);
         }
@@ -535,7 +325,7 @@ impl Worker {
         )
     }
 
-    fn failed(
+    pub(crate) fn failed(
         &self,
         exchange: &Exchange,
         failure: &Failure,
@@ -550,8 +340,23 @@ impl Worker {
         )
     }
 
+    /// The same where a stored response may stand in for the answer.
+    fn failed_alone(
+        &self,
+        exchange: &Exchange,
+        failure: &Failure,
+        account: Account,
+        status: CacheStatus,
+        alone: &Alone,
+    ) -> Response<ResponseBody> {
+        match &alone.learn {
+            Some((_, asking)) => self.failed_at_cache(asking, failure, account, status),
+            None => self.failed(exchange, failure, account, status),
+        }
+    }
+
     /// Answers with an error of our own.
-    fn error(
+    pub(crate) fn error(
         &self,
         error: &ErrorResponse,
         request_id: &str,
@@ -570,27 +375,11 @@ impl Worker {
     }
 }
 
-/// The head for this client, and whether content follows: its own conditions are judged here (RFC 9110 §13), whoever led.
-fn judged(exchange: &Exchange, head: &ResponseHead) -> (ResponseHead, bool) {
-    match judge_conditionals(&exchange.headers, head) {
-        Conditional::NotModified => (not_modified_head(head), false),
-        Conditional::Full => (head.clone(), exchange.method != Method::HEAD),
-    }
-}
-
-/// Why a request that could have shared a fetch did not, for `Cache-Status`.
-const fn detail(reason: &scale0_cache::flights::Alone) -> Option<&'static str> {
-    use scale0_cache::flights::Alone;
-    match reason {
-        Alone::Bypass(_) => None,
-        Alone::Marked(_) => Some("leader-only"),
-        Alone::HeadWithoutGet => Some("head"),
-        Alone::WantsItsOwn => Some("no-cache"),
-        Alone::Crowded => Some("crowded"),
-    }
-}
-
-fn assemble(status: StatusCode, headers: HeaderMap, body: ResponseBody) -> Response<ResponseBody> {
+pub(crate) fn assemble(
+    status: StatusCode,
+    headers: HeaderMap,
+    body: ResponseBody,
+) -> Response<ResponseBody> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -602,16 +391,6 @@ impl Failure {
     fn too_many_streams() -> Self {
         Self {
             reason: scale0_wire::Reason::TooManyStreams,
-            started: true,
-            retry_after_ms: 0,
-            detail: String::new(),
-        }
-    }
-
-    /// The client's patience ended before there was a head.
-    fn deadline() -> Self {
-        Self {
-            reason: scale0_wire::Reason::Deadline,
             started: true,
             retry_after_ms: 0,
             detail: String::new(),

@@ -2,6 +2,8 @@
 
 use http::StatusCode;
 
+use crate::policy::Trouble;
+
 /// Why a flight came to no good end; the same for everybody who waited for it.
 ///
 /// Before the head it is an answer: `status`, with `reason` for the client and the log. After it,
@@ -15,6 +17,8 @@ pub struct Failure {
     pub reason: &'static str,
     /// Seconds for `Retry-After`.
     pub retry_after: Option<u32>,
+    /// What it counts as when a stale response might stand in.
+    pub trouble: Trouble,
 }
 
 impl Failure {
@@ -31,11 +35,22 @@ impl Failure {
     /// What was to continue a body is another representation, or starts elsewhere.
     pub const DISCONTINUED: Self = Self::bad_gateway("representation-changed");
 
+    /// The origin answered with an error for which a stale response stands in.
+    pub(super) const fn stood_in_for(status: StatusCode) -> Self {
+        Self {
+            status,
+            reason: "origin-error",
+            retry_after: None,
+            trouble: Trouble::ServerError,
+        }
+    }
+
     const fn bad_gateway(reason: &'static str) -> Self {
         Self {
             status: StatusCode::BAD_GATEWAY,
             reason,
             retry_after: None,
+            trouble: Trouble::Unreachable,
         }
     }
 }

@@ -6,14 +6,17 @@ use std::task::{Context, Poll, Waker};
 use std::time::{Instant, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::header::{IF_RANGE, RANGE};
+use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::flight::{Announced, Continuation, MIN_WINDOW, Room};
+use super::flight::{Aim, Announced, Continuation, MIN_WINDOW, Room};
 use super::shared::SharedFlight;
 use super::{Failure, GroupLock};
 use crate::key::CacheKey;
-use crate::policy::{LeaderOnly, Sharing};
-use crate::store::{ResponseHead, StoredResponse, settle};
+use crate::policy::terms::is_error_to_stand_in_for;
+use crate::policy::validation::{ask_whether_current, confirms, freshened};
+use crate::policy::{LeaderOnly, Sharing, Trouble, strip_conditionals};
+use crate::store::{Place, ResponseHead, StoredContent, StoredResponse, settle};
 
 /// What a flight's head decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,6 +30,12 @@ pub enum Verdict {
     Vary(Arc<[HeaderName]>),
     /// It was to continue a body and does not: the flight has failed. Send CANCEL.
     Mismatch,
+    /// What is stored is still current and answers everybody: there is no content to come.
+    Confirmed,
+    /// The origin says that it is in trouble, and what is stored stands in: the flight has ended. Send CANCEL.
+    StoodInFor,
+    /// It confirms something that is not stored here: send the request again, dressed anew. Happens once at most.
+    Again,
 }
 
 /// The duty to fill a flight: one request to a backend.
@@ -43,8 +52,8 @@ pub struct Fill {
     shared: Arc<SharedFlight>,
     continuation: Option<Continuation>,
     retry_at: Option<Instant>,
-    /// Names and variant key under which a complete response is stored.
-    store_as: Option<(Arc<[HeaderName]>, CacheKey)>,
+    /// Where a complete response is stored.
+    store_as: Option<Box<Place>>,
     ended: bool,
 }
 
@@ -64,11 +73,6 @@ impl Fill {
         self.shared.under
     }
 
-    /// What to ask for instead of the whole: `Range` and `If-Range`.
-    pub fn continuation(&self) -> Option<&Continuation> {
-        self.continuation.as_ref()
-    }
-
     /// How many clients the flight serves now.
     pub fn waiters(&self) -> usize {
         self.shared.lock().flight.taken_seats()
@@ -78,6 +82,20 @@ impl Fill {
     /// deadline, which grows as others join.
     pub fn latest_deadline(&self) -> Instant {
         self.shared.lock().flight.latest_deadline()
+    }
+
+    /// Makes the client's fields those of the request that is sent for the flight: without conditions and ranges of the client's
+    /// own, and with ours, by which a stored response is validated or a body continued.
+    pub fn dress(&self, request: &mut HeaderMap) {
+        strip_conditionals(request);
+        match self.shared.lock().flight.aim() {
+            Aim::Whole => {}
+            Aim::Renew(stored) => ask_whether_current(request, &stored.head().headers),
+            Aim::Rest(rest) => {
+                request.insert(RANGE, rest.range());
+                request.insert(IF_RANGE, rest.if_range());
+            }
+        }
     }
 
     /// The final head has come (interim ones are not for a flight). It is sent and stored as it is:
@@ -92,39 +110,104 @@ impl Fill {
         request: &HeaderMap,
         head: ResponseHead,
     ) -> Verdict {
-        let flights = &self.shared.flights;
-        let (leader, delay) = {
+        let (leader, delay, stored) = {
             let inner = self.shared.lock();
-            (*inner.flight.leader(), inner.flight.delay(now))
+            let flight = &inner.flight;
+            let stored = flight.aim().stored().cloned();
+            (*flight.leader(), flight.delay(now), stored)
         };
-        let sharing = Sharing::judge(flights.config.policy, &leader, &head, delay, wall);
-        let variant = match &sharing {
-            Sharing::Shared(shareable) => {
-                let names = flights
-                    .store
-                    .selecting(&self.shared.primary, &shareable.vary);
-                let stored = self.shared.primary.variant(&names, request);
-                let own = if names == shareable.vary {
-                    stored
-                } else {
-                    self.shared.primary.variant(&shareable.vary, request)
-                };
-                self.store_as = Some((names, stored));
-                (!shareable.vary.is_empty()).then_some(own)
+        let judge = |head: &ResponseHead| {
+            Sharing::judge(
+                self.shared.flights.config.policy,
+                &leader,
+                head,
+                delay,
+                wall,
+            )
+        };
+        match stored {
+            Some(stored) if head.status == StatusCode::NOT_MODIFIED => {
+                if !confirms(&head.headers, &stored.head().headers) {
+                    self.shared.lock().flight.aim_at_the_whole();
+                    self.shared.flights.counters.unconfirmed.add(1);
+                    return Verdict::Again;
+                }
+                let head = freshened(stored.head(), &head.headers);
+                let sharing = judge(&head);
+                self.renew(now, request, &stored, head, &sharing)
             }
-            Sharing::LeaderOnly { .. } => None,
-        };
-        let continues_at = self
-            .continuation
-            .as_ref()
-            .map(|continuation| continuation.offset);
-        let announced = Announced::new(now, head, sharing.clone(), variant, continues_at);
+            Some(stored)
+                if is_error_to_stand_in_for(head.status)
+                    && stored.stands_in(now, &leader, Trouble::ServerError) =>
+            {
+                self.end_failed(now, Failure::stood_in_for(head.status));
+                Verdict::StoodInFor
+            }
+            Some(_) | None => {
+                let sharing = judge(&head);
+                let variant = self.place(&sharing, request, &head);
+                let continues_at = self.continuation.as_ref().map(|rest| rest.offset);
+                let announced = Announced::new(now, head, sharing.clone(), variant, continues_at);
+                self.announce(now, announced, &sharing)
+            }
+        }
+    }
 
+    /// What was stored is confirmed, and the answer for everybody who may have it.
+    fn renew(
+        &mut self,
+        now: Instant,
+        request: &HeaderMap,
+        stored: &StoredResponse,
+        head: ResponseHead,
+        sharing: &Sharing,
+    ) -> Verdict {
+        let flights = Arc::clone(&self.shared.flights);
+        let variant = self.place(sharing, request, &head);
+        let terms = sharing.kept().map_or(*stored.terms(), |kept| kept.terms);
+        let response = Arc::new(stored.renewed(Arc::new(head), terms, now));
+        match self.store_as.take() {
+            Some(place) if self.is_kept() => {
+                flights.store.insert(&place, &response);
+            }
+            // The origin does not want it kept any longer.
+            Some(_) | None => flights.store.remove(&self.shared.primary),
+        }
+        flights.counters.revalidated.add(1);
+        let announced = Announced::confirmed(now, sharing.clone(), variant, response);
+        self.announce(now, announced, sharing);
+        self.end_complete(None, None);
+        Verdict::Confirmed
+    }
+
+    /// Where a complete response will be stored, and which variant it is to those who wait.
+    fn place(
+        &mut self,
+        sharing: &Sharing,
+        request: &HeaderMap,
+        head: &ResponseHead,
+    ) -> Option<CacheKey> {
+        let kept = sharing.kept()?;
+        let primary = &self.shared.primary;
+        let store = &self.shared.flights.store;
+        let place = store.place(primary, &kept.vary, request, &head.headers);
+        let own = if place.is_selected_by(&kept.vary) {
+            place.key
+        } else {
+            primary.variant(&kept.vary, request)
+        };
+        self.store_as = Some(Box::new(place));
+        (!kept.vary.is_empty()).then_some(own)
+    }
+
+    /// Tells everybody who waits what has come.
+    fn announce(&mut self, now: Instant, announced: Announced, sharing: &Sharing) -> Verdict {
+        let flights = &self.shared.flights;
         let mut group = flights.group(&self.shared);
         let mut inner = self.shared.lock();
         let waited = u64::try_from(inner.flight.waited(now).as_micros()).unwrap_or(u64::MAX);
         let outcome = inner.flight.announce(announced);
-        let verdict = match (&outcome, &sharing) {
+        let verdict = match (&outcome, sharing) {
             (Err(_), _) => {
                 group.remove(&self.shared);
                 self.ended = true;
@@ -132,7 +215,7 @@ impl Fill {
                 Verdict::Mismatch
             }
             (Ok(_), _) if self.continuation.is_some() => Verdict::Share,
-            (Ok(released), Sharing::LeaderOnly { reason, marks }) => {
+            (Ok(released), Sharing::LeaderOnly { reason, marks, .. }) => {
                 group.remove(&self.shared);
                 if *marks {
                     group.mark_leader_only(now, *reason);
@@ -215,16 +298,21 @@ impl Fill {
     /// # Errors
     /// The flight failed instead: it had no head yet, or less than its head had announced.
     pub fn complete(mut self, now: Instant, trailers: Option<HeaderMap>) -> Result<(), Failure> {
-        let flights = Arc::clone(&self.shared.flights);
         let checked = self.shared.lock().flight.check_complete();
         if let Err(failure) = checked {
             self.end_failed(now, failure);
             return Err(failure);
         }
         let stored = self.store(trailers.as_ref());
+        self.end_complete(trailers, stored.as_deref());
+        Ok(())
+    }
+
+    fn end_complete(&mut self, trailers: Option<HeaderMap>, stored: Option<&StoredResponse>) {
+        let flights = &self.shared.flights;
         let mut group = flights.group(&self.shared);
         let mut inner = self.shared.lock();
-        inner.flight.complete(trailers, stored.as_deref());
+        inner.flight.complete(trailers, stored);
         self.shared.count_weight(&mut inner);
         group.remove(&self.shared);
         self.ended = true;
@@ -233,7 +321,6 @@ impl Fill {
         drop(group);
         flights.counters.completed.add(1);
         wakes.wake();
-        Ok(())
     }
 
     /// The fetch failed. Everybody gets the same failure; where it was a herd, and there was no
@@ -287,11 +374,8 @@ impl Fill {
     /// that of the flight's begin.
     fn store(&mut self, trailers: Option<&HeaderMap>) -> Option<Arc<StoredResponse>> {
         let flights = &self.shared.flights;
-        let (names, variant) = self
-            .store_as
-            .take()
-            .filter(|_| self.continuation.is_none())?;
-        if !self.shared.lock().flight.leader().is_kept() {
+        let place = (self.store_as.take()).filter(|_| self.continuation.is_none())?;
+        if !self.is_kept() {
             return None;
         }
         let Some((announced, shareable, pieces)) = self.shared.lock().flight.storable() else {
@@ -300,15 +384,21 @@ impl Fill {
         };
         let response = Arc::new(StoredResponse::new(
             Arc::clone(&announced.head),
-            settle(&pieces),
-            trailers.cloned(),
-            shareable.freshness,
+            Arc::new(StoredContent::new(settle(&pieces), trailers.cloned())),
+            shareable.terms,
             announced.received,
         ));
-        let is_in = flights
-            .store
-            .insert(self.shared.primary, &names, variant, &response);
+        let is_in = flights.store.insert(&place, &response);
         is_in.then_some(response)
+    }
+
+    /// Whether the route of the request stores anything, and nothing was invalidated since it began.
+    fn is_kept(&self) -> bool {
+        if self.shared.is_outdated() {
+            self.shared.flights.counters.refused_outdated.add(1);
+            return false;
+        }
+        self.shared.lock().flight.leader().is_kept()
     }
 
     fn end_failed(&mut self, now: Instant, failure: Failure) {
@@ -322,8 +412,12 @@ impl Fill {
         let failure = inner.flight.fail(failure);
         self.shared.count_weight(&mut inner);
         group.remove(&self.shared);
-        let had_a_herd = inner.flight.announced().is_none() && 1 < inner.flight.taken_seats();
-        if had_a_herd {
+        let had_a_head = inner.flight.announced().is_some();
+        let had_a_herd = 1 < inner.flight.taken_seats();
+        // Where something stored stands in, nobody suffers if the backend is left in peace for a moment.
+        let may_stand_in = (inner.flight.aim().stored())
+            .is_some_and(|stored| stored.stands_in(now, inner.flight.leader(), failure.trouble));
+        if !had_a_head && (had_a_herd || may_stand_in) {
             group.mark_failed(now, failure);
         }
         let wakes = inner.take_readers();

@@ -12,9 +12,10 @@ use super::Failure;
 use super::pace::Pace;
 use super::seats::{SeatId, Seats};
 use super::window::{Cursor, Window};
+use crate::asker::Asker;
 use crate::key::CacheKey;
 use crate::policy::conditional::strong_validator;
-use crate::policy::{RequestFacts, Shareable, Sharing};
+use crate::policy::{Ranged, RequestFacts, Shareable, Sharing, judge_range};
 use crate::store::{BLOCK, COPY_BELOW, ResponseHead, StoredResponse};
 
 /// What a flight may hold when memory is short, or when its response is for one client alone:
@@ -28,6 +29,10 @@ const AHEAD_DIVISOR: usize = 8;
 /// the whole.
 const NEARLY_DONE: u64 = 256 * 1024;
 const NEARLY_DONE_DIVISOR: u64 = 4;
+
+/// Up to this size a stored whole is validated, and perhaps fetched, for a client that wants a part of it: at worst that many
+/// bytes from the backend, against a part that could not be stored with the rest.
+const WHOLE_FOR_A_PART: u64 = 1024 * 1024;
 
 /// The bounds of one flight.
 #[derive(Debug, Clone, Copy)]
@@ -52,7 +57,9 @@ pub(super) struct Flight {
     /// The offset of the reader that is furthest; unknown once it has left.
     fastest: Option<u64>,
     latest_deadline: Instant,
-    continuation: Option<Continuation>,
+    aim: Aim,
+    /// Nobody need wait for it: it refreshes what is stored.
+    in_background: bool,
     /// Bytes still to be dropped because a continuation was answered with the whole.
     skip: u64,
     announced: Option<Arc<Announced>>,
@@ -70,6 +77,8 @@ pub(super) struct Announced {
     pub(super) variant: Option<CacheKey>,
     /// The content's length, where the head gives it.
     pub(super) length: Option<u64>,
+    /// What was stored already, and has been confirmed: it is the answer.
+    pub(super) confirmed: Option<Arc<StoredResponse>>,
 }
 
 /// How a flight ended.
@@ -87,6 +96,45 @@ pub struct Continuation {
     /// The variant it is the rest of. A strong validator ought to say so by itself; not every
     /// origin keeps to it.
     pub(super) variant: Option<CacheKey>,
+}
+
+/// What a flight asks its backend for.
+#[derive(Debug, Clone)]
+pub(super) enum Aim {
+    /// A response, whole.
+    Whole,
+    /// Whether what is stored is still current, and else a response, whole.
+    Renew(Arc<StoredResponse>),
+    /// The rest of one that some clients have the beginning of.
+    Rest(Continuation),
+}
+
+impl Aim {
+    pub(super) fn continuation(&self) -> Option<&Continuation> {
+        match self {
+            Self::Rest(continuation) => Some(continuation),
+            Self::Whole | Self::Renew(_) => None,
+        }
+    }
+
+    pub(super) fn stored(&self) -> Option<&Arc<StoredResponse>> {
+        match self {
+            Self::Renew(stored) => Some(stored),
+            Self::Whole | Self::Rest(_) => None,
+        }
+    }
+
+    /// Whether it is worth its cost even for a client that wants a part: the whole is known, and small.
+    pub(super) fn is_cheap(&self) -> bool {
+        self.stored().is_some_and(|stored| {
+            stored.status() == StatusCode::OK && stored.length() <= WHOLE_FOR_A_PART
+        })
+    }
+
+    /// The offset of the first byte that comes of it.
+    fn begin(&self) -> u64 {
+        self.continuation().map_or(0, |rest| rest.offset)
+    }
 }
 
 impl Continuation {
@@ -154,15 +202,8 @@ pub(super) enum Read {
 
 impl Flight {
     /// A flight that has just been opened, without a reader.
-    pub(super) fn new(
-        now: Instant,
-        leader: RequestFacts,
-        bounds: Bounds,
-        continuation: Option<Continuation>,
-    ) -> Self {
-        let begin = continuation
-            .as_ref()
-            .map_or(0, |continuation| continuation.offset);
+    pub(super) fn new(now: Instant, leader: RequestFacts, bounds: Bounds, aim: Aim) -> Self {
+        let begin = aim.begin();
         Self {
             bounds,
             begun: now,
@@ -172,10 +213,19 @@ impl Flight {
             pace: Pace::default(),
             fastest: Some(begin),
             latest_deadline: now,
-            continuation,
+            aim,
+            in_background: false,
             skip: 0,
             announced: None,
             end: None,
+        }
+    }
+
+    /// The same, for nobody in particular.
+    pub(super) fn in_background(self) -> Self {
+        Self {
+            in_background: true,
+            ..self
         }
     }
 
@@ -183,7 +233,7 @@ impl Flight {
 
     /// Whether a request that wants the response from its start may join.
     pub(super) fn admission(&self, now: Instant, facts: &RequestFacts) -> Admission {
-        let admits = self.continuation.is_none()
+        let admits = self.aim.continuation().is_none()
             && self.end.is_none()
             && self.window.is_whole()
             && self
@@ -211,10 +261,7 @@ impl Flight {
         is_leader: bool,
     ) -> SeatId {
         self.latest_deadline = self.latest_deadline.max(deadline);
-        let begin = self
-            .continuation
-            .as_ref()
-            .map_or(0, |continuation| continuation.offset);
+        let begin = self.aim.begin();
         let cursor = if facts.is_head() {
             None
         } else {
@@ -223,9 +270,35 @@ impl Flight {
         self.seats.take(is_leader, cursor, now)
     }
 
+    /// Takes a seat at the part that a request asks for, if the flight has come as far. At which offset that is.
+    pub(super) fn seat_at_part(
+        &mut self,
+        now: Instant,
+        asker: &Asker<'_>,
+    ) -> Option<(SeatId, u64)> {
+        let announced = self.announced.as_ref()?;
+        let Sharing::Shared(shareable) = &announced.sharing else {
+            return None;
+        };
+        let elapsed = now.saturating_duration_since(announced.received);
+        let is_fit = self.aim.continuation().is_none()
+            && self.end.is_none()
+            && shareable.admits(&asker.facts, elapsed);
+        let Ranged::Part(part) = judge_range(asker.headers, &announced.head, announced.length?)
+        else {
+            return None;
+        };
+        if !is_fit {
+            return None;
+        }
+        let cursor = self.window.enter(part.first)?;
+        self.fastest = self.fastest.map(|fastest| fastest.max(cursor.offset));
+        Some((self.seats.take(false, Some(cursor), now), part.first))
+    }
+
     /// Takes a seat in the middle of the same representation, if that place is held.
     pub(super) fn seat_at(&mut self, now: Instant, continuation: &Continuation) -> Option<SeatId> {
-        let is_same = match (&self.continuation, &self.announced) {
+        let is_same = match (self.aim.continuation(), &self.announced) {
             (Some(ours), _) => {
                 ours.validator == continuation.validator && ours.variant == continuation.variant
             }
@@ -283,6 +356,16 @@ impl Flight {
         &self.leader
     }
 
+    /// What is asked for.
+    pub(super) fn aim(&self) -> &Aim {
+        &self.aim
+    }
+
+    /// What was stored turned out to be of no use: the whole is asked for.
+    pub(super) fn aim_at_the_whole(&mut self) {
+        self.aim = Aim::Whole;
+    }
+
     /// The time since the flight was opened: an upper bound of the request's round trip.
     pub(super) fn delay(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.begun)
@@ -294,13 +377,13 @@ impl Flight {
     /// # Errors
     /// A continuing flight whose response continues nothing has failed.
     pub(super) fn announce(&mut self, announced: Announced) -> Result<u64, Failure> {
-        if let Some(continuation) = &self.continuation {
+        if let Some(continuation) = self.aim.continuation() {
             let Some(skip) = continuation.skip(&announced.head) else {
                 return Err(self.fail(Failure::DISCONTINUED));
             };
             self.skip = skip;
         }
-        let leader_only = self.continuation.is_none() && !announced.sharing.is_shared();
+        let leader_only = self.aim.continuation().is_none() && !announced.sharing.is_shared();
         self.announced = Some(Arc::new(announced));
         if !leader_only {
             return Ok(0);
@@ -381,10 +464,13 @@ impl Flight {
         let Some(announced) = &self.announced else {
             return 0;
         };
-        if is_short || (self.continuation.is_none() && !announced.sharing.is_shared()) {
+        let is_stored = self.may_be_stored();
+        let for_one =
+            self.aim.continuation().is_none() && !announced.sharing.is_shared() && !is_stored;
+        if is_short || for_one {
             return MIN_WINDOW.min(self.bounds.buffer);
         }
-        if self.may_be_stored() {
+        if is_stored {
             // An eighth more, for what small pieces weigh beyond their bytes until they are settled
             // in the store.
             let stored = self
@@ -404,8 +490,8 @@ impl Flight {
         let Some(announced) = &self.announced else {
             return false;
         };
-        self.continuation.is_none()
-            && announced.sharing.is_shared()
+        self.aim.continuation().is_none()
+            && announced.sharing.kept().is_some()
             && self.window.is_whole()
             && announced.length.unwrap_or(0).max(self.window.end()) <= self.bounds.max_object
     }
@@ -466,14 +552,8 @@ impl Flight {
     /// The whole body in pieces, if the response is one for the store.
     pub(super) fn storable(&self) -> Option<(Arc<Announced>, Shareable, Vec<Bytes>)> {
         let announced = self.announced.as_ref()?;
-        match &announced.sharing {
-            Sharing::Shared(shareable) if self.may_be_stored() => Some((
-                Arc::clone(announced),
-                shareable.clone(),
-                self.window.pieces(),
-            )),
-            Sharing::Shared(_) | Sharing::LeaderOnly { .. } => None,
-        }
+        let kept = announced.sharing.kept().filter(|_| self.may_be_stored())?;
+        Some((Arc::clone(announced), kept.clone(), self.window.pieces()))
     }
 
     /// Open → Complete. Where it was stored, readers go on in the stored blocks, which are the
@@ -514,9 +594,9 @@ impl Flight {
     /// Nobody is left who wants it, and it is not worth finishing.
     pub(super) fn is_abandoned(&self) -> bool {
         let Some(announced) = &self.announced else {
-            return self.seats.taken() == 0;
+            return self.seats.taken() == 0 && !self.in_background;
         };
-        if 0 < self.seats.reading() {
+        if 0 < self.seats.reading() || (self.in_background && self.may_be_stored()) {
             return false;
         }
         let missing = announced
@@ -596,6 +676,24 @@ impl Announced {
             received: now,
             variant,
             length,
+            confirmed: None,
+        }
+    }
+
+    /// The head of a response that was stored and is confirmed now.
+    pub(super) fn confirmed(
+        now: Instant,
+        sharing: Sharing,
+        variant: Option<CacheKey>,
+        response: Arc<StoredResponse>,
+    ) -> Self {
+        Self {
+            head: Arc::clone(response.head()),
+            sharing,
+            received: now,
+            variant,
+            length: Some(0),
+            confirmed: Some(response),
         }
     }
 }

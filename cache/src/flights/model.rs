@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use proptest::prelude::*;
 
 use super::Failure;
-use super::flight::{Admission, Announced, Bounds, Flight, Read, Room};
+use super::flight::{Admission, Aim, Announced, Bounds, Flight, Read, Room};
 use super::seats::SeatId;
 use super::test_time::at;
 use crate::policy::{Policy, RequestFacts, Sharing};
@@ -80,7 +80,7 @@ impl Model {
                 max_object: 0,
                 patient,
             },
-            None,
+            Aim::Whole,
         );
         let leader = flight.seat(at(0), &facts, at(0), true);
         let seats = vec![Seat {
@@ -288,7 +288,7 @@ fn a_continuation_must_start_where_it_was_asked_to_and_reach_the_end() {
         patient: false,
     };
     let announce = |status, fields: &[(&'static str, &str)]| {
-        let mut flight = Flight::new(at(0), facts, bounds, Some(continuation.clone()));
+        let mut flight = Flight::new(at(0), facts, bounds, Aim::Rest(continuation.clone()));
         let mut headers = HeaderMap::new();
         for (name, value) in fields {
             headers.insert(*name, value.parse().unwrap());

@@ -16,7 +16,7 @@ use crate::asker::Asker;
 use crate::key::CacheKey;
 use crate::policy::conditional::strong_validator;
 use crate::policy::{LeaderOnly, Sharing};
-use crate::store::ResponseHead;
+use crate::store::{Hit, ResponseHead, Served};
 
 /// A client's seat in a flight. Dropping it gives the seat up.
 ///
@@ -41,6 +41,8 @@ pub enum Turn {
     /// It is yours: judge the client's own conditionals, send it, go on with
     /// [`Reader::poll_chunk`]. A HEAD ends here.
     Yours(Arc<ResponseHead>),
+    /// What is stored has just been confirmed: answer with it.
+    Stored(Hit),
     /// It is for the leader only. All waiters hear so at once: dispatch this one alone now.
     Released(LeaderOnly),
     /// Others may have it, but this request asks for more than it gives: dispatch it alone.
@@ -86,19 +88,31 @@ impl Behind {
 }
 
 impl Reader {
-    pub(super) fn new(
+    /// The seat of the request that was sent.
+    pub(super) fn leading(
         shared: Arc<SharedFlight>,
         seat: SeatId,
-        is_leader: bool,
         continues: Option<Continuation>,
     ) -> Self {
         let offset = continues
             .as_ref()
             .map_or(0, |continuation| continuation.offset);
+        let mut reader = Self::new(shared, seat, offset, continues);
+        reader.is_leader = true;
+        reader
+    }
+
+    /// A seat at that offset.
+    pub(super) fn new(
+        shared: Arc<SharedFlight>,
+        seat: SeatId,
+        offset: u64,
+        continues: Option<Continuation>,
+    ) -> Self {
         Self {
             shared,
             seat,
-            is_leader,
+            is_leader: false,
             announced: None,
             offset,
             continues,
@@ -108,6 +122,16 @@ impl Reader {
     /// Whether this client's request is the one that was sent.
     pub fn is_leader(&self) -> bool {
         self.is_leader
+    }
+
+    /// The offset of the byte that comes next: not 0 where the seat was taken for a part.
+    pub fn offset(&self) -> u64 {
+        self.offset
+    }
+
+    /// The length of the whole content, where the head gives it.
+    pub fn whole_length(&self) -> Option<u64> {
+        self.announced.as_ref()?.length
     }
 
     /// What was decided about sharing the response, once its head was given.
@@ -123,8 +147,8 @@ impl Reader {
             Sharing::Shared(shareable) => {
                 let elapsed = now.saturating_duration_since(announced.received);
                 Some((
-                    shareable.freshness.age_after(elapsed),
-                    shareable.freshness.ttl_after(elapsed),
+                    shareable.terms.freshness.age_after(elapsed),
+                    shareable.terms.freshness.ttl_after(elapsed),
                 ))
             }
             Sharing::LeaderOnly { .. } => None,
@@ -187,6 +211,16 @@ impl Reader {
                     return Turn::Unfit;
                 }
             }
+        }
+        if let Some(response) = &announced.confirmed {
+            let response = Arc::clone(response);
+            let key = self.shared.under;
+            return Turn::Stored(Hit::new(
+                announced.received,
+                response,
+                key,
+                Served::Validated,
+            ));
         }
         // A HEAD has what it wants, however the body ends.
         if let Some(failure) = failed.filter(|_| !asker.facts.is_head()) {

@@ -19,6 +19,8 @@ pub(super) struct SharedFlight {
     pub(super) under: CacheKey,
     pub(super) primary: CacheKey,
     pub(super) flights: Arc<Flights>,
+    /// How often its URI had been invalidated when it was opened.
+    born: u64,
     inner: Mutex<Inner>,
 }
 
@@ -60,12 +62,19 @@ impl SharedFlight {
             producer: None,
             counted: 0,
         };
+        let born = flights.invalidations.of(&primary);
         Arc::new(Self {
             under,
             primary,
             flights,
+            born,
             inner: Mutex::new(inner),
         })
+    }
+
+    /// Whether its URI was invalidated since it was opened: it serves those it has, and is neither joined nor stored any more.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.flights.invalidations.of(&self.primary) != self.born
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {

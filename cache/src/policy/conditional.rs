@@ -6,7 +6,7 @@
 
 use http::header::{
     CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
-    IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, TRAILER, TRANSFER_ENCODING,
+    IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, TRAILER, TRANSFER_ENCODING,
 };
 use http::{HeaderMap, StatusCode};
 
@@ -62,7 +62,7 @@ fn if_none_match_matches(request: &HeaderMap, stored: Option<&[u8]>) -> bool {
         })
 }
 
-fn opaque(tag: &[u8]) -> &[u8] {
+pub(super) fn opaque(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 
@@ -95,14 +95,6 @@ pub fn not_modified_head(head: &ResponseHead) -> ResponseHead {
     ResponseHead {
         status: StatusCode::NOT_MODIFIED,
         headers,
-    }
-}
-
-/// What the leader's request loses before it is dispatched: the answer has to serve everybody who
-/// waits.
-pub fn strip_conditionals(request: &mut HeaderMap) {
-    for name in [IF_NONE_MATCH, IF_MODIFIED_SINCE, IF_RANGE] {
-        request.remove(name);
     }
 }
 

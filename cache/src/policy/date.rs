@@ -15,13 +15,21 @@ pub fn date_field(headers: &HeaderMap, name: &HeaderName) -> Option<SystemTime> 
     }
 }
 
-/// All three forms of RFC 9110; names of days, months and zone in any case, which the grammar
-/// forbids and the field accepts.
+/// All three forms of RFC 9110; names of days, months and zone in any case, and a day of the week that is not that of the date,
+/// both of which the grammar forbids and the field accepts.
 pub fn parse(text: &str) -> Option<SystemTime> {
-    httpdate::parse_http_date(text)
-        .ok()
-        .or_else(|| httpdate::parse_http_date(&in_proper_case(text)).ok())
+    let parse = |text: &str| httpdate::parse_http_date(text).ok();
+    parse(text).or_else(|| {
+        let proper = in_proper_case(text);
+        parse(&proper).or_else(|| {
+            let (day, rest) = proper.split_at_checked(3)?;
+            let is_day = DAYS.contains(&day) && rest.starts_with([',', ' ']);
+            is_day.then(|| DAYS.iter().find_map(|day| parse(&format!("{day}{rest}"))))?
+        })
+    })
 }
+
+const DAYS: [&str; 7] = ["Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun"];
 
 /// `THU, 18 AUG 2050 02:01:18 gmt` → `Thu, 18 Aug 2050 02:01:18 GMT`.
 fn in_proper_case(text: &str) -> String {
@@ -56,6 +64,7 @@ mod tests {
             "Thu, 18 AUG 2050 02:01:18 GMT",
             "Thu, 18 Aug 2050 02:01:18 gMT",
             "Sun, 21 Nov 2286 04:46:39 GMT",
+            "Thu Aug  8 02:01:18 2050",
         ] {
             assert!(parse(text).is_some(), "{text}");
         }

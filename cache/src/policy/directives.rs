@@ -24,6 +24,8 @@ pub struct Directives {
     pub s_maxage: Option<u32>,
     /// `min-fresh` of a request.
     pub min_fresh: Option<u32>,
+    /// `max-stale` of a request; without a number, as large as can be.
+    pub max_stale: Option<u32>,
     /// `stale-while-revalidate` (RFC 5861).
     pub stale_while_revalidate: Option<u32>,
     /// `stale-if-error` (RFC 5861).
@@ -126,6 +128,10 @@ impl Directives {
     }
 
     fn take_in(&mut self, name: &[u8], argument: Option<&[u8]>) {
+        if argument.is_none() && name.eq_ignore_ascii_case(b"max-stale") {
+            self.max_stale.get_or_insert(MAX_SECONDS);
+            return;
+        }
         if let Some(known) = self.seconds_mut(name) {
             let seconds = argument.and_then(delta_seconds).unwrap_or(0);
             *known = Some(known.map_or(seconds, |before| before.min(seconds)));
@@ -150,6 +156,7 @@ impl Directives {
             _ if name.eq_ignore_ascii_case(b"max-age") => &mut self.max_age,
             _ if name.eq_ignore_ascii_case(b"s-maxage") => &mut self.s_maxage,
             _ if name.eq_ignore_ascii_case(b"min-fresh") => &mut self.min_fresh,
+            _ if name.eq_ignore_ascii_case(b"max-stale") => &mut self.max_stale,
             _ if name.eq_ignore_ascii_case(b"stale-while-revalidate") => {
                 &mut self.stale_while_revalidate
             }

@@ -86,6 +86,11 @@ impl Freshness {
         self.age.saturating_add(elapsed)
     }
 
+    /// For how long it has been stale; nothing while it is fresh.
+    pub fn stale_for(&self, elapsed: Duration) -> Duration {
+        self.age_after(elapsed).saturating_sub(self.lifetime)
+    }
+
     /// What remains of the lifetime; `None` when stale.
     pub fn ttl_after(&self, elapsed: Duration) -> Option<Duration> {
         self.lifetime

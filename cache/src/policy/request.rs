@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE};
 use http::{HeaderMap, Method};
 
-use super::{Directives, Freshness};
+use super::{Directives, RangeSpec};
 
 /// What of a request bears on storing and sharing; read once, copied freely.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +19,10 @@ pub struct RequestFacts {
     only_if_cached: bool,
     max_age: Option<u32>,
     min_fresh: Option<u32>,
+    max_stale: Option<u32>,
+    range: Option<RangeSpec>,
     is_kept: bool,
+    waits: bool,
 }
 
 /// The part a request may play in a flight.
@@ -32,6 +35,9 @@ pub enum Coalescing {
     LeadOnly,
     /// A HEAD: it takes the head of a running GET, and is dispatched alone where there is none.
     WaitOnly,
+    /// A GET for a part: answered from a stored whole, or from a flight that has come as far; dispatched alone otherwise, as to
+    /// fetch the whole for it may cost any multiple of what it asks for.
+    Part,
     /// Dispatched alone, whatever is in flight.
     Never(Bypass),
 }
@@ -41,7 +47,7 @@ pub enum Coalescing {
 pub enum Bypass {
     /// Neither GET nor HEAD.
     Method,
-    /// A request for ranges; they go alone until ranges are served from stored wholes.
+    /// A request for a part of what is not stored.
     Range,
     /// `Cache-Control: no-store` in the request.
     NoStore,
@@ -63,7 +69,6 @@ impl RequestFacts {
             (!is_head && method != Method::GET, Bypass::Method),
             (headers.contains_key(UPGRADE), Bypass::Upgrade),
             (has_content, Bypass::Content),
-            (headers.contains_key(RANGE), Bypass::Range),
             (directives.no_store, Bypass::NoStore),
             (
                 headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE),
@@ -71,10 +76,14 @@ impl RequestFacts {
             ),
         ];
         let no_cache = directives.no_cache || directives.max_age == Some(0);
+        let range = RangeSpec::of(headers);
+        // From the first byte to the last is the whole: players ask so.
+        let wants_part = headers.contains_key(RANGE) && range != Some(RangeSpec::From(0, None));
         let coalescing = match never.into_iter().find(|(applies, _)| *applies) {
             Some((_, bypass)) => Coalescing::Never(bypass),
             None if is_head && no_cache => Coalescing::Never(Bypass::Method),
             None if is_head => Coalescing::WaitOnly,
+            None if wants_part => Coalescing::Part,
             None if no_cache => Coalescing::LeadOnly,
             None => Coalescing::LeadOrWait,
         };
@@ -88,7 +97,10 @@ impl RequestFacts {
             only_if_cached: directives.only_if_cached,
             max_age: directives.max_age,
             min_fresh: directives.min_fresh,
+            max_stale: directives.max_stale,
+            range,
             is_kept: true,
+            waits: true,
         }
     }
 
@@ -109,7 +121,29 @@ impl RequestFacts {
             Coalescing::WaitOnly => Coalescing::Never(Bypass::Method),
             other => other,
         };
-        Self { coalescing, ..self }
+        Self {
+            coalescing,
+            waits: false,
+            ..self
+        }
+    }
+
+    /// Whether it takes the answer to another request that is under way.
+    pub(crate) fn waits(&self) -> bool {
+        self.waits
+    }
+
+    /// The facts of a GET with the same fields.
+    pub(crate) fn as_get(&self) -> Self {
+        let coalescing = match self.coalescing {
+            Coalescing::WaitOnly => Coalescing::LeadOrWait,
+            other => other,
+        };
+        Self {
+            coalescing,
+            is_head: false,
+            ..*self
+        }
     }
 
     /// Whether what it fetches may be stored, as far as its route goes.
@@ -154,28 +188,39 @@ impl RequestFacts {
         self.has_cookie || self.has_authorization
     }
 
-    /// Whether this very request may be answered, unvalidated, by a response of that freshness,
-    /// `elapsed` after it was received.
-    pub fn accepts(&self, freshness: &Freshness, elapsed: Duration) -> bool {
-        let age = freshness.age_after(elapsed);
-        let Some(ttl) = freshness.ttl_after(elapsed) else {
-            return false;
-        };
-        !(self.no_cache || self.no_store)
-            && self
-                .max_age
-                .is_none_or(|limit| age <= Duration::from_secs(limit.into()))
-            && self
-                .min_fresh
-                .is_none_or(|least| Duration::from_secs(least.into()) <= ttl)
-            && (freshness.is_explicit() || !self.is_personal())
+    /// The one range it asks for.
+    pub fn range(&self) -> Option<RangeSpec> {
+        self.range
     }
+
+    /// `no-cache`, or `max-age=0`: it takes no stored response that has not been validated for it.
+    pub fn wants_validation(&self) -> bool {
+        self.no_cache || self.no_store
+    }
+
+    /// Whether a response of that age is too old for it (`max-age`).
+    pub(super) fn is_older_than_wanted(&self, age: Duration) -> bool {
+        seconds(self.max_age).is_some_and(|limit| limit < age)
+    }
+
+    /// For how long a response is still to be fresh (`min-fresh`).
+    pub(super) fn wants_fresh_for(&self) -> Option<Duration> {
+        seconds(self.min_fresh)
+    }
+
+    /// For how long a response may have been stale (`max-stale`).
+    pub(super) fn takes_stale_for(&self) -> Option<Duration> {
+        seconds(self.max_stale)
+    }
+}
+
+fn seconds(seconds: Option<u32>) -> Option<Duration> {
+    Some(Duration::from_secs(seconds?.into()))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::policy::Source;
     use http::HeaderName;
     use http::header::CACHE_CONTROL;
 
@@ -218,7 +263,15 @@ mod tests {
         }
         assert_eq!(
             request(&Method::GET, &[(RANGE, "bytes=0-1")]).coalescing(),
-            Coalescing::Never(Bypass::Range)
+            Coalescing::Part
+        );
+        assert_eq!(
+            request(&Method::GET, &[(RANGE, "bytes=0-")]).coalescing(),
+            Coalescing::LeadOrWait
+        );
+        assert_eq!(
+            request(&Method::HEAD, &[(RANGE, "bytes=0-1")]).coalescing(),
+            Coalescing::WaitOnly
         );
         assert_eq!(
             request(&Method::GET, &[(UPGRADE, "websocket")]).coalescing(),
@@ -243,41 +296,6 @@ mod tests {
         assert_eq!(
             request(&Method::GET, &[(CACHE_CONTROL, "max-age=0")]).coalescing(),
             Coalescing::LeadOnly
-        );
-    }
-
-    #[test]
-    fn a_request_accepts_what_is_fresh_enough_for_it() {
-        let freshness = Freshness {
-            lifetime: Duration::from_secs(100),
-            age: Duration::from_secs(10),
-            source: Source::MaxAge,
-        };
-        let after = Duration::from_secs(20);
-        let accepts = |cache_control: &str| {
-            request(&Method::GET, &[(CACHE_CONTROL, cache_control)]).accepts(&freshness, after)
-        };
-        assert!(accepts("max-age=30"));
-        assert!(!accepts("max-age=29"));
-        assert!(accepts("min-fresh=70"));
-        assert!(!accepts("min-fresh=71"));
-        assert!(!accepts("no-cache"));
-        assert!(!accepts("no-store"));
-        assert!(!request(&Method::GET, &[]).accepts(&freshness, Duration::from_secs(90)));
-    }
-
-    #[test]
-    fn heuristic_freshness_is_not_for_requests_with_cookies_or_credentials() {
-        let guessed = Freshness {
-            lifetime: Duration::from_secs(100),
-            age: Duration::ZERO,
-            source: Source::Heuristic,
-        };
-        assert!(request(&Method::GET, &[]).accepts(&guessed, Duration::ZERO));
-        assert!(!request(&Method::GET, &[(COOKIE, "a=b")]).accepts(&guessed, Duration::ZERO));
-        assert!(
-            !request(&Method::GET, &[(AUTHORIZATION, "Basic eA==")])
-                .accepts(&guessed, Duration::ZERO)
         );
     }
 }

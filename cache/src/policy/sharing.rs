@@ -8,7 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use http::HeaderName;
 
-use super::{Directives, Freshness, Policy, RequestFacts, Vary, may_store};
+use super::validation::has_validator;
+use super::{
+    Directives, Freshness, Policy, RequestFacts, Reuse, Staleness, Terms, Vary, may_store,
+};
 use crate::store::ResponseHead;
 
 /// What a response's head says about sharing it.
@@ -23,6 +26,8 @@ pub enum Sharing {
         /// Whether the key should be remembered as leader-only: errors of the server say nothing
         /// about the next answer.
         marks: bool,
+        /// It may be stored all the same: nobody gets it unvalidated, but it spares its content being sent again.
+        kept: Option<Shareable>,
     },
 }
 
@@ -59,8 +64,8 @@ pub enum LeaderOnly {
 /// A response that a shared cache may reuse unvalidated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shareable {
-    /// Lifetime and age at receipt.
-    pub freshness: Freshness,
+    /// For how long, and what then.
+    pub terms: Terms,
     /// The fields that select the variant, sorted; empty when there is but one.
     pub vary: Arc<[HeaderName]>,
 }
@@ -84,32 +89,46 @@ impl Sharing {
             delay,
             wall,
         );
-        let verdict =
-            may_store(policy, leader, head, &directives, &freshness).and_then(|()| match Vary::of(
-                &head.headers,
-            ) {
-                _ if directives.no_cache => Err(LeaderOnly::NoCache),
-                _ if freshness.lifetime.is_zero() => Err(LeaderOnly::NoFreshness),
-                _ if freshness.ttl_after(Duration::ZERO).is_none() => Err(LeaderOnly::Stale),
-                Vary::Star => Err(LeaderOnly::VaryStar),
-                Vary::Nothing => Ok(Shareable {
-                    freshness,
-                    vary: Arc::new([]),
-                }),
-                Vary::Names(vary) => Ok(Shareable { freshness, vary }),
-            });
-        match verdict {
-            Ok(shareable) => Self::Shared(shareable),
-            Err(reason) => {
-                let marks = reason.is_about_the_resource() && !head.status.is_server_error();
-                Self::LeaderOnly { reason, marks }
-            }
+        let leader_only = |reason: LeaderOnly, kept| Self::LeaderOnly {
+            reason,
+            marks: reason.is_about_the_resource() && !head.status.is_server_error(),
+            kept,
+        };
+        if let Err(reason) = may_store(policy, leader, head, &directives, &freshness) {
+            return leader_only(reason, None);
         }
+        let vary = match Vary::of(&head.headers) {
+            Vary::Star => return leader_only(LeaderOnly::VaryStar, None),
+            Vary::Nothing => Arc::new([]),
+            Vary::Names(vary) => vary,
+        };
+        let terms = Terms::of(&directives, freshness);
+        let shareable = Shareable { terms, vary };
+        let reason = if terms.validated_always {
+            LeaderOnly::NoCache
+        } else if freshness.lifetime.is_zero() {
+            LeaderOnly::NoFreshness
+        } else if freshness.ttl_after(Duration::ZERO).is_none() {
+            LeaderOnly::Stale
+        } else {
+            return Self::Shared(shareable);
+        };
+        let speaks_of_reuse = freshness.is_explicit() || terms.staleness == Staleness::Never;
+        let is_worth_keeping = speaks_of_reuse && has_validator(&head.headers);
+        leader_only(reason, is_worth_keeping.then_some(shareable))
     }
 
     /// Whether anybody but the leader may have it.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Shared(_))
+    }
+
+    /// On what terms it is stored, if it is.
+    pub fn kept(&self) -> Option<&Shareable> {
+        match self {
+            Self::Shared(shareable) => Some(shareable),
+            Self::LeaderOnly { kept, .. } => kept.as_ref(),
+        }
     }
 }
 
@@ -135,7 +154,7 @@ impl LeaderOnly {
 impl Shareable {
     /// Whether a waiter of the same variant may have it, `elapsed` after the head was received.
     pub fn admits(&self, waiter: &RequestFacts, elapsed: Duration) -> bool {
-        waiter.accepts(&self.freshness, elapsed)
+        self.terms.reuse(waiter, elapsed) == Reuse::Fresh
     }
 }
 
@@ -435,8 +454,6 @@ mod tests {
             RequestFacts::of(method, &headers(fields), false)
         };
         for (request, status) in [
-            (facts(&Method::GET, &[("range", "bytes=0-1")]), 206),
-            (facts(&Method::GET, &[("range", "bytes=0-1")]), 200),
             (facts(&Method::GET, &[("cache-control", "no-store")]), 200),
             (facts(&Method::HEAD, &[]), 200),
             (facts(&Method::POST, &[]), 200),
@@ -450,6 +467,7 @@ mod tests {
             let expected = Sharing::LeaderOnly {
                 reason: LeaderOnly::Request,
                 marks: false,
+                kept: None,
             };
             assert_eq!(sharing, expected, "{request:?}");
         }

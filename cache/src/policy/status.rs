@@ -1,7 +1,6 @@
 //! The `Cache-Status` field (RFC 9211): what we did with a request, in the field's own words.
 
 use std::io::Write;
-use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 
@@ -85,11 +84,11 @@ impl CacheStatus {
         }
     }
 
-    /// What remains of the freshness lifetime.
+    /// What remains of the freshness lifetime in seconds; less than 0 of a stale response.
     #[must_use]
-    pub fn ttl(self, ttl: Duration) -> Self {
+    pub fn ttl(self, ttl: i64) -> Self {
         Self {
-            ttl: Some(i64::try_from(ttl.as_secs()).unwrap_or(i64::MAX)),
+            ttl: Some(ttl),
             ..self
         }
     }
@@ -152,13 +151,13 @@ mod tests {
 
     #[test]
     fn the_value_is_a_structured_field_in_the_words_of_the_rfc() {
-        let hit = CacheStatus::hit().ttl(Duration::from_secs(30));
+        let hit = CacheStatus::hit().ttl(30);
         assert_eq!(hit.to_header_value(), "scale0; hit; ttl=30");
         let miss = CacheStatus::forward(Forward::UriMiss)
             .fwd_status(200)
             .stored(true)
             .collapsed(true)
-            .ttl(Duration::from_secs(9));
+            .ttl(9);
         assert_eq!(
             miss.to_header_value(),
             "scale0; fwd=uri-miss; fwd-status=200; ttl=9; stored; collapsed"

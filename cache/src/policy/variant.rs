@@ -1,9 +1,11 @@
 //! `Vary`: which of several stored responses a request selects (RFC 9111 §4.1).
 
+use std::cmp::Reverse;
+use std::fmt::Write;
 use std::sync::Arc;
 
-use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, VARY};
-use http::{HeaderMap, HeaderName};
+use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, VARY};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::directives::Members;
 
@@ -51,10 +53,114 @@ impl Vary {
     }
 }
 
+/// The one language that a request prefers to all others, in lower case (RFC 9110 §12.5.4).
+pub(crate) fn favourite_language(request: &HeaderMap) -> Option<String> {
+    let mut ranges = LanguageRange::all(request)?;
+    ranges.sort_unstable();
+    let first = ranges.first()?;
+    let is_alone = ranges
+        .get(1)
+        .is_none_or(|second| second.weight != first.weight);
+    (is_alone && first.tag != "*" && first.weight != Reverse(0)).then(|| first.tag.clone())
+}
+
+/// The one language that a response is in, in lower case.
+pub(crate) fn content_language(response: &HeaderMap) -> Option<String> {
+    let mut lines = response.get_all(CONTENT_LANGUAGE).iter();
+    let language = lines.next()?.to_str().ok()?.trim();
+    let is_alone = lines.next().is_none() && !language.contains(',');
+    (is_alone && !language.is_empty()).then(|| language.to_ascii_lowercase())
+}
+
+/// The nominated fields of a request that is the same but for wanting that language alone; `None` where the language selects
+/// nothing. A response in the language that somebody prefers to all others is the one to be had by asking for it.
+pub(crate) fn in_language(
+    names: &[HeaderName],
+    request: &HeaderMap,
+    language: &str,
+) -> Option<HeaderMap> {
+    if !names.contains(&ACCEPT_LANGUAGE) {
+        return None;
+    }
+    let mut nominated = HeaderMap::new();
+    for name in names {
+        for value in request.get_all(name) {
+            nominated.append(name, value.clone());
+        }
+    }
+    nominated.insert(ACCEPT_LANGUAGE, HeaderValue::from_str(language).ok()?);
+    Some(nominated)
+}
+
+/// A member of `Accept-Language`; the heavier ones come first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct LanguageRange {
+    /// `q` in thousandths.
+    weight: Reverse<u16>,
+    tag: String,
+}
+
+impl LanguageRange {
+    /// All of them; `None` where the field is absent, or one of them is no language with a weight.
+    fn all(request: &HeaderMap) -> Option<Vec<Self>> {
+        let lines = request.get_all(ACCEPT_LANGUAGE).iter();
+        let members = lines.flat_map(|line| Members(line.as_bytes()));
+        let ranges: Vec<_> = members.map(Self::read).collect::<Option<_>>()?;
+        (!ranges.is_empty()).then_some(ranges)
+    }
+
+    fn read(member: &[u8]) -> Option<Self> {
+        let member = std::str::from_utf8(member).ok()?;
+        let (tag, weight) = match member.split_once(';') {
+            None => (member, 1000),
+            Some((tag, parameter)) => {
+                let (name, value) = parameter.split_once('=')?;
+                if !name.trim().eq_ignore_ascii_case("q") {
+                    return None;
+                }
+                (tag, thousandths(value.trim())?)
+            }
+        };
+        let tag = tag.trim();
+        let is_tag = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'*');
+        (!tag.is_empty() && tag.bytes().all(is_tag)).then(|| Self {
+            weight: Reverse(weight),
+            tag: tag.to_ascii_lowercase(),
+        })
+    }
+}
+
+/// A weight (RFC 9110 §12.4.2): at most 1, at most three decimals.
+fn thousandths(weight: &str) -> Option<u16> {
+    let (whole, decimals) = weight.split_once('.').unwrap_or((weight, ""));
+    if decimals.len() > 3 || !matches!(whole, "0" | "1") {
+        return None;
+    }
+    let decimals: u16 = format!("{decimals:0<3}").parse().ok()?;
+    let weight = whole.parse::<u16>().ok()? * 1000 + decimals;
+    (weight <= 1000).then_some(weight)
+}
+
 /// A nominated field in the form in which values are compared: lines joined, blanks around members
 /// dropped, empty members too; case folded where the field's own definition has none. `None` when
 /// it is absent.
 pub(crate) fn normalised_value(name: &HeaderName, request: &HeaderMap) -> Option<Vec<u8>> {
+    if *name == ACCEPT_LANGUAGE
+        && let Some(mut ranges) = LanguageRange::all(request)
+    {
+        // Only the weights say what is preferred, not the order.
+        ranges.sort_unstable();
+        let mut value = String::new();
+        for range in ranges {
+            let separator = if value.is_empty() { "" } else { ", " };
+            value.push_str(separator);
+            value.push_str(&range.tag);
+            if range.weight != Reverse(1000) {
+                _ = write!(value, ";q={}", range.weight.0);
+            }
+        }
+        return Some(value.into_bytes());
+    }
     let mut value = None::<Vec<u8>>;
     for line in request.get_all(name) {
         let value = value.get_or_insert_default();
@@ -133,5 +239,30 @@ mod tests {
             normalised_value(&USER_AGENT, &one_line),
             normalised_value(&USER_AGENT, &two_lines)
         );
+    }
+
+    #[test]
+    fn languages_are_preferred_by_weight_and_not_by_order() {
+        let request = |languages: &str| {
+            let field = (ACCEPT_LANGUAGE, languages.parse().unwrap());
+            [field].into_iter().collect::<HeaderMap>()
+        };
+        let normal = |languages| normalised_value(&ACCEPT_LANGUAGE, &request(languages)).unwrap();
+        assert_eq!(normal("en, de"), normal("DE ,en;q=1.0"));
+        assert_ne!(normal("en, de"), normal("en, de;q=0.9"));
+        assert_eq!(normal("de;q=0.50, en"), normal("en;q=1, de;q=0.5"));
+        assert_eq!(normal("rubbish !"), b"rubbish !");
+        for (languages, favourite) in [
+            ("fr;q=0.5, de;q=1.0", Some("de")),
+            ("de", Some("de")),
+            ("en, de", None),
+            ("*", None),
+            ("de;q=0", None),
+            ("de;q=2", None),
+            ("", None),
+        ] {
+            let found = favourite_language(&request(languages));
+            assert_eq!(found.as_deref(), favourite, "{languages}");
+        }
     }
 }

@@ -2,18 +2,16 @@
 //! read lock and no copy.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
-use super::{Hit, StoredResponse};
-use crate::asker::Asker;
+use super::StoredResponse;
 use crate::counters::CacheCounters;
 use crate::key::CacheKey;
-use crate::policy::Vary;
+use crate::policy::{Vary, variant};
 
 /// More variants of one URI than this are not kept: the least used one goes, and a lookup's work
 /// stays bounded.
@@ -55,6 +53,30 @@ enum Entry {
 struct Variants {
     names: Arc<[HeaderName]>,
     keys: Vec<CacheKey>,
+}
+
+/// Where a response is stored.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    primary: CacheKey,
+    /// The fields that select the variant; none where there is one response for all.
+    names: Arc<[HeaderName]>,
+    /// Its variant's key, or the primary one.
+    pub(crate) key: CacheKey,
+    /// The variant's key for a request that prefers the language it is in to all others.
+    by_language: Option<CacheKey>,
+}
+
+impl Place {
+    fn variant_keys(&self) -> impl Iterator<Item = CacheKey> {
+        let by_language = self.by_language.filter(|key| *key != self.key);
+        std::iter::once(self.key).chain(by_language)
+    }
+
+    /// Whether `names` are the fields that select it.
+    pub(crate) fn is_selected_by(&self, names: &Arc<[HeaderName]>) -> bool {
+        self.names == *names
+    }
 }
 
 /// What is stored for a request, fresh or not.
@@ -104,26 +126,6 @@ impl MemoryStore {
         }
     }
 
-    /// The fresh response that answers this request, if one is stored.
-    pub(crate) fn hit(
-        &self,
-        now: Instant,
-        asker: &Asker<'_>,
-        response: &Arc<StoredResponse>,
-    ) -> Option<Hit> {
-        let elapsed = response.elapsed(now);
-        if !asker.facts.accepts(response.freshness(), elapsed) {
-            return None;
-        }
-        let ttl = response.freshness().ttl_after(elapsed)?;
-        response.count_use();
-        Some(Hit {
-            response: Arc::clone(response),
-            age: response.freshness().age_after(elapsed),
-            ttl,
-        })
-    }
-
     /// What is stored for a request of that key and those fields.
     pub(crate) fn find(&self, key: &CacheKey, request: &HeaderMap) -> Found {
         match self.cache.get(key) {
@@ -131,31 +133,50 @@ impl MemoryStore {
             Some(Entry::Response(response)) => Found::Response(response, *key),
             Some(Entry::Variants(variants)) => {
                 let variant = key.variant(&variants.names, request);
-                match self.cache.get(&variant) {
-                    Some(Entry::Response(response)) => Found::Response(response, variant),
-                    Some(Entry::Variants(_)) | None => Found::NoVariant(variant),
+                if let Some(Entry::Response(response)) = self.cache.get(&variant) {
+                    return Found::Response(response, variant);
+                }
+                let language = variant::favourite_language(request);
+                let in_language = language
+                    .and_then(|language| variant::in_language(&variants.names, request, &language))
+                    .map(|request| key.variant(&variants.names, &request));
+                match in_language.map(|key| (key, self.cache.get(&key))) {
+                    Some((key, Some(Entry::Response(response)))) => Found::Response(response, key),
+                    Some(_) | None => Found::NoVariant(variant),
                 }
             }
         }
     }
 
-    /// The fields that select the variant of a URI once a response with `vary` joins what is
-    /// stored: those of all its responses together, so that an origin that names other fields now
-    /// and then does not make the variants displace each other.
-    pub(crate) fn selecting(
+    /// Where a response with `vary` to `request` is stored. The fields that select its variant are those of all responses of the
+    /// URI together, so that an origin that names other fields now and then does not make the variants displace each other.
+    pub(crate) fn place(
         &self,
         primary: &CacheKey,
         vary: &Arc<[HeaderName]>,
-    ) -> Arc<[HeaderName]> {
-        let Some(Entry::Variants(variants)) = self.cache.peek(primary) else {
-            return Arc::clone(vary);
+        request: &HeaderMap,
+        response: &HeaderMap,
+    ) -> Place {
+        let names = match self.cache.peek(primary) {
+            Some(Entry::Variants(variants)) if !vary.is_empty() && variants.names != *vary => {
+                let all = variants.names.iter().chain(vary.iter()).cloned().collect();
+                match Vary::from_names(all) {
+                    Vary::Names(names) => names,
+                    Vary::Nothing | Vary::Star => Arc::clone(vary),
+                }
+            }
+            Some(_) | None => Arc::clone(vary),
         };
-        if vary.is_empty() || variants.names == *vary {
-            return Arc::clone(vary);
-        }
-        match Vary::from_names(variants.names.iter().chain(vary.iter()).cloned().collect()) {
-            Vary::Names(names) => names,
-            Vary::Nothing | Vary::Star => Arc::clone(vary),
+        let key = primary.variant(&names, request);
+        let language = variant::content_language(response);
+        let by_language = language
+            .and_then(|language| variant::in_language(&names, request, &language))
+            .map(|request| primary.variant(&names, &request));
+        Place {
+            primary: *primary,
+            names,
+            key,
+            by_language,
         }
     }
 
@@ -164,15 +185,8 @@ impl MemoryStore {
         self.max_object
     }
 
-    /// Stores a response unless it is too large, under its primary key or beside its variants.
-    /// `names` and `variant` are as [`MemoryStore::selecting`] gave them.
-    pub(crate) fn insert(
-        &self,
-        primary: CacheKey,
-        names: &Arc<[HeaderName]>,
-        variant: CacheKey,
-        response: &Arc<StoredResponse>,
-    ) -> bool {
+    /// Stores a response unless it is too large.
+    pub(crate) fn insert(&self, place: &Place, response: &Arc<StoredResponse>) -> bool {
         if self.max_object < response.weight() {
             self.counters.refused_too_large.add(1);
             return false;
@@ -180,33 +194,35 @@ impl MemoryStore {
         let entry = Entry::Response(Arc::clone(response));
         {
             let _rearranging = self.rearranging.lock();
-            let stored = match self.cache.peek(&primary) {
+            let stored = match self.cache.peek(&place.primary) {
                 Some(Entry::Variants(variants)) => Some(variants),
                 Some(Entry::Response(_)) | None => None,
             };
-            if names.is_empty() {
+            if place.names.is_empty() {
                 self.remove_variants(stored.as_deref());
-                self.cache.insert(primary, entry);
+                self.cache.insert(place.primary, entry);
             } else {
                 let mut keys = match stored {
-                    Some(variants) if variants.names == *names => variants.keys.clone(),
+                    Some(variants) if variants.names == place.names => variants.keys.clone(),
                     other => {
                         self.remove_variants(other.as_deref());
                         Vec::new()
                     }
                 };
-                if !keys.contains(&variant) {
-                    keys.retain(|key| self.cache.peek(key).is_some());
-                    if keys.len() == MAX_VARIANTS {
-                        self.remove_least_used(&mut keys);
+                for key in place.variant_keys() {
+                    if !keys.contains(&key) {
+                        keys.retain(|key| self.cache.peek(key).is_some());
+                        if keys.len() == MAX_VARIANTS {
+                            self.remove_least_used(&mut keys);
+                        }
+                        keys.push(key);
                     }
-                    keys.push(variant);
+                    self.cache.insert(key, entry.clone());
                 }
-                self.cache.insert(variant, entry);
                 self.cache.insert(
-                    primary,
+                    place.primary,
                     Entry::Variants(Arc::new(Variants {
-                        names: Arc::clone(names),
+                        names: Arc::clone(&place.names),
                         keys,
                     })),
                 );
@@ -214,6 +230,29 @@ impl MemoryStore {
         }
         self.counters.insertions.add(1);
         true
+    }
+
+    /// Puts `renewed` in the place of `stored`, if that is still there.
+    pub(crate) fn replace(
+        &self,
+        key: &CacheKey,
+        stored: &Arc<StoredResponse>,
+        renewed: Arc<StoredResponse>,
+    ) {
+        let _rearranging = self.rearranging.lock();
+        if let Some(Entry::Response(there)) = self.cache.peek(key)
+            && Arc::ptr_eq(&there, stored)
+        {
+            self.cache.insert(*key, Entry::Response(renewed));
+        }
+    }
+
+    /// Forgets what is stored for a URI, with all its variants.
+    pub(crate) fn remove(&self, primary: &CacheKey) {
+        let _rearranging = self.rearranging.lock();
+        if let Some((_, Entry::Variants(variants))) = self.cache.remove(primary) {
+            self.remove_variants(Some(&variants));
+        }
     }
 
     /// Bytes of all stored responses, overhead included.
@@ -281,16 +320,16 @@ impl Lifecycle<CacheKey, Entry> for CountEvictions {
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant, SystemTime};
+    use std::time::{Duration, SystemTime};
 
     use bytes::Bytes;
+    use http::StatusCode;
     use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE};
-    use http::{Method, StatusCode};
 
     use super::*;
     use crate::flights::test_time::at;
-    use crate::policy::{Freshness, RequestFacts};
-    use crate::store::ResponseHead;
+    use crate::policy::{Directives, Freshness, Terms};
+    use crate::store::{Hit, ResponseHead, Served, StoredContent};
 
     const MIB: u64 = 1024 * 1024;
 
@@ -309,20 +348,10 @@ mod tests {
             }
         }
 
-        fn asker(&self) -> Asker<'_> {
-            let facts = RequestFacts::of(&Method::GET, &self.headers, false);
-            Asker {
-                key: self.key,
-                facts,
-                headers: &self.headers,
-                deadline: at(0),
-            }
-        }
-
         fn body(&self, store: &MemoryStore) -> Option<Bytes> {
             match store.find(&self.key, &self.headers) {
-                Found::Response(response, _) => {
-                    let hit = store.hit(at(0), &self.asker(), &response)?;
+                Found::Response(response, key) => {
+                    let hit = Hit::new(at(0), response, key, Served::Fresh);
                     Some(hit.response.blocks()[0].clone())
                 }
                 Found::Nothing | Found::NoVariant(_) => None,
@@ -330,32 +359,44 @@ mod tests {
         }
 
         fn store(&self, store: &MemoryStore, vary: &[HeaderName], body: impl Into<Bytes>) -> bool {
-            let names = store.selecting(&self.key, &vary.into());
-            let variant = self.key.variant(&names, &self.headers);
-            store.insert(self.key, &names, variant, &response(at(0), body.into()))
+            self.store_in(store, vary, None, body)
+        }
+
+        fn store_in(
+            &self,
+            store: &MemoryStore,
+            vary: &[HeaderName],
+            language: Option<&str>,
+            body: impl Into<Bytes>,
+        ) -> bool {
+            let response = response(language, body.into());
+            let head = &response.head().headers;
+            let place = store.place(&self.key, &vary.into(), &self.headers, head);
+            store.insert(&place, &response)
         }
     }
 
-    fn response(received: Instant, body: Bytes) -> Arc<StoredResponse> {
+    fn response(language: Option<&str>, body: Bytes) -> Arc<StoredResponse> {
         let mut headers = HeaderMap::new();
         headers.insert("cache-control", "max-age=60".parse().unwrap());
+        if let Some(language) = language {
+            headers.insert("content-language", language.parse().unwrap());
+        }
         let head = ResponseHead {
             status: StatusCode::OK,
             headers,
         };
-        let freshness = Freshness::of(
-            head.status,
-            &head.headers,
-            Duration::ZERO,
-            SystemTime::UNIX_EPOCH,
+        let terms = Terms::of(
+            &Directives::of(&head.headers),
+            Freshness::of(
+                head.status,
+                &head.headers,
+                Duration::ZERO,
+                SystemTime::UNIX_EPOCH,
+            ),
         );
-        Arc::new(StoredResponse::new(
-            Arc::new(head),
-            vec![body],
-            None,
-            freshness,
-            received,
-        ))
+        let content = Arc::new(StoredContent::new(vec![body], None));
+        Arc::new(StoredResponse::new(Arc::new(head), content, terms, at(0)))
     }
 
     fn store(capacity: u64, max_object: Option<u64>) -> MemoryStore {
@@ -418,6 +459,21 @@ mod tests {
         english.store(&store, &[], "Hi");
         assert_eq!(german.body(&store).unwrap(), "Hi");
         assert_eq!(store.len(), 1, "the variants are gone");
+    }
+
+    #[test]
+    fn who_prefers_one_language_to_all_others_gets_what_is_stored_in_it() {
+        let store = store(MIB, None);
+        Visit::to("/", "en, de").store_in(&store, &[ACCEPT_LANGUAGE], Some("de"), "Hallo");
+        assert_eq!(
+            Visit::to("/", "fr;q=0.5, de;q=1.0").body(&store).unwrap(),
+            "Hallo"
+        );
+        assert_eq!(Visit::to("/", "de").body(&store).unwrap(), "Hallo");
+        assert!(Visit::to("/", "de, fr").body(&store).is_none());
+        assert!(Visit::to("/", "en").body(&store).is_none());
+        store.remove(&Visit::to("/", "de").key);
+        assert!(store.is_empty());
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use crate::policy::Freshness;
+use crate::key::CacheKey;
+use crate::policy::validation::has_validator;
+use crate::policy::{RequestFacts, Reuse, Terms, Trouble};
 
 /// The head of a response, ready to be sent: hop-by-hop fields are gone, ours are in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,33 +36,55 @@ impl ResponseHead {
 #[derive(Debug)]
 pub struct StoredResponse {
     head: Arc<ResponseHead>,
-    blocks: Vec<Bytes>,
-    length: u64,
-    trailers: Option<HeaderMap>,
-    freshness: Freshness,
+    content: Arc<StoredContent>,
+    terms: Terms,
     received: Instant,
     uses: AtomicU32,
 }
 
-impl StoredResponse {
-    /// Takes a complete response; `blocks` should have been through [`settle`], so that they pin
+/// What follows a head; heads that were renewed share it with those before them.
+#[derive(Debug)]
+pub(crate) struct StoredContent {
+    blocks: Vec<Bytes>,
+    length: u64,
+    trailers: Option<HeaderMap>,
+}
+
+impl StoredContent {
+    /// Takes complete content; `blocks` should have been through [`super::settle`], so that they pin
     /// nothing but themselves.
-    pub(crate) fn new(
-        head: Arc<ResponseHead>,
-        blocks: Vec<Bytes>,
-        trailers: Option<HeaderMap>,
-        freshness: Freshness,
-        received: Instant,
-    ) -> Self {
+    pub(crate) fn new(blocks: Vec<Bytes>, trailers: Option<HeaderMap>) -> Self {
         let length = blocks.iter().map(|block| block.len() as u64).sum();
         Self {
-            head,
             blocks,
             length,
             trailers,
-            freshness,
+        }
+    }
+}
+
+impl StoredResponse {
+    /// A complete response, received at that time.
+    pub(crate) fn new(
+        head: Arc<ResponseHead>,
+        content: Arc<StoredContent>,
+        terms: Terms,
+        received: Instant,
+    ) -> Self {
+        Self {
+            head,
+            content,
+            terms,
             received,
             uses: AtomicU32::new(0),
+        }
+    }
+
+    /// The same content under a head that its origin has just confirmed (RFC 9111 §4.3.4).
+    pub(crate) fn renewed(&self, head: Arc<ResponseHead>, terms: Terms, received: Instant) -> Self {
+        Self {
+            uses: AtomicU32::new(self.uses()),
+            ..Self::new(head, Arc::clone(&self.content), terms, received)
         }
     }
 
@@ -69,24 +93,34 @@ impl StoredResponse {
         &self.head
     }
 
+    /// The status code.
+    pub(crate) fn status(&self) -> StatusCode {
+        self.head.status
+    }
+
     /// The content.
     pub fn blocks(&self) -> &[Bytes] {
-        &self.blocks
+        &self.content.blocks
     }
 
     /// The content's length in bytes.
     pub fn length(&self) -> u64 {
-        self.length
+        self.content.length
     }
 
     /// What followed the content.
     pub fn trailers(&self) -> Option<&HeaderMap> {
-        self.trailers.as_ref()
+        self.content.trailers.as_ref()
     }
 
-    /// Lifetime and age at receipt.
-    pub fn freshness(&self) -> &Freshness {
-        &self.freshness
+    /// On what terms it may be reused.
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    /// Whether its origin can be asked if it is still current.
+    pub(crate) fn has_validator(&self) -> bool {
+        has_validator(&self.head.headers)
     }
 
     /// The time since the head was received. Time stands still rather than run backwards.
@@ -94,22 +128,22 @@ impl StoredResponse {
         now.saturating_duration_since(self.received)
     }
 
-    /// The current age (RFC 9111 §4.2.3), for `Age`.
-    pub fn age(&self, now: Instant) -> Duration {
-        self.freshness.age_after(self.elapsed(now))
+    /// What it is to that request now.
+    pub(crate) fn reuse(&self, now: Instant, request: &RequestFacts) -> Reuse {
+        self.terms.reuse(request, self.elapsed(now))
     }
 
-    /// What remains of its freshness lifetime; `None` when stale.
-    pub fn ttl(&self, now: Instant) -> Option<Duration> {
-        self.freshness.ttl_after(self.elapsed(now))
+    /// Whether that request may have it now because of that trouble.
+    pub(crate) fn stands_in(&self, now: Instant, request: &RequestFacts, trouble: Trouble) -> bool {
+        self.terms.stands_in(request, trouble, self.elapsed(now))
     }
 
     /// What it takes in memory.
     pub(crate) fn weight(&self) -> u64 {
-        /// Key, map entry, `Arc`s and the struct itself.
+        /// Key, map entry, `Arc`s and the structs themselves.
         const PER_RESPONSE: u64 = 512;
         const PER_BLOCK: u64 = 64;
-        PER_RESPONSE + self.head.weight() + self.length + self.blocks.len() as u64 * PER_BLOCK
+        PER_RESPONSE + self.head.weight() + self.length() + self.blocks().len() as u64 * PER_BLOCK
     }
 
     pub(super) fn count_use(&self) {
@@ -126,8 +160,54 @@ impl StoredResponse {
 pub struct Hit {
     /// The response.
     pub response: Arc<StoredResponse>,
-    /// Its current age, for `Age`.
+    /// The key it is stored under.
+    pub key: CacheKey,
+    /// As what it is sent.
+    pub served: Served,
+    /// Its current age (RFC 9111 §4.2.3), for `Age`.
     pub age: Duration,
-    /// What remains of its lifetime, for `Cache-Status`.
-    pub ttl: Duration,
+    /// What remains of its lifetime in seconds, for `Cache-Status`; less than 0 where it is stale.
+    pub ttl: i64,
+}
+
+/// As what a stored response is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Served {
+    /// It is fresh.
+    Fresh,
+    /// Its origin has just confirmed it.
+    Validated,
+    /// It is stale, and the client takes it so.
+    Stale,
+    /// It is stale, and to be validated while it is sent: [`crate::Cache::refresh`].
+    WhileRevalidating,
+    /// It is stale, and there is nothing better.
+    InTrouble,
+}
+
+impl Hit {
+    /// That response as an answer, now.
+    pub(crate) fn new(
+        now: Instant,
+        response: Arc<StoredResponse>,
+        key: CacheKey,
+        served: Served,
+    ) -> Self {
+        let elapsed = response.elapsed(now);
+        let freshness = &response.terms.freshness;
+        let seconds = |time: Duration| i64::try_from(time.as_secs()).unwrap_or(i64::MAX);
+        let ttl = match freshness.ttl_after(elapsed) {
+            Some(ttl) => seconds(ttl),
+            None => -seconds(freshness.stale_for(elapsed)),
+        };
+        let age = freshness.age_after(elapsed);
+        response.count_use();
+        Self {
+            response,
+            key,
+            served,
+            age,
+            ttl,
+        }
+    }
 }

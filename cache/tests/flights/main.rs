@@ -15,6 +15,7 @@
 mod drops;
 mod pace;
 mod races;
+mod renewing;
 mod sharing;
 mod simulation;
 mod site;

@@ -104,12 +104,17 @@ fn round(seed: u64) -> Site {
             Outcome::Error(_) | Outcome::Left => {}
         }
     }
-    let [led, continued] = ["flights_led", "continued"].map(|name| site.counter(name));
+    let [led, continued, refreshed] =
+        ["flights_led", "continued", "refreshed"].map(|name| site.counter(name));
     let ended: u64 = ["completed", "failed", "vanished", "abandoned"]
         .iter()
         .map(|name| site.counter(name))
         .sum();
-    assert_eq!(led + continued, ended, "every flight ends exactly once");
+    assert_eq!(
+        led + continued + refreshed,
+        ended,
+        "every flight ends exactly once"
+    );
     site
 }
 
@@ -121,6 +126,9 @@ fn resource(rng: &mut StdRng) -> Resource {
             "max-age=2",
             "private",
             "no-store",
+            "no-cache",
+            "max-age=2, stale-while-revalidate=1",
+            "max-age=2, must-revalidate",
             "max-age=60",
         ]
         .choose(rng)
@@ -158,6 +166,7 @@ fn resource(rng: &mut StdRng) -> Resource {
         latency: Duration::from_millis(rng.random_range(0..1000)),
         pause: Duration::from_millis(*[0, 0, 1, 20].choose(rng).unwrap()),
         fate,
+        ..Resource::default()
     }
 }
 

@@ -10,9 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use scale0_cache::flights::MAX_VARIANT_HOPS;
+use scale0_cache::policy::Trouble;
 use scale0_cache::{
-    Asker, Cache, CacheConfig, CacheKey, Chunk, Failure, Fill, Join, Lookup, Reader, Rejoin,
-    RequestFacts, ResponseHead, Turn, Verdict,
+    Asker, Cache, CacheConfig, CacheKey, Chunk, Failure, Fill, Hit, Join, Lookup, Reader, Rejoin,
+    RequestFacts, ResponseHead, Served, Turn, Verdict,
 };
 
 use crate::world::World;
@@ -39,6 +40,9 @@ pub(crate) struct Resource {
     pub(crate) length: usize,
     pub(crate) says_length: bool,
     pub(crate) knows_ranges: bool,
+    pub(crate) status: StatusCode,
+    /// It answers 304 to whatever it is asked, which is wrong.
+    pub(crate) confirms_anything: bool,
     pub(crate) chunk: usize,
     /// Before the head.
     pub(crate) latency: Duration,
@@ -61,6 +65,7 @@ pub(crate) const FAILURE: Failure = Failure {
     status: StatusCode::SERVICE_UNAVAILABLE,
     reason: "backend-down",
     retry_after: Some(1),
+    trouble: Trouble::Unreachable,
 };
 
 impl Default for Resource {
@@ -70,6 +75,8 @@ impl Default for Resource {
             length: 10_000,
             says_length: true,
             knows_ranges: true,
+            status: StatusCode::OK,
+            confirms_anything: false,
             chunk: 1000,
             latency: Duration::from_millis(500),
             pause: Duration::ZERO,
@@ -275,7 +282,14 @@ impl Site {
     async fn serve(&self, request: &Request, habits: Habits) -> Outcome {
         let asker = request.asker(self);
         let mut under = match self.cache.lookup(self.world.now(), &asker) {
-            Lookup::Hit(hit) => return self.whole(hit.response.blocks().concat(), true),
+            Lookup::Hit(hit) => {
+                if hit.served == Served::WhileRevalidating
+                    && let Some(fill) = self.cache.refresh(self.world.now(), &hit, &asker)
+                {
+                    self.fetch(fill, request.clone());
+                }
+                return self.hit(&hit);
+            }
             Lookup::Miss { under, .. } => under,
             Lookup::GatewayTimeout => return Outcome::Error(FAILURE),
         };
@@ -288,17 +302,14 @@ impl Site {
                     reader
                 }
                 Join::Wait(reader) => reader,
-                Join::Stored(hit) => return self.whole(hit.response.blocks().concat(), true),
+                Join::Stored(hit) => return self.hit(&hit),
                 Join::Alone(_) => return self.alone(request).await,
-                Join::Failed(failure) => return Outcome::Error(failure),
+                Join::Failed(failure) => return self.failed(&asker, failure),
             };
             self.world.step().await;
             match reader.head(&asker).await {
                 Turn::Yours(_) if request.facts.is_head() => return Outcome::Head,
-                Turn::Yours(head) => {
-                    assert!(head.status.is_success());
-                    break reader;
-                }
+                Turn::Yours(_) => break reader,
                 Turn::Released(_) | Turn::Unfit => return self.alone(request).await,
                 Turn::Variant(key) if hops < MAX_VARIANT_HOPS => {
                     hops += 1;
@@ -306,7 +317,8 @@ impl Site {
                 }
                 Turn::Variant(_) => return self.alone(request).await,
                 Turn::Missed => {}
-                Turn::Failed(failure) => return Outcome::Error(failure),
+                Turn::Stored(hit) => return self.hit(&hit),
+                Turn::Failed(failure) => return self.failed(&asker, failure),
             }
         };
         self.read(&mut reader, request, habits).await
@@ -371,6 +383,18 @@ impl Site {
         }
     }
 
+    fn hit(&self, hit: &Hit) -> Outcome {
+        self.whole(hit.response.blocks().concat(), true)
+    }
+
+    fn failed(&self, asker: &Asker<'_>, failure: Failure) -> Outcome {
+        let now = self.world.now();
+        match self.cache.stand_in(now, asker, failure.trouble) {
+            Some(hit) => self.hit(&hit),
+            None => Outcome::Error(failure),
+        }
+    }
+
     fn whole(&self, body: Vec<u8>, shared: bool) -> Outcome {
         let now = self.world.elapsed();
         Outcome::Whole {
@@ -395,11 +419,15 @@ impl Site {
                 return;
             }
             let whole = Bytes::from(site.expected(&request));
-            let (head, mut rest) = answer(&resource, &whole, &fill);
+            let mut sent = request.headers.clone();
+            fill.dress(&mut sent);
+            let (head, mut rest) = answer(&resource, &whole, &sent);
             site.world.step().await;
             let verdict = fill.head(site.world.now(), site.world.wall(), &request.headers, head);
-            if verdict == Verdict::Mismatch {
-                return;
+            match verdict {
+                Verdict::Mismatch | Verdict::Confirmed | Verdict::StoodInFor => return,
+                Verdict::Again => return site.fetch(fill, request),
+                Verdict::Share | Verdict::LeaderOnly(_) | Verdict::Vary(_) => {}
             }
             let mut sent = 0;
             while !rest.is_empty() {
@@ -465,14 +493,25 @@ impl Site {
     }
 }
 
-fn answer(resource: &Resource, whole: &Bytes, fill: &Fill) -> (ResponseHead, Bytes) {
+fn answer(resource: &Resource, whole: &Bytes, request: &HeaderMap) -> (ResponseHead, Bytes) {
     let mut headers = to_map(&resource.fields);
     let mut body = whole.clone();
-    let mut status = StatusCode::OK;
-    if let Some(continuation) = fill.continuation() {
-        let matches = headers.get("etag") == Some(&continuation.if_range());
+    let mut status = resource.status;
+    if request.contains_key("if-none-match") && resource.status.is_success() {
+        let is_current = headers.get("etag") == request.get("if-none-match");
+        if is_current || resource.confirms_anything {
+            return (
+                ResponseHead {
+                    status: StatusCode::NOT_MODIFIED,
+                    headers,
+                },
+                Bytes::new(),
+            );
+        }
+    }
+    if let Some(range) = request.get("range") {
+        let matches = headers.get("etag") == request.get("if-range");
         if resource.knows_ranges && matches {
-            let range = continuation.range();
             let offset: usize = range
                 .to_str()
                 .unwrap()

@@ -1,0 +1,253 @@
+//! What is stored, and no longer fresh: validated, refreshed, standing in, invalidated.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use scale0_cache::{CacheConfig, Lookup};
+
+use crate::site::{Fate, Habits, Outcome, Pending, Request, Resource, Site};
+
+const STALE_SOON: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"v1\"")];
+
+fn resource(fields: &[(&'static str, &'static str)]) -> Resource {
+    Resource {
+        fields: fields.to_vec(),
+        ..Resource::default()
+    }
+}
+
+/// A site whose response was stored that long ago.
+fn stored_ago(seconds: u64, resource: Resource) -> Site {
+    let site = Site::new(CacheConfig::default());
+    site.has("/", resource);
+    site.client(get(), Habits::default());
+    site.run();
+    pass(&site, seconds);
+    site
+}
+
+fn pass(site: &Site, seconds: u64) {
+    let world = site.world.clone();
+    site.world.spawn("time", async move {
+        world.sleep(Duration::from_secs(seconds)).await;
+    });
+    site.run();
+}
+
+fn get() -> Request {
+    Request::get(1, "/")
+}
+
+fn reload() -> Request {
+    Request::new(&Method::GET, 1, "/", &[("cache-control", "no-cache")])
+}
+
+fn ask(site: &Site, request: Request) -> Outcome {
+    let client = site.client(request, Habits::default());
+    site.run();
+    outcome(&client)
+}
+
+fn outcome(client: &Pending) -> Outcome {
+    client
+        .borrow()
+        .clone()
+        .expect("the world has come to its end")
+}
+
+fn is_fresh(site: &Site) -> bool {
+    let request = get();
+    let lookup = site.cache.lookup(site.world.now(), &request.asker(site));
+    matches!(lookup, Lookup::Hit(_))
+}
+
+#[test]
+fn a_confirmed_response_is_sent_from_the_store_to_everybody_who_waits() {
+    let site = stored_ago(11, resource(STALE_SOON));
+    let clients: Vec<_> = (0..100)
+        .map(|_| site.client(get(), Habits::default()))
+        .collect();
+    site.run();
+    let expected = site.expected(&get());
+    for client in &clients {
+        assert_eq!(outcome(client).body(), expected);
+    }
+    assert_eq!(site.executions(), 2);
+    assert_eq!(site.counter("revalidated"), 1);
+    assert_eq!(site.counter("insertions"), 2);
+    assert!(is_fresh(&site));
+    pass(&site, 11);
+    assert!(!is_fresh(&site));
+}
+
+#[test]
+fn a_response_that_has_changed_takes_the_place_of_the_stored_one() {
+    let site = stored_ago(11, resource(STALE_SOON));
+    site.has(
+        "/",
+        Resource {
+            length: 500,
+            ..resource(&[("cache-control", "max-age=10"), ("etag", "\"v2\"")])
+        },
+    );
+    assert_eq!(ask(&site, get()).body(), site.expected(&get()));
+    assert_eq!(site.counter("revalidated"), 0);
+    assert!(is_fresh(&site));
+}
+
+#[test]
+fn a_confirmation_of_something_else_is_answered_by_asking_for_the_whole() {
+    let site = stored_ago(11, resource(STALE_SOON));
+    site.has(
+        "/",
+        Resource {
+            confirms_anything: true,
+            ..resource(&[("cache-control", "max-age=10"), ("etag", "\"v2\"")])
+        },
+    );
+    assert_eq!(ask(&site, get()).body(), site.expected(&get()));
+    assert_eq!((site.counter("unconfirmed"), site.executions()), (1, 3));
+}
+
+#[test]
+fn no_cache_is_stored_and_validated_for_each_client_by_itself() {
+    let site = stored_ago(
+        0,
+        resource(&[("cache-control", "no-cache"), ("etag", "\"v1\"")]),
+    );
+    for seen in 1..=3 {
+        assert_eq!(ask(&site, get()).body(), site.expected(&get()));
+        assert_eq!(
+            (site.executions(), site.counter("revalidated")),
+            (1 + seen, seen as u64)
+        );
+    }
+}
+
+#[test]
+fn a_reload_validates_what_is_fresh() {
+    let site = stored_ago(1, resource(STALE_SOON));
+    assert_eq!(ask(&site, reload()).body(), site.expected(&get()));
+    assert_eq!((site.executions(), site.counter("revalidated")), (2, 1));
+}
+
+#[test]
+fn stale_while_revalidate_answers_at_once_and_asks_once() {
+    let fields = &[
+        ("cache-control", "max-age=10, stale-while-revalidate=60"),
+        ("etag", "\"v1\""),
+    ];
+    let site = stored_ago(11, resource(fields));
+    let before = site.world.elapsed();
+    for _ in 0..1000 {
+        site.client(get(), Habits::default());
+    }
+    let client = site.client(get(), Habits::default());
+    site.run();
+    let Outcome::Whole { last, .. } = outcome(&client) else {
+        panic!("it was stored");
+    };
+    assert_eq!(last, before, "nobody waits");
+    assert_eq!(site.executions(), 2);
+    assert_eq!(site.counter("refreshed"), 1);
+    assert_eq!(site.counter("stale_while_revalidate"), 1001);
+    assert!(is_fresh(&site));
+    site.assert_empty();
+}
+
+#[test]
+fn a_refresh_fetches_the_whole_with_nobody_waiting_for_it() {
+    let fields = &[("cache-control", "max-age=10, stale-while-revalidate=60")];
+    let site = stored_ago(11, resource(fields));
+    ask(&site, get());
+    assert!(is_fresh(&site));
+    assert_eq!(
+        (site.counter("abandoned"), site.counter("revalidated")),
+        (0, 0)
+    );
+}
+
+#[test]
+fn a_stale_response_stands_in_for_a_dead_backend_which_is_asked_once_a_second() {
+    let site = stored_ago(11, resource(STALE_SOON));
+    site.has(
+        "/",
+        Resource {
+            fate: Fate::FailBeforeHead,
+            latency: Duration::ZERO,
+            ..resource(STALE_SOON)
+        },
+    );
+    let expected = site.expected(&get());
+    for _ in 0..100 {
+        assert_eq!(ask(&site, get()).body(), expected);
+    }
+    assert_eq!(site.executions(), 2);
+    assert_eq!(site.counter("stale_in_trouble"), 100);
+    pass(&site, 2);
+    ask(&site, get());
+    assert_eq!(site.executions(), 3);
+}
+
+#[test]
+fn must_revalidate_is_an_error_rather_than_stale() {
+    let fields = &[
+        ("cache-control", "max-age=10, must-revalidate"),
+        ("etag", "\"v1\""),
+    ];
+    let site = stored_ago(11, resource(fields));
+    site.has(
+        "/",
+        Resource {
+            fate: Fate::FailBeforeHead,
+            ..resource(fields)
+        },
+    );
+    for _ in 0..2 {
+        assert!(matches!(ask(&site, get()), Outcome::Error(_)));
+    }
+    assert_eq!(site.executions(), 3, "each asks for itself");
+}
+
+#[test]
+fn an_error_of_the_origin_is_hidden_only_where_stale_if_error_says_so() {
+    for (cache_control, stands_in) in [
+        ("max-age=10, stale-if-error=60", true),
+        ("max-age=10", false),
+    ] {
+        let site = stored_ago(11, resource(&[("cache-control", cache_control)]));
+        let expected = site.expected(&get());
+        site.has(
+            "/",
+            Resource {
+                status: StatusCode::SERVICE_UNAVAILABLE,
+                length: 3,
+                ..resource(&[])
+            },
+        );
+        let body = ask(&site, get()).body().to_vec();
+        assert_eq!(body == expected, stands_in, "{cache_control}");
+    }
+}
+
+#[test]
+fn what_was_under_way_when_its_uri_was_invalidated_serves_its_waiters_and_nobody_else() {
+    let site = Site::new(CacheConfig::default());
+    site.has("/", resource(STALE_SOON));
+    let early = site.client(get(), Habits::default());
+    let (cache, world, key) = (site.cache.clone(), site.world.clone(), get().key);
+    site.world.spawn("write", async move {
+        world.sleep(Duration::from_millis(100)).await;
+        cache.invalidate(&key);
+    });
+    let late = site.client_at(Duration::from_millis(200), get(), Habits::default());
+    site.run();
+    assert!(matches!(outcome(&early), Outcome::Whole { .. }));
+    assert!(matches!(outcome(&late), Outcome::Whole { .. }));
+    assert_eq!(
+        (site.executions(), site.counter("refused_outdated")),
+        (2, 1)
+    );
+    site.cache.invalidate(&get().key);
+    assert!(!is_fresh(&site));
+}
