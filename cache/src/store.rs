@@ -4,6 +4,7 @@
 //! which keeps **records** beyond the life of the process: a body in blocks, and a head of which it knows nothing.
 
 mod blocks;
+pub mod conformance;
 mod memory;
 mod response;
 
