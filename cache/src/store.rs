@@ -5,6 +5,7 @@
 
 mod blocks;
 pub mod conformance;
+mod file;
 mod memory;
 mod response;
 
@@ -18,6 +19,7 @@ use crate::key::CacheKey;
 
 pub use blocks::{BLOCK, COPY_BELOW};
 pub(crate) use blocks::{detach, settle};
+pub use file::{FileCounters, FileStore};
 pub use memory::MemoryStore;
 pub(crate) use memory::{Found, Place};
 pub(crate) use response::StoredContent;

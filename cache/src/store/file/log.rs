@@ -1,0 +1,448 @@
+//! Everything a store has: the segments, the index over them, and the one place where they are written.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use super::bodies::{Bodies, Body};
+use super::counters::FileCounters;
+use super::index::{Found, Index, IndexKey, Location};
+use super::layout::{Kind, Label, MAX_HEAD, SEGMENT_HEADER, checksum};
+use super::limits::{Limits, MAX_SEGMENTS};
+use super::nowait::NoWait;
+use super::segment::{self, Active, Segment, Stored, Torn, is_damage};
+use crate::key::CacheKey;
+use crate::store::Usage;
+
+/// The segments, from the oldest to the newest.
+///
+/// What lies later holds: a record replaces one of the same key before it, and a removal ends one. Only the oldest segment is ever
+/// dropped, so that a removal is never dropped before what it removed.
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) directory: PathBuf,
+    pub(super) limits: Limits,
+    pub(super) index: Index,
+    pub(super) segments: RwLock<BTreeMap<u32, Arc<Segment>>>,
+    pub(super) bodies: Arc<Bodies>,
+    pub(super) counters: FileCounters,
+    pub(super) nowait: NoWait,
+    /// Bytes of memory of the list of the segment that is being written.
+    list_memory: AtomicUsize,
+    writer: Mutex<Writer>,
+}
+
+/// Whoever holds this may write. Nothing that must not wait takes its lock.
+#[derive(Debug)]
+pub(super) struct Writer {
+    pub(super) active: Option<Active>,
+    /// The number of the next segment.
+    pub(super) next: u32,
+}
+
+/// What of a dropped segment moves to the newest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carry {
+    Nothing,
+    /// What was used since it was written. Of the bytes in the segment at most half, so that dropping it brings something.
+    Hot,
+    Everything,
+}
+
+impl Log {
+    pub(super) fn new(
+        directory: PathBuf,
+        limits: Limits,
+        bodies: Arc<Bodies>,
+        counters: FileCounters,
+        index: Index,
+        segments: BTreeMap<u32, Arc<Segment>>,
+        writer: Writer,
+    ) -> Self {
+        Self {
+            directory,
+            limits,
+            index,
+            segments: RwLock::new(segments),
+            bodies,
+            counters,
+            nowait: NoWait::default(),
+            list_memory: AtomicUsize::new(0),
+            writer: Mutex::new(writer),
+        }
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        /// A node of the map, the segment, and its sidecar's share.
+        const PER_SEGMENT: usize = 160;
+        let rest =
+            self.segments.read().len() * PER_SEGMENT + self.list_memory.load(Ordering::Relaxed);
+        Usage {
+            records: self.index.len(),
+            bytes: self.bodies.used(),
+            memory: self.index.memory() + rest as u64,
+        }
+    }
+
+    /// Where the record of this key is now, which makes it hot.
+    pub(super) fn locate(&self, key: &CacheKey) -> Option<(Found, Arc<Segment>)> {
+        let key = IndexKey::of(key);
+        // Between the two looks its segment may be dropped; if it was carried over, the second round finds it.
+        for _ in 0..2 {
+            let found = self.index.find(&key)?;
+            if let Some(segment) = self.segments.read().get(&found.location.segment) {
+                return Some((found, Arc::clone(segment)));
+            }
+        }
+        None
+    }
+
+    /// What was read, if it is the record of this key; a damaged one is counted and forgotten.
+    pub(super) fn judge(
+        &self,
+        key: &CacheKey,
+        found: &Found,
+        read: io::Result<Stored>,
+    ) -> io::Result<Option<Stored>> {
+        match read {
+            Ok(stored) if stored.label.key != *key => Ok(None),
+            Ok(stored) if stored.label.kind == found.kind() => Ok(Some(stored)),
+            Ok(_) => Err(self.forget_damaged(key, found.location, segment::damaged())),
+            Err(error) => Err(self.forget_damaged(key, found.location, error)),
+        }
+    }
+
+    /// Forgets a record if its bytes are gone; returns the error.
+    pub(super) fn forget_damaged(
+        &self,
+        key: &CacheKey,
+        location: Location,
+        error: io::Error,
+    ) -> io::Error {
+        if is_damage(&error) {
+            self.counters.damaged.add(1);
+            self.index.remove_if(&IndexKey::of(key), location);
+        }
+        error
+    }
+
+    /// Appends a record and puts it in place of what its key had.
+    pub(super) fn put(
+        &self,
+        label: &Label,
+        head: &[u8],
+        blocks: &[bytes::Bytes],
+        body: Option<Arc<Body>>,
+    ) -> io::Result<()> {
+        self.put_locked(&mut self.writer.lock(), label, head, blocks, body)
+    }
+
+    fn put_locked(
+        &self,
+        writer: &mut Writer,
+        label: &Label,
+        head: &[u8],
+        blocks: &[bytes::Bytes],
+        body: Option<Arc<Body>>,
+    ) -> io::Result<()> {
+        let parts: Vec<&[u8]> = std::iter::once(head)
+            .chain(blocks.iter().map(|block| &block[..]))
+            .collect();
+        let location = self.append(writer, label, &parts)?;
+        let found = Found { location, body };
+        self.index.insert(IndexKey::of(&label.key), found);
+        self.bodies.bury();
+        Ok(())
+    }
+
+    /// The label of a record, if it is not too large.
+    pub(super) fn label(
+        &self,
+        key: &CacheKey,
+        kind: Kind,
+        head: &[u8],
+        body: u64,
+        file: u64,
+    ) -> io::Result<Label> {
+        if MAX_HEAD < head.len() || self.limits.record < body.saturating_add(head.len() as u64) {
+            return Err(too_large());
+        }
+        let head_length = u32::try_from(head.len()).map_err(|_| too_large())?;
+        Ok(Label {
+            kind,
+            key: *key,
+            head: head_length,
+            head_check: checksum(head),
+            body,
+            file,
+        })
+    }
+
+    /// Gives a record another head.
+    pub(super) fn replace_head(&self, key: &CacheKey, head: &[u8]) -> io::Result<bool> {
+        // From the look at the index to the insertion nobody else may write, or a newer record would be replaced by this one.
+        let mut writer = self.writer.lock();
+        let Some((found, segment)) = self.locate(key) else {
+            return Ok(false);
+        };
+        let read = segment.read(found.location);
+        let Some(stored) = self.judge(key, &found, read)? else {
+            return Ok(false);
+        };
+        let Label {
+            kind, body, file, ..
+        } = stored.label;
+        let label = self.label(key, kind, head, body, file)?;
+        self.put_locked(&mut writer, &label, head, &[stored.body], found.body)?;
+        Ok(true)
+    }
+
+    /// Forgets a record, here and on the disk.
+    pub(super) fn remove(&self, key: &CacheKey) -> io::Result<()> {
+        let mut writer = self.writer.lock();
+        if !self.index.remove(&IndexKey::of(key)) {
+            return Ok(());
+        }
+        self.bodies.bury();
+        self.append(&mut writer, &Label::removal(*key), &[])?;
+        Ok(())
+    }
+
+    /// Writes something outside of the segments, for which `bytes` more are needed.
+    pub(super) fn write_body(
+        &self,
+        body: &Body,
+        bytes: u64,
+        mut write: impl FnMut() -> io::Result<()>,
+    ) -> io::Result<()> {
+        {
+            let mut writer = self.writer.lock();
+            self.make_room(&mut writer, bytes)?;
+            body.charge(bytes);
+        }
+        let written = match write() {
+            Err(error) if is_full(&error) => {
+                let dropped = self.drop_oldest(&mut self.writer.lock(), Carry::Nothing);
+                if dropped? { write() } else { Err(error) }
+            }
+            other => other,
+        };
+        written.inspect_err(|_| self.counters.writes_failed.add(1))
+    }
+
+    /// Begins a large body.
+    pub(super) fn create_body(&self) -> io::Result<(Arc<Body>, Arc<File>)> {
+        self.make_room(&mut self.writer.lock(), super::bodies::FILE_OVERHEAD)?;
+        let created = self.bodies.create();
+        created.inspect_err(|_| self.counters.writes_failed.add(1))
+    }
+
+    fn append(&self, writer: &mut Writer, label: &Label, parts: &[&[u8]]) -> io::Result<Location> {
+        // The record, and perhaps a segment for it.
+        let need = Active::cost(label) + Segment::cost(SEGMENT_HEADER.into(), 0);
+        self.make_room(writer, need)?;
+        let appended = match self.append_anywhere(writer, label, parts) {
+            Err(error) if is_full(&error) && self.drop_oldest(writer, Carry::Nothing)? => {
+                self.append_anywhere(writer, label, parts)
+            }
+            other => other,
+        };
+        appended.inspect_err(|_| self.counters.writes_failed.add(1))
+    }
+
+    /// Appends without asking for room.
+    fn append_anywhere(
+        &self,
+        writer: &mut Writer,
+        label: &Label,
+        parts: &[&[u8]],
+    ) -> io::Result<Location> {
+        let active = self.active(writer)?;
+        match active.append(label, parts) {
+            Ok(location) => {
+                self.bodies.charge(Active::cost(label));
+                self.list_memory.store(active.memory(), Ordering::Relaxed);
+                Ok(location)
+            }
+            Err(Torn { error, clean }) => {
+                if !clean {
+                    self.seal(writer);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The segment to append to.
+    fn active<'a>(&self, writer: &'a mut Writer) -> io::Result<&'a mut Active> {
+        let full = |active: &Active| self.limits.segment <= active.weight;
+        if writer.active.as_ref().is_some_and(full) {
+            self.seal(writer);
+        }
+        let active = match writer.active.take() {
+            Some(active) => active,
+            None => {
+                let number = writer.next;
+                let active = Active::create(&self.directory, number);
+                if active.as_ref().is_ok() || is_obstacle(active.as_ref().err()) {
+                    writer.next = number.checked_add(1).ok_or_else(too_large)?;
+                }
+                let active = active?;
+                self.bodies.charge(active.segment.charged());
+                let segment = Arc::clone(&active.segment);
+                self.segments.write().insert(number, segment);
+                active
+            }
+        };
+        Ok(writer.active.insert(active))
+    }
+
+    /// Nothing more is appended to the newest segment.
+    fn seal(&self, writer: &mut Writer) {
+        if let Some(mut active) = writer.active.take()
+            && active.list(&self.directory).is_err()
+        {
+            // The next start scans the segment instead.
+            self.counters.writes_failed.add(1);
+        }
+    }
+
+    /// Drops segments until so many bytes may be written.
+    fn make_room(&self, writer: &mut Writer, bytes: u64) -> io::Result<()> {
+        self.bodies.bury();
+        let count = self.segments.read().len();
+        if MAX_SEGMENTS < count {
+            self.drop_oldest(writer, Carry::Everything)?;
+        }
+        // Whatever is hot stays for one round. Those that are still there in the second have had their chance.
+        let mut rounds =
+            std::iter::repeat_n(Carry::Hot, count).chain(std::iter::repeat(Carry::Nothing));
+        while self.limits.capacity < self.bodies.used().saturating_add(bytes) {
+            let carry = rounds.next().unwrap_or(Carry::Nothing);
+            if !self.drop_oldest(writer, carry)? {
+                // All that is left is being read or written.
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.bodies.bury();
+        }
+        Ok(())
+    }
+
+    /// Drops what is beyond the capacity.
+    pub(super) fn fit(&self) -> io::Result<()> {
+        self.make_room(&mut self.writer.lock(), 0)
+    }
+
+    /// Returns when everything so far would survive a loss of power.
+    pub(super) fn sync(&self) -> io::Result<()> {
+        let directory = File::open(&self.directory)?;
+        // One call for the thousands of files there may be; it also waits for what others wrote to this file system.
+        #[cfg(target_os = "linux")]
+        rustix::fs::syncfs(&directory)?;
+        #[cfg(not(target_os = "linux"))]
+        for entry in std::fs::read_dir(&self.directory)? {
+            match File::open(entry?.path()) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                file => file?.sync_all()?,
+            }
+        }
+        directory.sync_all()
+    }
+
+    /// Drops the oldest segment. False: there is none.
+    fn drop_oldest(&self, writer: &mut Writer, carry: Carry) -> io::Result<bool> {
+        let first = self
+            .segments
+            .read()
+            .first_key_value()
+            .map(|(_, first)| Arc::clone(first));
+        let Some(oldest) = first else {
+            return Ok(false);
+        };
+        let number = oldest.number;
+        if writer
+            .active
+            .as_ref()
+            .is_some_and(|active| active.segment.number == number)
+        {
+            writer.active = None;
+        }
+        if carry != Carry::Nothing {
+            self.carry_over(writer, &oldest, carry);
+        }
+        segment::delete(&self.directory, number)?;
+        self.index.forget_segment(number);
+        self.segments.write().remove(&number);
+        self.bodies.release(oldest.charged());
+        self.bodies.bury();
+        if carry != Carry::Everything {
+            self.counters.segments_dropped.add(1);
+        }
+        Ok(true)
+    }
+
+    fn carry_over(&self, writer: &mut Writer, oldest: &Segment, carry: Carry) {
+        let (hot_only, mut budget) = match carry {
+            Carry::Nothing => return,
+            Carry::Hot => (true, oldest.charged() / 2),
+            Carry::Everything => (false, u64::MAX),
+        };
+        let mut chosen = self.index.in_segment(oldest.number, hot_only);
+        chosen.sort_unstable_by_key(|(_, location)| location.offset);
+        for (key, from) in chosen {
+            let Some(left) = budget.checked_sub(from.length.into()) else {
+                continue;
+            };
+            let Ok(stored) = oldest.read(from) else {
+                self.counters.damaged.add(1);
+                continue;
+            };
+            let parts = [&stored.head[..], &stored.body[..]];
+            // Where the disk is full the rest is dropped.
+            let Ok(to) = self.append_anywhere(writer, &stored.label, &parts) else {
+                return;
+            };
+            self.index.relocate(&key, from, to);
+            self.counters.carried_over.add(1);
+            budget = left;
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        let mut active = self.writer.get_mut().active.take();
+        if let Some(active) = &mut active {
+            // Without it the next start scans the segment.
+            let _ = active.list(&self.directory);
+        }
+        // Not later: what the index holds is doomed when it goes.
+        self.bodies.bury();
+    }
+}
+
+/// A record that would take too large a share of the capacity.
+pub(super) fn too_large() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::FileTooLarge,
+        "the record is too large for the store's capacity",
+    )
+}
+
+/// Whether deleting something may help.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+/// Whether the name of the segment is taken by something that is not ours.
+fn is_obstacle(error: Option<&io::Error>) -> bool {
+    error.is_some_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+}

@@ -1,0 +1,316 @@
+//! What is in a directory when a store is opened.
+//!
+//! A process that was killed leaves a beginning of what it was writing, at the end of the newest segment: it is cut off, and nothing
+//! else was lost. Everything beyond that is damage. It is counted, and costs what was damaged; and where a label is damaged, so that
+//! nobody knows whose record it was, also everything older: it may have replaced or removed any of that.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fs::{self, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use super::bodies::{Bodies, Body};
+use super::counters::FileCounters;
+use super::index::{Found, Index, IndexKey, Location};
+use super::layout::{Kind, SEGMENT_HEADER, Salt, SegmentHeader};
+use super::limits::{Limits, MAX_SEGMENT_LENGTH};
+use super::log::{Log, Writer};
+use super::scan::{Scanned, scan};
+use super::segment::{self, Active, Segment};
+use super::sidecar::{Entry, Sidecar};
+
+/// Opens what a directory holds.
+///
+/// # Errors
+/// It cannot be listed, or a file in it cannot be opened, though it may well be good.
+pub(super) fn open(directory: &Path, limits: Limits) -> io::Result<Log> {
+    let listing = Listing::of(directory)?;
+    let bodies = Arc::new(Bodies::new(directory));
+    let mut recovery = Recovery {
+        directory,
+        limits,
+        index: Index::new(),
+        segments: BTreeMap::new(),
+        files: listing
+            .bodies
+            .into_iter()
+            .map(|(file, length)| (file, bodies.found(file, length)))
+            .collect(),
+        bodies,
+        counters: FileCounters::default(),
+        bodiless: HashSet::new(),
+        last: None,
+        previous: None,
+    };
+    for number in listing.segments {
+        recovery.add(number)?;
+    }
+    Ok(recovery.finish())
+}
+
+/// The files of a store. Other names are nobody's business here.
+struct Listing {
+    segments: BTreeSet<u32>,
+    bodies: HashMap<u64, u64>,
+}
+
+impl Listing {
+    fn of(directory: &Path) -> io::Result<Self> {
+        let mut listing = Self {
+            segments: BTreeSet::new(),
+            bodies: HashMap::new(),
+        };
+        for entry in fs::read_dir(directory)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            if let Some(number) = segment::number_of(name) {
+                listing.segments.insert(number);
+            } else if let Some(file) = Bodies::number_of(name)
+                && let Ok(metadata) = entry.metadata()
+                && metadata.is_file()
+            {
+                listing.bodies.insert(file, metadata.len());
+            }
+        }
+        Ok(listing)
+    }
+}
+
+struct Recovery<'a> {
+    directory: &'a Path,
+    limits: Limits,
+    index: Index,
+    segments: BTreeMap<u32, Arc<Segment>>,
+    /// All large bodies that are there; those that no record takes go at the end.
+    files: HashMap<u64, Arc<Body>>,
+    bodies: Arc<Bodies>,
+    counters: FileCounters,
+    /// Records whose body is not there. That is damage only if nothing replaces or removes them further on.
+    bodiless: HashSet<IndexKey>,
+    /// The newest segment, if more may be appended to it.
+    last: Option<Active>,
+    /// The number of the segment before.
+    previous: Option<u32>,
+}
+
+/// What is known of a segment.
+struct Loaded {
+    file: File,
+    salt: Salt,
+    length: u32,
+    entries: Vec<Entry>,
+    /// Records are missing of which nobody knows whose they were; the entries are those after them.
+    unknown: bool,
+    /// Its end is where its last record ends, so that it can go on there.
+    open_end: bool,
+    /// Its sidecar does not say what is said here.
+    unlisted: bool,
+}
+
+impl Recovery<'_> {
+    fn add(&mut self, number: u32) -> io::Result<()> {
+        self.last = None;
+        let follows = self.previous.is_none_or(|previous| previous + 1 == number);
+        let Some(loaded) = self.load(number)? else {
+            self.counters.damaged.add(1);
+            // Where it cannot be deleted either, its number stays taken.
+            let _ = segment::delete(self.directory, number);
+            // A name out of the row never was a segment, or its neighbours are missing too, and the next one tells.
+            if follows {
+                self.forget_older();
+                self.previous = Some(number);
+            }
+            return Ok(());
+        };
+        if !follows {
+            self.counters.damaged.add(1);
+        }
+        if !follows || loaded.unknown {
+            self.forget_older();
+        }
+        self.previous = Some(number);
+        if loaded.unlisted {
+            let path = segment::sidecar_path(self.directory, number);
+            // Without it the next start scans again.
+            let _ = Sidecar::write(&path, number, &loaded.salt, loaded.length, &loaded.entries);
+        }
+        let charged = Segment::cost(loaded.length.into(), loaded.entries.len());
+        self.bodies.charge(charged);
+        let header = SegmentHeader {
+            number,
+            salt: loaded.salt,
+        };
+        let segment = Arc::new(Segment::new(header, loaded.file, charged));
+        self.segments.insert(number, Arc::clone(&segment));
+        for entry in &loaded.entries {
+            self.apply(&segment, entry);
+        }
+        if loaded.open_end {
+            let active = Active::resume(self.directory, segment, loaded.length, loaded.entries);
+            self.last = active.ok();
+        }
+        Ok(())
+    }
+
+    /// Something is missing that may have replaced or removed anything before it.
+    fn forget_older(&mut self) {
+        self.index.clear();
+        self.bodiless.clear();
+        for (number, segment) in std::mem::take(&mut self.segments) {
+            // What cannot be deleted is found, and forgotten, again.
+            let _ = segment::delete(self.directory, number);
+            self.bodies.release(segment.charged());
+        }
+    }
+
+    fn apply(&mut self, segment: &Segment, entry: &Entry) {
+        let location = Location {
+            segment: segment.number,
+            offset: entry.offset,
+            length: entry.length,
+        };
+        self.bodiless.remove(&entry.key);
+        let body = match entry.kind {
+            Kind::Removal => {
+                self.index.remove(&entry.key);
+                return;
+            }
+            Kind::Inline => None,
+            Kind::Apart => match self.body(segment, entry) {
+                Some(body) => Some(body),
+                None => {
+                    self.index.remove(&entry.key);
+                    self.bodiless.insert(entry.key);
+                    return;
+                }
+            },
+        };
+        self.index.insert(entry.key, Found { location, body });
+    }
+
+    /// The body of a large record.
+    fn body(&self, segment: &Segment, entry: &Entry) -> Option<Arc<Body>> {
+        let label = segment.read_label(entry.offset).ok()?;
+        let body = self.files.get(&label.file)?;
+        let matches = label.kind == Kind::Apart
+            && IndexKey::of(&label.key) == entry.key
+            && label.record_length() == u64::from(entry.length)
+            && label.body == body.length();
+        matches.then(|| Arc::clone(body))
+    }
+
+    fn finish(mut self) -> Log {
+        self.files.clear();
+        self.counters.orphans_removed.add(self.bodies.bury());
+        self.counters.damaged.add(self.bodiless.len() as u64);
+        self.counters.recovered.add(self.index.len());
+        let writer = Writer {
+            active: self.last,
+            next: self
+                .previous
+                .map_or(1, |previous| previous.saturating_add(1)),
+        };
+        Log::new(
+            self.directory.to_owned(),
+            self.limits,
+            self.bodies,
+            self.counters,
+            self.index,
+            self.segments,
+            writer,
+        )
+    }
+
+    /// Reads what is known of a segment. `None`: nothing of it can be believed.
+    fn load(&self, number: u32) -> io::Result<Option<Loaded>> {
+        let path = segment::path(self.directory, number);
+        let sidecar = Sidecar::read(&segment::sidecar_path(self.directory, number), number);
+        let (file, length) = match open_file(&path)? {
+            Some(opened) => opened,
+            None => {
+                let Some(sidecar) = &sidecar else {
+                    return Ok(None);
+                };
+                // An empty segment with the list of what was in it: what those records replaced must not come back.
+                let header = SegmentHeader {
+                    number,
+                    salt: sidecar.salt,
+                };
+                if fs::write(&path, header.encode()).is_err() {
+                    return Ok(None);
+                }
+                match open_file(&path)? {
+                    Some(opened) => opened,
+                    None => return Ok(None),
+                }
+            }
+        };
+        let mut bytes = [0; SEGMENT_HEADER as usize];
+        let header = file
+            .read_exact_at(&mut bytes, 0)
+            .ok()
+            .and_then(|()| SegmentHeader::decode(&bytes, number));
+        let sidecar =
+            sidecar.filter(|sidecar| header.is_none_or(|header| header.salt == sidecar.salt));
+        let (salt, mut covered, mut entries) = match (&header, sidecar) {
+            (_, Some(sidecar)) => (sidecar.salt, sidecar.covered, sidecar.entries),
+            (Some(header), None) => (header.salt, SEGMENT_HEADER, Vec::new()),
+            (None, None) => return Ok(None),
+        };
+        let mut unlisted = false;
+        if header.is_none() {
+            self.counters.damaged.add(1);
+        }
+        for entry in &mut entries {
+            let end = u64::from(entry.offset) + u64::from(entry.length);
+            if length < end && entry.kind != Kind::Removal {
+                entry.kind = Kind::Removal;
+                self.counters.damaged.add(1);
+                unlisted = true;
+            }
+        }
+        let cut = length < u64::from(covered);
+        let Scanned {
+            entries: scanned,
+            end,
+            lost,
+        } = scan(&file, &salt, u64::from(covered).min(length), length);
+        if 0 < lost {
+            self.counters.damaged.add(lost);
+            entries.clear();
+        }
+        unlisted |= 0 < lost;
+        unlisted |= !scanned.is_empty();
+        entries.extend(scanned);
+        let trimmed = end == length || truncate(&path, end).is_ok();
+        covered = covered.max(u32::try_from(end).unwrap_or(u32::MAX));
+        Ok(Some(Loaded {
+            file,
+            salt,
+            length: covered,
+            entries,
+            unknown: 0 < lost,
+            open_end: trimmed && !cut && header.is_some(),
+            unlisted,
+        }))
+    }
+}
+
+/// A file and its length. `None`: there is none.
+fn open_file(path: &Path) -> io::Result<Option<(File, u64)>> {
+    match fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Ok(metadata) if !metadata.is_file() => return Ok(None),
+        Ok(_) | Err(_) => {}
+    }
+    let file = File::open(path)?;
+    let length = file.metadata()?.len();
+    Ok(Some((file, length.min(MAX_SEGMENT_LENGTH))))
+}
+
+fn truncate(path: &Path, length: u64) -> io::Result<()> {
+    OpenOptions::new().write(true).open(path)?.set_len(length)
+}
