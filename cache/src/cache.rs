@@ -11,6 +11,7 @@ use crate::flights::{Behind, Fill, Flights, FlightsConfig, Join, MAX_MARKERS, Re
 use crate::key::CacheKey;
 use crate::policy::validation::{freshened, head_says};
 use crate::policy::{Forward, HeadSays, Policy, Reuse, Sharing, Trouble};
+use crate::purge::{Epoch, Purge, PurgeError, Purges};
 use crate::store::{
     COPY_BELOW, Found, Hit, MemoryStore, ResponseHead, Served, StoredContent, StoredResponse,
     detach, settle,
@@ -56,6 +57,7 @@ impl Default for CacheConfig {
 pub struct Cache {
     store: Arc<MemoryStore>,
     flights: Arc<Flights>,
+    purges: Arc<Purges>,
     counters: Arc<CacheCounters>,
     policy: Policy,
 }
@@ -97,6 +99,7 @@ impl Cache {
         Self {
             store,
             flights,
+            purges: Arc::new(Purges::in_memory(Arc::clone(&counters))),
             counters,
             policy: config.policy,
         }
@@ -240,6 +243,14 @@ impl Cache {
     /// for its leader only renews it. Judge it with [`Sharing::judge`] and [`Cache::policy`].
     pub fn learn(&self, now: Instant, under: &CacheKey, sharing: &Sharing) {
         self.flights.learn(now, under, sharing);
+    }
+
+    /// Purges: see [`Purges::purge`]. Takes as long as a disk takes; call it from a thread that may wait.
+    ///
+    /// # Errors
+    /// The purges hold, but the next process may not know of them: they must not be confirmed.
+    pub fn purge(&self, purges: &[Purge]) -> Result<Epoch, PurgeError> {
+        self.purges.purge(purges)
     }
 
     /// Where the RFCs leave a choice.

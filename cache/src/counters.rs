@@ -114,6 +114,22 @@ counters! {
     continued,
     /// Laggards whose connection had to be aborted.
     laggards_aborted,
+    /// Purges by URL.
+    purges_url,
+    /// Purges by prefix.
+    purges_prefix,
+    /// Purges by tag.
+    purges_tag,
+    /// Purges of everything.
+    purges_all,
+    /// Purges that hold but could not be written down, and so were not confirmed.
+    purges_unconfirmed,
+    /// Times that a response asked for turned out to have been purged.
+    purged_hard,
+    /// Times that a response asked for turned out to have been purged softly.
+    purged_soft,
+    /// Times that it could not be told whether a response asked for had been purged.
+    purged_unsure,
 }
 
 #[cfg(test)]

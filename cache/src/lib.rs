@@ -44,6 +44,7 @@ mod counters;
 pub mod flights;
 mod key;
 pub mod policy;
+pub mod purge;
 pub mod store;
 
 pub use asker::Asker;

@@ -1,0 +1,232 @@
+//! Purging: what was stored before is not what is answered after.
+//!
+//! Nothing is searched for. A purge takes the next [`Epoch`] and notes it under a hash of what it names ([`Target`]); a stored
+//! response knows the epoch at which its fetch began, and the same hashes of what it can be purged by ([`Labels`]). Whoever is
+//! about to use it asks whether one of them was purged since ([`Purges::judge`]). So a purge costs the same whatever it hits, and
+//! what it hits is removed when it is found, or makes room like everything else.
+
+mod labels;
+mod log;
+mod record;
+mod table;
+
+use std::fmt;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use crate::counters::CacheCounters;
+use record::{Record, What};
+
+pub use labels::{Labels, MAX_PREFIXES, MAX_TAGS};
+use log::PurgeLog;
+pub use log::Restored;
+use table::PurgeTable;
+
+/// A point in the sequence of purges. Every call of [`Purges::purge`] takes the next.
+///
+/// A response is of the epoch at which its *fetch* began, for life, and on the disk too: a purge that came while it was under way
+/// has a later one. Epochs never run backwards, not over restarts either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub struct Epoch(u64);
+
+impl Epoch {
+    /// The epoch that [`Epoch::get`] told.
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// As a number, to be stored.
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// What to purge, and how thoroughly.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Purge {
+    /// Which responses.
+    pub target: Target,
+    /// True: they count as stale from now on, and may serve while one request refreshes them. False: they are gone.
+    pub soft: bool,
+}
+
+/// Which responses a purge is about. Authority, path and query are in the form in which requests are keyed; the scheme is of no
+/// account, as who purges cannot always know which one a proxy in front has told.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Target {
+    /// Those of one URL, all variants.
+    Url {
+        /// Lower case, without a default port.
+        authority: String,
+        /// From its first slash, the query included.
+        path_and_query: String,
+    },
+    /// Those of a path and of all below it, whatever their query: `/a/b` is about `/a/b`, `/a/b/` and `/a/b/c`, and not about
+    /// `/a/bc`. One slash at its end is of no account; an empty path is the whole authority.
+    Prefix {
+        /// Lower case, without a default port.
+        authority: String,
+        /// Without a query.
+        path: String,
+    },
+    /// Those that carry this tag in `Surrogate-Key` or `Cache-Tag`, letter by letter.
+    Tag(String),
+    /// All.
+    All,
+}
+
+/// What became of a response through the purges since its fetch began; the strongest last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Purged {
+    /// It was not purged: use it.
+    No,
+    /// It is stale: serve it where `stale-while-revalidate` would allow that, and validate it.
+    Soft,
+    /// It may have been purged, and what was noted is not enough to tell: validate it before it is used. Where the origin says that
+    /// it is unchanged, it is of the epoch at which it was asked.
+    Unsure,
+    /// It is gone: neither serve nor validate it.
+    Hard,
+}
+
+/// An answer of [`Purges::judge`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Judgement {
+    /// What became of it.
+    pub purged: Purged,
+    /// The epoch for which this holds: while [`Purges::now`] is the same, there is no need to ask again.
+    pub as_of: Epoch,
+}
+
+/// A purge holds in this process, and may be forgotten by the next: it must not be confirmed. Repeating it is safe.
+#[derive(Debug, thiserror::Error)]
+#[error("the purge holds, but could not be written down: {source}")]
+pub struct PurgeError {
+    /// Its epoch.
+    pub epoch: Epoch,
+    /// What the disk said.
+    pub source: io::Error,
+}
+
+/// All purges of a cache, in memory, and where its responses outlive the process, on the disk.
+pub struct Purges {
+    table: PurgeTable,
+    log: Option<PurgeLog>,
+    counters: Arc<CacheCounters>,
+}
+
+impl Purges {
+    /// For a cache that begins empty with every process.
+    pub fn in_memory(counters: Arc<CacheCounters>) -> Self {
+        Self {
+            table: PurgeTable::default(),
+            log: None,
+            counters,
+        }
+    }
+
+    /// For a cache whose responses lie in this folder: reads what was purged there before. `wall` says the time. No other process
+    /// may have it open.
+    ///
+    /// # Errors
+    /// Nothing can be written there. What is stored there must not be used then, and nothing be stored: nobody could say later what
+    /// of it was purged.
+    pub fn open(
+        folder: &Path,
+        wall: SystemTime,
+        counters: Arc<CacheCounters>,
+    ) -> io::Result<(Self, Restored)> {
+        let table = PurgeTable::default();
+        let (log, restored) = PurgeLog::open(folder, wall, &table)?;
+        let purges = Self {
+            table,
+            log: Some(log),
+            counters,
+        };
+        Ok((purges, restored))
+    }
+
+    /// The latest epoch: what a fetch that begins now is of. One atomic load.
+    pub fn now(&self) -> Epoch {
+        self.table.latest()
+    }
+
+    /// Purges. When this returns, nobody who asks afterwards is told that they were not; and they are on the disk, if there is one.
+    /// What is given together takes one epoch and one wait for the disk, which calls of other threads share.
+    ///
+    /// Takes as long as a disk takes: call it from a thread that may wait.
+    ///
+    /// # Errors
+    /// They hold, but were not written down.
+    pub fn purge(&self, purges: &[Purge]) -> Result<Epoch, PurgeError> {
+        let marks: Vec<(What, bool)> = purges
+            .iter()
+            .map(|purge| (what(&purge.target), purge.soft))
+            .collect();
+        self.count(purges);
+        let epoch = self.table.purge(&marks);
+        let Some(log) = &self.log else {
+            return Ok(epoch);
+        };
+        let records = marks.iter().map(|&(what, soft)| Record {
+            epoch: epoch.0,
+            what,
+            soft,
+        });
+        log.append(records, &self.table).map_err(|source| {
+            self.counters.purges_unconfirmed.add(purges.len() as u64);
+            PurgeError { epoch, source }
+        })?;
+        Ok(epoch)
+    }
+
+    /// Whether a response with these labels, the fetch of which began at `born`, was purged since. Waits for nobody.
+    pub fn judge(&self, born: Epoch, labels: &Labels) -> Judgement {
+        let judgement = self.table.judge(born, labels);
+        match judgement.purged {
+            Purged::No => {}
+            Purged::Soft => self.counters.purged_soft.add(1),
+            Purged::Unsure => self.counters.purged_unsure.add(1),
+            Purged::Hard => self.counters.purged_hard.add(1),
+        }
+        judgement
+    }
+
+    fn count(&self, purges: &[Purge]) {
+        for purge in purges {
+            let counter = match purge.target {
+                Target::Url { .. } => &self.counters.purges_url,
+                Target::Prefix { .. } => &self.counters.purges_prefix,
+                Target::Tag(_) => &self.counters.purges_tag,
+                Target::All => &self.counters.purges_all,
+            };
+            counter.add(1);
+        }
+    }
+}
+
+impl fmt::Debug for Purges {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Purges")
+            .field("now", &self.now())
+            .field("log", &self.log)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a purge of this target is noted under.
+fn what(target: &Target) -> What {
+    match target {
+        Target::Url {
+            authority,
+            path_and_query,
+        } => What::Label(labels::of_url(authority, path_and_query)),
+        Target::Prefix { authority, path } => {
+            labels::of_prefix(authority, path).map_or(What::DeepPrefix, What::Label)
+        }
+        Target::Tag(tag) => What::Tag(labels::of_tag(tag.as_bytes())),
+        Target::All => What::All,
+    }
+}
