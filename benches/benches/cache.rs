@@ -130,6 +130,8 @@ impl Site {
     fn asker(&self) -> Asker<'_> {
         Asker {
             key: key(),
+            authority: AUTHORITY,
+            path_and_query: TARGET,
             facts: RequestFacts::of(&Method::GET, &self.request, false),
             headers: &self.request,
             deadline: self.now + Duration::from_secs(30),

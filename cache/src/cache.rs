@@ -13,8 +13,8 @@ use crate::policy::validation::{freshened, head_says};
 use crate::policy::{Forward, HeadSays, Policy, Reuse, Sharing, Trouble};
 use crate::purge::{Epoch, Purge, PurgeError, Purges};
 use crate::store::{
-    COPY_BELOW, Found, Hit, MemoryStore, ResponseHead, Served, StoredContent, StoredResponse,
-    detach, settle,
+    COPY_BELOW, Found, Hit, MemoryStore, Origin, ResponseHead, Served, StoredContent,
+    StoredResponse, detach, settle,
 };
 
 const MIB: usize = 1024 * 1024;
@@ -82,9 +82,11 @@ impl Cache {
     /// An empty cache.
     pub fn new(config: CacheConfig) -> Self {
         let counters = Arc::new(CacheCounters::default());
+        let purges = Arc::new(Purges::in_memory(Arc::clone(&counters)));
         let store = Arc::new(MemoryStore::new(
             config.memory,
             config.memory_max_object,
+            Arc::clone(&purges),
             Arc::clone(&counters),
         ));
         let flights_config = FlightsConfig {
@@ -95,11 +97,16 @@ impl Cache {
             max_markers: MAX_MARKERS,
             seed: config.seed,
         };
-        let flights = Flights::new(flights_config, Arc::clone(&store), Arc::clone(&counters));
+        let flights = Flights::new(
+            flights_config,
+            Arc::clone(&store),
+            Arc::clone(&purges),
+            Arc::clone(&counters),
+        );
         Self {
             store,
             flights,
-            purges: Arc::new(Purges::in_memory(Arc::clone(&counters))),
+            purges,
             counters,
             policy: config.policy,
         }
@@ -122,7 +129,7 @@ impl Cache {
                 return miss(asker, key, Forward::VaryMiss);
             }
         };
-        let (counter, served) = match response.reuse(now, &asker.facts) {
+        let (counter, served) = match response.reuse(now, &asker.facts, &self.purges) {
             Reuse::Fresh => (&self.counters.hits, Served::Fresh),
             Reuse::Stale => (&self.counters.stale_as_wanted, Served::Stale),
             Reuse::WhileRevalidating => (
@@ -157,7 +164,7 @@ impl Cache {
         let Found::Response(response, key) = self.store.find(&asker.key, asker.headers) else {
             return None;
         };
-        if !response.stands_in(now, &asker.facts, trouble) {
+        if !response.stands_in(now, &asker.facts, &self.purges, trouble) {
             return None;
         }
         self.counters.stale_in_trouble.add(1);
@@ -187,7 +194,13 @@ impl Cache {
                 let Some(kept) = sharing.kept() else {
                     return self.store.remove(&asker.key);
                 };
-                let renewed = Arc::new(stored.renewed(Arc::new(head), kept.terms, now));
+                // When the HEAD was sent is not known here; purges since the GET hit what it confirms.
+                let origin = Origin {
+                    born: stored.origin().born,
+                    labels: asker.labels().with_tags(&head.headers),
+                };
+                let renewed = stored.renewed(Arc::new(head), kept.terms, now, origin);
+                let renewed = Arc::new(renewed);
                 self.store.replace(&key, &stored, renewed);
                 self.counters.freshened_by_head.add(1);
             }
@@ -195,12 +208,18 @@ impl Cache {
     }
 
     /// Stores a response that came to a request of another method, all at once, and says of itself that it is what a GET would get
-    /// (RFC 9110 §9.3.3). `asker` is that GET; `delay` the time it took, `wall` the time of day.
+    /// (RFC 9110 §9.3.3). `asker` is that GET; `delay` the time the request took, `born` the epoch at which it began, `wall` the time of
+    /// day.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is one thing a stored response is made of"
+    )]
     pub fn store_whole(
         &self,
         now: Instant,
         wall: SystemTime,
         delay: Duration,
+        born: Epoch,
         asker: &Asker<'_>,
         head: ResponseHead,
         content: Bytes,
@@ -215,7 +234,11 @@ impl Cache {
         let place = (self.store).place(&asker.key, &kept.vary, asker.headers, &head.headers);
         let blocks = settle(&[detach(content, COPY_BELOW).0]);
         let content = Arc::new(StoredContent::new(blocks, None));
-        let response = StoredResponse::new(Arc::new(head), content, kept.terms, now);
+        let origin = Origin {
+            born,
+            labels: asker.labels().with_tags(&head.headers),
+        };
+        let response = StoredResponse::new(Arc::new(head), content, kept.terms, now, origin);
         self.store.insert(&place, &Arc::new(response));
     }
 
@@ -243,6 +266,11 @@ impl Cache {
     /// for its leader only renews it. Judge it with [`Sharing::judge`] and [`Cache::policy`].
     pub fn learn(&self, now: Instant, under: &CacheKey, sharing: &Sharing) {
         self.flights.learn(now, under, sharing);
+    }
+
+    /// What a request that begins now is of: purges that come later hit its response.
+    pub fn epoch(&self) -> Epoch {
+        self.purges.now()
     }
 
     /// Purges: see [`Purges::purge`]. Takes as long as a disk takes; call it from a thread that may wait.

@@ -46,6 +46,7 @@ use crate::asker::Asker;
 use crate::counters::CacheCounters;
 use crate::key::CacheKey;
 use crate::policy::{Bypass, Coalescing, LeaderOnly, Policy, Reuse, Sharing};
+use crate::purge::Purges;
 use crate::store::{Found, Hit, MemoryStore, Served, StoredResponse};
 
 /// The table's shards: many more than there are cores, so that two rarely meet.
@@ -130,6 +131,7 @@ pub(crate) struct Flights {
     config: FlightsConfig,
     shards: Box<[Mutex<Shard>]>,
     store: Arc<MemoryStore>,
+    purges: Arc<Purges>,
     counters: Arc<CacheCounters>,
     invalidations: Invalidations,
     /// What the windows of all flights weigh together.
@@ -154,6 +156,7 @@ impl Flights {
     pub(crate) fn new(
         config: FlightsConfig,
         store: Arc<MemoryStore>,
+        purges: Arc<Purges>,
         counters: Arc<CacheCounters>,
     ) -> Arc<Self> {
         let shard = || {
@@ -167,6 +170,7 @@ impl Flights {
             config,
             shards,
             store,
+            purges,
             counters,
             invalidations: Invalidations::default(),
             bytes: AtomicUsize::new(0),
@@ -232,7 +236,7 @@ impl Flights {
         match self.store.find(&asker.key, asker.headers) {
             Found::Response(_, key) if under == asker.key && key != under => return Err(key),
             Found::NoVariant(key) if under == asker.key => return Err(key),
-            Found::Response(response, key) => match response.reuse(now, facts) {
+            Found::Response(response, key) => match response.reuse(now, facts, &self.purges) {
                 Reuse::Fresh => {
                     return Ok(Join::Stored(Hit::new(now, response, key, Served::Fresh)));
                 }
@@ -302,7 +306,7 @@ impl Flights {
         }
         let bounds = self.bounds(true);
         let flight = Flight::new(now, asker.facts, bounds, Aim::Renew(stored)).in_background();
-        let shared = SharedFlight::new(Arc::clone(self), under, asker.key, flight);
+        let shared = SharedFlight::new(Arc::clone(self), under, asker, flight);
         shard
             .groups
             .entry(under)
@@ -372,7 +376,7 @@ impl Flights {
         let continuation = aim.continuation().cloned();
         let mut flight = Flight::new(now, asker.facts, self.bounds(is_last), aim);
         let seat = flight.seat(now, &asker.facts, asker.deadline, true);
-        let shared = SharedFlight::new(Arc::clone(self), under, asker.key, flight);
+        let shared = SharedFlight::new(Arc::clone(self), under, asker, flight);
         if let Some(group) = group {
             group.push(Arc::clone(&shared));
         }

@@ -64,7 +64,7 @@ impl CacheKey {
     }
 
     /// The key of these 256 bits, which [`CacheKey::as_bytes`] gave.
-    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 

@@ -19,6 +19,8 @@
 //! let headers = HeaderMap::new();
 //! let asker = Asker {
 //!     key: CacheKey::new("https", "example.com", "/"),
+//!     authority: "example.com",
+//!     path_and_query: "/",
 //!     facts: RequestFacts::of(&Method::GET, &headers, false),
 //!     headers: &headers,
 //!     deadline: now + Duration::from_secs(30),

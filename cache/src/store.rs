@@ -22,8 +22,8 @@ pub(crate) use blocks::{detach, settle};
 pub use file::{FileCounters, FileStore};
 pub use memory::MemoryStore;
 pub(crate) use memory::{Found, Place};
-pub(crate) use response::StoredContent;
 pub use response::{Hit, ResponseHead, Served, StoredResponse};
+pub(crate) use response::{Origin, StoredContent};
 
 /// Keeps records by key, up to a number of bytes that is its own.
 ///

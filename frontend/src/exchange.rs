@@ -6,6 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, Version, request};
+use scale0_cache::purge::Epoch;
 use scale0_wire::{DecodeError, RequestHead, ServiceId, TraceContext};
 
 use crate::error_response::ErrorResponse;
@@ -32,6 +33,8 @@ pub(crate) struct Exchange {
     pub(crate) rules: Rules,
     pub(crate) service: ServiceId,
     trace: TraceContext,
+    /// Purges that come later hit its response.
+    pub(crate) epoch: Epoch,
     /// When its head had come.
     pub(crate) started: Instant,
 }
@@ -96,6 +99,7 @@ impl Exchange {
             service,
             trace,
             expects_continue: headers.contains_key(header::EXPECT),
+            epoch: shared.cache.epoch(),
             headers: fields::crossing(headers),
             started,
         })

@@ -43,6 +43,8 @@ impl Asking {
     pub(crate) fn asker(&self) -> Asker<'_> {
         Asker {
             key: self.key,
+            authority: self.exchange.authority_str(),
+            path_and_query: &self.exchange.target,
             facts: self.facts,
             headers: &self.exchange.headers,
             deadline: self.exchange.due(),

@@ -16,7 +16,7 @@ use crate::key::CacheKey;
 use crate::policy::terms::is_error_to_stand_in_for;
 use crate::policy::validation::{ask_whether_current, confirms, freshened};
 use crate::policy::{LeaderOnly, Sharing, Trouble, strip_conditionals};
-use crate::store::{Place, ResponseHead, StoredContent, StoredResponse, settle};
+use crate::store::{Origin, Place, ResponseHead, StoredContent, StoredResponse, settle};
 
 /// What a flight's head decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,7 +138,12 @@ impl Fill {
             }
             Some(stored)
                 if is_error_to_stand_in_for(head.status)
-                    && stored.stands_in(now, &leader, Trouble::ServerError) =>
+                    && stored.stands_in(
+                        now,
+                        &leader,
+                        &self.shared.flights.purges,
+                        Trouble::ServerError,
+                    ) =>
             {
                 self.end_failed(now, Failure::stood_in_for(head.status));
                 Verdict::StoodInFor
@@ -164,8 +169,9 @@ impl Fill {
     ) -> Verdict {
         let flights = Arc::clone(&self.shared.flights);
         let variant = self.place(sharing, request, &head);
+        let origin = self.origin(&head);
         let terms = sharing.kept().map_or(*stored.terms(), |kept| kept.terms);
-        let response = Arc::new(stored.renewed(Arc::new(head), terms, now));
+        let response = Arc::new(stored.renewed(Arc::new(head), terms, now, origin));
         match self.store_as.take() {
             Some(place) if self.is_kept() => {
                 flights.store.insert(&place, &response);
@@ -387,12 +393,22 @@ impl Fill {
             Arc::new(StoredContent::new(settle(&pieces), trailers.cloned())),
             shareable.terms,
             announced.received,
+            self.origin(&announced.head),
         ));
         let is_in = flights.store.insert(&place, &response);
         is_in.then_some(response)
     }
 
-    /// Whether the route of the request stores anything, and nothing was invalidated since it began.
+    /// What purges have to know of the response with that head.
+    fn origin(&self, head: &ResponseHead) -> Origin {
+        let Origin { born, labels } = &self.shared.origin;
+        Origin {
+            born: *born,
+            labels: labels.with_tags(&head.headers),
+        }
+    }
+
+    /// Whether the route of the request stores anything, and nothing was invalidated or purged since it began.
     fn is_kept(&self) -> bool {
         if self.shared.is_outdated() {
             self.shared.flights.counters.refused_outdated.add(1);
@@ -415,8 +431,9 @@ impl Fill {
         let had_a_head = inner.flight.announced().is_some();
         let had_a_herd = 1 < inner.flight.taken_seats();
         // Where something stored stands in, nobody suffers if the backend is left in peace for a moment.
-        let may_stand_in = (inner.flight.aim().stored())
-            .is_some_and(|stored| stored.stands_in(now, inner.flight.leader(), failure.trouble));
+        let may_stand_in = (inner.flight.aim().stored()).is_some_and(|stored| {
+            stored.stands_in(now, inner.flight.leader(), &flights.purges, failure.trouble)
+        });
         if !had_a_head && (had_a_herd || may_stand_in) {
             group.mark_failed(now, failure);
         }

@@ -10,7 +10,10 @@ use parking_lot::{Mutex, MutexGuard};
 use super::Flights;
 use super::flight::Flight;
 use super::seats::SeatId;
+use crate::asker::Asker;
 use crate::key::CacheKey;
+use crate::purge::Purged;
+use crate::store::Origin;
 
 /// One flight, held by its fill, its readers, and the table while it can be joined.
 #[derive(Debug)]
@@ -20,7 +23,9 @@ pub(super) struct SharedFlight {
     pub(super) primary: CacheKey,
     pub(super) flights: Arc<Flights>,
     /// How often its URI had been invalidated when it was opened.
-    born: u64,
+    invalidations: u64,
+    /// Since when purges hit it, and by what; its tags are not known before its head.
+    pub(super) origin: Origin,
     inner: Mutex<Inner>,
 }
 
@@ -53,28 +58,38 @@ impl SharedFlight {
     pub(super) fn new(
         flights: Arc<Flights>,
         under: CacheKey,
-        primary: CacheKey,
+        asker: &Asker<'_>,
         flight: Flight,
     ) -> Arc<Self> {
+        let primary = asker.key;
+        let origin = Origin {
+            born: flights.purges.now(),
+            labels: asker.labels(),
+        };
         let inner = Inner {
             flight,
             readers: Vec::new(),
             producer: None,
             counted: 0,
         };
-        let born = flights.invalidations.of(&primary);
+        let invalidations = flights.invalidations.of(&primary);
         Arc::new(Self {
             under,
             primary,
             flights,
-            born,
+            invalidations,
+            origin,
             inner: Mutex::new(inner),
         })
     }
 
-    /// Whether its URI was invalidated since it was opened: it serves those it has, and is neither joined nor stored any more.
+    /// Whether its URI was invalidated or purged since it was opened: it serves those it has, and is neither joined nor stored any
+    /// more.
     pub(super) fn is_outdated(&self) -> bool {
-        self.flights.invalidations.of(&self.primary) != self.born
+        let Origin { born, labels } = &self.origin;
+        let purges = &self.flights.purges;
+        self.flights.invalidations.of(&self.primary) != self.invalidations
+            || (purges.now() != *born && purges.judge(*born, labels).purged != Purged::No)
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -12,6 +12,7 @@ use super::StoredResponse;
 use crate::counters::CacheCounters;
 use crate::key::CacheKey;
 use crate::policy::{Vary, variant};
+use crate::purge::{Purged, Purges};
 
 /// More variants of one URI than this are not kept: the least used one goes, and a lookup's work
 /// stays bounded.
@@ -38,6 +39,7 @@ pub struct MemoryStore {
     max_object: u64,
     /// Held while the variants of a URI are rearranged; lookups never take it.
     rearranging: Mutex<()>,
+    purges: Arc<Purges>,
     counters: Arc<CacheCounters>,
 }
 
@@ -93,7 +95,12 @@ pub(crate) enum Found {
 impl MemoryStore {
     /// An empty store of `capacity` bytes (0: stores nothing) that takes responses of up to
     /// `max_object` bytes.
-    pub fn new(capacity: u64, max_object: Option<u64>, counters: Arc<CacheCounters>) -> Self {
+    pub fn new(
+        capacity: u64,
+        max_object: Option<u64>,
+        purges: Arc<Purges>,
+        counters: Arc<CacheCounters>,
+    ) -> Self {
         let max_object = max_object
             .unwrap_or(capacity / DEFAULT_OBJECT_SHARE)
             .min(capacity / LARGEST_PER_SHARD);
@@ -122,30 +129,44 @@ impl MemoryStore {
             cache,
             max_object,
             rearranging: Mutex::new(()),
+            purges,
             counters,
         }
     }
 
-    /// What is stored for a request of that key and those fields.
+    /// What is stored for a request of that key and those fields, and not purged.
     pub(crate) fn find(&self, key: &CacheKey, request: &HeaderMap) -> Found {
-        match self.cache.get(key) {
-            None => Found::Nothing,
-            Some(Entry::Response(response)) => Found::Response(response, *key),
-            Some(Entry::Variants(variants)) => {
-                let variant = key.variant(&variants.names, request);
-                if let Some(Entry::Response(response)) = self.cache.get(&variant) {
-                    return Found::Response(response, variant);
-                }
-                let language = variant::favourite_language(request);
-                let in_language = language
-                    .and_then(|language| variant::in_language(&variants.names, request, &language))
-                    .map(|request| key.variant(&variants.names, &request));
-                match in_language.map(|key| (key, self.cache.get(&key))) {
-                    Some((key, Some(Entry::Response(response)))) => Found::Response(response, key),
-                    Some(_) | None => Found::NoVariant(variant),
-                }
+        let variants = match self.cache.get(key) {
+            Some(Entry::Response(response)) if self.is_there(&response) => {
+                return Found::Response(response, *key);
             }
+            Some(Entry::Variants(variants)) => variants,
+            Some(Entry::Response(_)) | None => return Found::Nothing,
+        };
+        let variant = key.variant(&variants.names, request);
+        if let Some(response) = self.response(&variant) {
+            return Found::Response(response, variant);
         }
+        let language = variant::favourite_language(request);
+        let in_language = language
+            .and_then(|language| variant::in_language(&variants.names, request, &language))
+            .map(|request| key.variant(&variants.names, &request));
+        match in_language.map(|key| (key, self.response(&key))) {
+            Some((key, Some(response))) => Found::Response(response, key),
+            Some((_, None)) | None => Found::NoVariant(variant),
+        }
+    }
+
+    fn response(&self, key: &CacheKey) -> Option<Arc<StoredResponse>> {
+        match self.cache.get(key) {
+            Some(Entry::Response(response)) => Some(response).filter(|it| self.is_there(it)),
+            Some(Entry::Variants(_)) | None => None,
+        }
+    }
+
+    /// What was purged for good makes room like everything else, and is not found meanwhile.
+    fn is_there(&self, response: &StoredResponse) -> bool {
+        response.purged(&self.purges) != Purged::Hard
     }
 
     /// Where a response with `vary` to `request` is stored. The fields that select its variant are those of all responses of the
@@ -329,7 +350,8 @@ mod tests {
     use super::*;
     use crate::flights::test_time::at;
     use crate::policy::{Directives, Freshness, Terms};
-    use crate::store::{Hit, ResponseHead, Served, StoredContent};
+    use crate::purge::{Epoch, Labels};
+    use crate::store::{Hit, Origin, ResponseHead, Served, StoredContent};
 
     const MIB: u64 = 1024 * 1024;
 
@@ -396,11 +418,17 @@ mod tests {
             ),
         );
         let content = Arc::new(StoredContent::new(vec![body], None));
-        Arc::new(StoredResponse::new(Arc::new(head), content, terms, at(0)))
+        let origin = Origin {
+            born: Epoch::default(),
+            labels: Labels::of_target("example.com", "/"),
+        };
+        let head = Arc::new(head);
+        Arc::new(StoredResponse::new(head, content, terms, at(0), origin))
     }
 
     fn store(capacity: u64, max_object: Option<u64>) -> MemoryStore {
-        MemoryStore::new(capacity, max_object, Arc::default())
+        let purges = Arc::new(Purges::in_memory(Arc::default()));
+        MemoryStore::new(capacity, max_object, purges, Arc::default())
     }
 
     #[test]

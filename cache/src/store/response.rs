@@ -1,7 +1,7 @@
 //! A stored response, and what answers a request.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,7 +9,8 @@ use http::{HeaderMap, StatusCode};
 
 use crate::key::CacheKey;
 use crate::policy::validation::has_validator;
-use crate::policy::{RequestFacts, Reuse, Terms, Trouble};
+use crate::policy::{RequestFacts, Reuse, Staleness, Terms, Trouble};
+use crate::purge::{Epoch, Labels, Purged, Purges};
 
 /// The head of a response, ready to be sent: hop-by-hop fields are gone, ours are in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +40,19 @@ pub struct StoredResponse {
     content: Arc<StoredContent>,
     terms: Terms,
     received: Instant,
+    origin: Origin,
+    /// The epoch for which it is known that no purge has hit it.
+    spared: AtomicU64,
     uses: AtomicU32,
+}
+
+/// What purges have to know of a response.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    /// When its fetch began, or when its origin was asked whether it is current.
+    pub(crate) born: Epoch,
+    /// What it can be purged by.
+    pub(crate) labels: Labels,
 }
 
 /// What follows a head; heads that were renewed share it with those before them.
@@ -70,22 +83,48 @@ impl StoredResponse {
         content: Arc<StoredContent>,
         terms: Terms,
         received: Instant,
+        origin: Origin,
     ) -> Self {
         Self {
             head,
             content,
             terms,
             received,
+            spared: AtomicU64::new(origin.born.get()),
+            origin,
             uses: AtomicU32::new(0),
         }
     }
 
     /// The same content under a head that its origin has just confirmed (RFC 9111 §4.3.4).
-    pub(crate) fn renewed(&self, head: Arc<ResponseHead>, terms: Terms, received: Instant) -> Self {
+    pub(crate) fn renewed(
+        &self,
+        head: Arc<ResponseHead>,
+        terms: Terms,
+        received: Instant,
+        origin: Origin,
+    ) -> Self {
         Self {
             uses: AtomicU32::new(self.uses()),
-            ..Self::new(head, Arc::clone(&self.content), terms, received)
+            ..Self::new(head, Arc::clone(&self.content), terms, received, origin)
         }
+    }
+
+    /// Since when purges hit it, and by what.
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// What became of it through purges. While there are no new ones, that is one comparison.
+    pub(crate) fn purged(&self, purges: &Purges) -> Purged {
+        if purges.now().get() == self.spared.load(Ordering::Relaxed) {
+            return Purged::No;
+        }
+        let judgement = purges.judge(self.origin.born, &self.origin.labels);
+        if judgement.purged == Purged::No {
+            self.spared.store(judgement.as_of.get(), Ordering::Relaxed);
+        }
+        judgement.purged
     }
 
     /// Status and fields, as received.
@@ -128,14 +167,32 @@ impl StoredResponse {
         now.saturating_duration_since(self.received)
     }
 
-    /// What it is to that request now.
-    pub(crate) fn reuse(&self, now: Instant, request: &RequestFacts) -> Reuse {
-        self.terms.reuse(request, self.elapsed(now))
+    /// What it is to that request now, after all purges.
+    pub(crate) fn reuse(&self, now: Instant, request: &RequestFacts, purges: &Purges) -> Reuse {
+        let reuse = self.terms.reuse(request, self.elapsed(now));
+        match self.purged(purges) {
+            Purged::No => reuse,
+            // Soft: it is as stale as one whose lifetime has just ended, and its purger wants it to serve while it is refreshed.
+            Purged::Soft if reuse == Reuse::Fresh && self.terms.staleness != Staleness::Never => {
+                Reuse::WhileRevalidating
+            }
+            Purged::Soft | Purged::Unsure if reuse == Reuse::Fresh => Reuse::ValidateStale,
+            Purged::Unsure if reuse.is_sent() => Reuse::ValidateStale,
+            Purged::Soft | Purged::Unsure => reuse,
+            Purged::Hard => Reuse::NotForThis,
+        }
     }
 
     /// Whether that request may have it now because of that trouble.
-    pub(crate) fn stands_in(&self, now: Instant, request: &RequestFacts, trouble: Trouble) -> bool {
-        self.terms.stands_in(request, trouble, self.elapsed(now))
+    pub(crate) fn stands_in(
+        &self,
+        now: Instant,
+        request: &RequestFacts,
+        purges: &Purges,
+        trouble: Trouble,
+    ) -> bool {
+        matches!(self.purged(purges), Purged::No | Purged::Soft)
+            && self.terms.stands_in(request, trouble, self.elapsed(now))
     }
 
     /// What it takes in memory.
@@ -143,7 +200,12 @@ impl StoredResponse {
         /// Key, map entry, `Arc`s and the structs themselves.
         const PER_RESPONSE: u64 = 512;
         const PER_BLOCK: u64 = 64;
-        PER_RESPONSE + self.head.weight() + self.length() + self.blocks().len() as u64 * PER_BLOCK
+        let labels = 8 * self.origin.labels.as_slice().len() as u64;
+        PER_RESPONSE
+            + labels
+            + self.head.weight()
+            + self.length()
+            + self.blocks().len() as u64 * PER_BLOCK
     }
 
     pub(super) fn count_use(&self) {

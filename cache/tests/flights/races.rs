@@ -73,6 +73,8 @@ fn joining_and_finishing_at_the_same_time_costs_one_fetch_and_loses_nobody() {
                     let body = Bytes::from(path.clone());
                     let asker = Asker {
                         key: CacheKey::new("http", "example.com", &path),
+                        authority: "example.com",
+                        path_and_query: &path,
                         facts: RequestFacts::of(&Method::GET, &headers, false),
                         headers: &headers,
                         deadline: now + Duration::from_secs(1),

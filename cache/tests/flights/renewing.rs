@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::{Method, StatusCode};
+use scale0_cache::purge::{Purge, Target};
 use scale0_cache::{CacheConfig, Lookup};
 
 use crate::site::{Fate, Habits, Outcome, Pending, Request, Resource, Site};
@@ -227,6 +228,64 @@ fn an_error_of_the_origin_is_hidden_only_where_stale_if_error_says_so() {
         );
         let body = ask(&site, get()).body().to_vec();
         assert_eq!(body == expected, stands_in, "{cache_control}");
+    }
+}
+
+fn purge(site: &Site, target: Target, soft: bool) {
+    site.cache.purge(&[Purge { target, soft }]).unwrap();
+}
+
+fn url() -> Target {
+    Target::Url {
+        authority: "example.com".into(),
+        path_and_query: "/".into(),
+    }
+}
+
+#[test]
+fn what_was_purged_is_fetched_again_and_not_validated() {
+    let site = stored_ago(1, resource(STALE_SOON));
+    purge(&site, url(), false);
+    assert!(!is_fresh(&site));
+    assert_eq!(ask(&site, get()).body(), site.expected(&get()));
+    assert_eq!((site.executions(), site.counter("revalidated")), (2, 0));
+    assert!(is_fresh(&site));
+}
+
+#[test]
+fn what_was_purged_softly_serves_while_it_is_validated() {
+    let fields = &[
+        ("cache-control", "max-age=10"),
+        ("etag", "\"v1\""),
+        ("cache-tag", "news"),
+    ];
+    let site = stored_ago(1, resource(fields));
+    purge(&site, Target::Tag("news".into()), true);
+    assert_eq!(ask(&site, get()).body(), site.expected(&get()));
+    assert_eq!(site.counter("stale_while_revalidate"), 1);
+    assert_eq!((site.executions(), site.counter("revalidated")), (2, 1));
+    ask(&site, get());
+    assert_eq!(site.executions(), 2);
+}
+
+#[test]
+fn what_was_under_way_at_a_purge_serves_its_waiters_and_is_neither_joined_nor_stored() {
+    for target in [url(), Target::Tag("any".into()), Target::All] {
+        let site = Site::new(CacheConfig::default());
+        site.has("/", resource(STALE_SOON));
+        let early = site.client(get(), Habits::default());
+        let (cache, world) = (site.cache.clone(), site.world.clone());
+        let soft = target == Target::All;
+        site.world.spawn("purge", async move {
+            world.sleep(Duration::from_millis(100)).await;
+            cache.purge(&[Purge { target, soft }]).unwrap();
+        });
+        let late = site.client_at(Duration::from_millis(200), get(), Habits::default());
+        site.run();
+        assert!(matches!(outcome(&early), Outcome::Whole { .. }));
+        assert!(matches!(outcome(&late), Outcome::Whole { .. }));
+        assert_eq!(site.executions(), 2);
+        assert!(is_fresh(&site), "the later one is stored");
     }
 }
 

@@ -124,6 +124,8 @@ impl Request {
     pub(crate) fn asker(&self, site: &Site) -> Asker<'_> {
         Asker {
             key: self.key,
+            authority: "example.com",
+            path_and_query: &self.path,
             facts: self.facts,
             headers: &self.headers,
             deadline: site.world.now() + Duration::from_secs(30),
