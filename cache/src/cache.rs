@@ -1,23 +1,40 @@
 //! The cache as its owner sees it: a store, and the flights in front of it.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 
 use crate::asker::Asker;
 use crate::counters::CacheCounters;
+use crate::disk::{Content, Disk, Folder, FolderError, Loading};
 use crate::flights::{Behind, Fill, Flights, FlightsConfig, Join, MAX_MARKERS, Rejoin};
 use crate::key::CacheKey;
 use crate::policy::validation::{freshened, head_says};
 use crate::policy::{Forward, HeadSays, Policy, Reuse, Sharing, Trouble};
-use crate::purge::{Epoch, Purge, PurgeError, Purges};
+use crate::purge::{Epoch, Purge, PurgeError, Purges, Restored};
 use crate::store::{
-    COPY_BELOW, Found, Hit, MemoryStore, Origin, ResponseHead, Served, StoredContent,
-    StoredResponse, detach, settle,
+    COPY_BELOW, FileStore, Found, Hit, MemoryStore, Origin, ResponseHead, Served, Store,
+    StoredContent, StoredResponse, Tiers, Usage, detach, settle,
 };
 
 const MIB: usize = 1024 * 1024;
+
+/// A store behind a memory tier of nothing still needs the heads of what is being sent from it.
+const HEADS_IN_USE: u64 = 4 * MIB as u64;
+
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error(transparent)]
+    Folder(#[from] FolderError),
+    #[error("the list of purges cannot be written: {0}")]
+    Purges(io::Error),
+    #[error("there are no threads for the store: {0}")]
+    Threads(io::Error),
+}
 
 /// The bounds of a cache.
 #[derive(Debug, Clone, Copy)]
@@ -55,11 +72,14 @@ impl Default for CacheConfig {
 /// Stored responses and flights, shared by all threads of a frontend.
 #[derive(Debug)]
 pub struct Cache {
-    store: Arc<MemoryStore>,
+    store: Arc<Tiers>,
     flights: Arc<Flights>,
     purges: Arc<Purges>,
     counters: Arc<CacheCounters>,
     policy: Policy,
+    state: StoreState,
+    /// Held for as long as anything is written there.
+    _folder: Option<Folder>,
 }
 
 /// What a lookup found.
@@ -67,6 +87,8 @@ pub struct Cache {
 pub enum Lookup {
     /// A stored response that may be sent: send it. Where it is [`Served::WhileRevalidating`], [`Cache::refresh`] too.
     Hit(Hit),
+    /// It may be on the disk: wait with [`Cache::poll_loading`], and look again.
+    Loading(Loading),
     /// Nothing that may be sent: [`Cache::join`].
     Miss {
         /// The key to join under: the primary one, or that of the variant this request selects.
@@ -78,17 +100,110 @@ pub enum Lookup {
     GatewayTimeout,
 }
 
+/// Where a cache keeps what is to outlive the process.
+#[derive(Debug, Clone)]
+pub struct StoreConfig {
+    /// Which store.
+    pub kind: StoreKind,
+    /// The folder, which no other process may use.
+    pub path: PathBuf,
+    /// Bytes on the disk.
+    pub capacity: u64,
+}
+
+/// The stores there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreKind {
+    /// [`FileStore`]: segments and files.
+    File,
+    /// `SledStore`: a database, and files for what is large.
+    Sled,
+}
+
+/// What stands behind the memory tier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoreState {
+    /// Nothing was asked for.
+    None,
+    /// A store that is open.
+    Open,
+    /// A store that is being opened, or could not be: the log says which.
+    NotOpen,
+    /// A store was asked for, and its folder is in use or cannot be written: the log says why.
+    Without,
+}
+
 impl Cache {
-    /// An empty cache.
+    /// An empty cache in memory.
     pub fn new(config: CacheConfig) -> Self {
         let counters = Arc::new(CacheCounters::default());
-        let purges = Arc::new(Purges::in_memory(Arc::clone(&counters)));
-        let store = Arc::new(MemoryStore::new(
-            config.memory,
+        let purges = Purges::in_memory(Arc::clone(&counters));
+        Self::of(config, counters, purges, None, StoreState::None)
+    }
+
+    /// A cache with a store behind its memory. Whatever is wrong with the store is logged, and the cache runs without: a site is
+    /// served more slowly rather than not at all. `wall` is the time of day.
+    ///
+    /// Returns at once. The store opens in the background; [`Cache::wait_until_open`] waits for it.
+    pub fn with_store(config: CacheConfig, store: &StoreConfig, wall: SystemTime) -> Self {
+        let counters = Arc::new(CacheCounters::default());
+        match Self::open_store(store, wall, &counters) {
+            Ok((folder, purges, disk)) => {
+                let behind = Some((folder, disk));
+                Self::of(config, counters, purges, behind, StoreState::NotOpen)
+            }
+            Err(error) => {
+                tracing::error!(%error, "running without a store on the disk");
+                let purges = Purges::in_memory(Arc::clone(&counters));
+                Self::of(config, counters, purges, None, StoreState::Without)
+            }
+        }
+    }
+
+    fn open_store(
+        config: &StoreConfig,
+        wall: SystemTime,
+        counters: &Arc<CacheCounters>,
+    ) -> Result<(Folder, Purges, Disk), OpenError> {
+        let folder = Folder::take(&config.path)?;
+        // Without knowing what was purged, nothing of what is stored could be used.
+        let (purges, restored) =
+            Purges::open(folder.path(), wall, Arc::clone(counters)).map_err(OpenError::Purges)?;
+        if restored == Restored::Damaged {
+            tracing::warn!(
+                "the list of purges is damaged: all that is stored is validated before it is used"
+            );
+        }
+        let StoreConfig { kind, capacity, .. } = *config;
+        let path = folder.path().to_path_buf();
+        let open = move || -> io::Result<Arc<dyn Store>> {
+            Ok(match kind {
+                StoreKind::File => Arc::new(FileStore::open(&path.join("file"), capacity)?),
+                StoreKind::Sled => Arc::new(FileStore::open(&path.join("sled"), capacity)?),
+            })
+        };
+        let disk = Disk::new(open, counters).map_err(OpenError::Threads)?;
+        Ok((folder, purges, disk))
+    }
+
+    fn of(
+        config: CacheConfig,
+        counters: Arc<CacheCounters>,
+        purges: Purges,
+        behind: Option<(Folder, Disk)>,
+        state: StoreState,
+    ) -> Self {
+        let purges = Arc::new(purges);
+        let (folder, disk) = behind.unzip();
+        let floor = if disk.is_some() { HEADS_IN_USE } else { 0 };
+        let memory = MemoryStore::new(
+            config.memory.max(floor),
             config.memory_max_object,
+            config.seed,
             Arc::clone(&purges),
             Arc::clone(&counters),
-        ));
+        );
+        let store = Arc::new(Tiers::new(memory, disk));
         let flights_config = FlightsConfig {
             policy: config.policy,
             // With less than one piece at a time nothing would ever move.
@@ -109,7 +224,44 @@ impl Cache {
             purges,
             counters,
             policy: config.policy,
+            state,
+            _folder: folder,
         }
+    }
+
+    /// Waits until the store is open, as long as that; it goes on opening afterwards. Blocks its thread.
+    pub fn wait_until_open(&self, patience: Duration) {
+        if let Some(disk) = self.store.disk()
+            && !disk.wait_until_open(patience)
+        {
+            tracing::warn!("the store is still being opened: what it holds is not used yet");
+        }
+    }
+
+    /// Writes what is still to be written to the disk, as far as that is done in time. Nothing is kept there afterwards. Blocks its
+    /// thread.
+    pub fn close(&self, patience: Duration) {
+        if let Some(disk) = self.store.disk() {
+            disk.close(patience);
+        }
+    }
+
+    /// What stands behind the memory tier.
+    pub fn store_state(&self) -> StoreState {
+        match self.store_usage() {
+            Some(_) => StoreState::Open,
+            None => self.state,
+        }
+    }
+
+    /// What the store behind the memory tier holds, if there is one and it is open.
+    pub fn store_usage(&self) -> Option<Usage> {
+        self.store.disk()?.usage()
+    }
+
+    /// Bytes that wait to be written to the disk.
+    pub fn store_waiting(&self) -> usize {
+        self.store.disk().map_or(0, Disk::waiting)
     }
 
     /// Looks for a stored response that may answer this request now. No lock is held afterwards, no
@@ -118,15 +270,34 @@ impl Cache {
         if !asker.facts.may_be_answered_from_store() {
             return miss(asker, asker.key, Forward::Bypass);
         }
-        let (response, key) = match self.store.find(&asker.key, asker.headers) {
-            Found::Response(response, key) => (response, key),
+        match self.store.look(&asker.key, asker.headers) {
+            Ok(found) => self.judge(now, asker, found),
+            Err(loading) => Lookup::Loading(loading),
+        }
+    }
+
+    /// The same with what is in memory alone: for whoever has waited for the disk long enough.
+    pub fn lookup_late(&self, now: Instant, asker: &Asker<'_>) -> Lookup {
+        self.counters.store_late.add(1);
+        let found = self.store.find(&asker.key, asker.headers);
+        self.judge(now, asker, found)
+    }
+
+    /// Waits for what a lookup found on the disk; then look again.
+    pub fn poll_loading(&self, cx: &mut Context<'_>, loading: &Loading) -> Poll<()> {
+        self.store.poll_loading(cx, loading)
+    }
+
+    fn judge(&self, now: Instant, asker: &Asker<'_>, found: Found) -> Lookup {
+        let (at, response) = match found {
+            Found::Response(at, response) => (at, response),
             Found::Nothing => {
                 self.counters.misses.add(1);
                 return miss(asker, asker.key, Forward::UriMiss);
             }
-            Found::NoVariant(key) => {
+            Found::NoVariant(at) => {
                 self.counters.misses.add(1);
-                return miss(asker, key, Forward::VaryMiss);
+                return miss(asker, at.under, Forward::VaryMiss);
             }
         };
         let (counter, served) = match response.reuse(now, &asker.facts, &self.purges) {
@@ -138,15 +309,22 @@ impl Cache {
             ),
             Reuse::ValidateStale => {
                 self.counters.stale.add(1);
-                return miss(asker, key, Forward::Stale);
+                return miss(asker, at.under, Forward::Stale);
             }
             Reuse::ValidateForRequest | Reuse::NotForThis => {
                 self.counters.refused_by_request.add(1);
-                return miss(asker, key, Forward::Request);
+                return miss(asker, at.under, Forward::Request);
             }
         };
         counter.add(1);
-        Lookup::Hit(Hit::new(now, response, key, served))
+        self.store.used(&at.at, &response);
+        Lookup::Hit(Hit::new(now, response, at, served))
+    }
+
+    /// A hit turned out to be damaged where it lies: it is forgotten, and the next lookup is a miss.
+    pub fn forget_damaged(&self, hit: &Hit) {
+        self.counters.store_damaged.add(1);
+        self.store.forget(&hit.at);
     }
 
     /// Opens the flight that brings a response up to date which is sent stale meanwhile; none where one is under way, or failed
@@ -161,14 +339,15 @@ impl Cache {
         if !asker.facts.may_be_answered_from_store() {
             return None;
         }
-        let Found::Response(response, key) = self.store.find(&asker.key, asker.headers) else {
+        let Found::Response(at, response) = self.store.find(&asker.key, asker.headers) else {
             return None;
         };
         if !response.stands_in(now, &asker.facts, &self.purges, trouble) {
             return None;
         }
         self.counters.stale_in_trouble.add(1);
-        Some(Hit::new(now, response, key, Served::InTrouble))
+        self.store.used(&at.at, &response);
+        Some(Hit::new(now, response, at, Served::InTrouble))
     }
 
     /// Takes in what a HEAD that went to the backend says about the stored response to GET (RFC 9111 §4.3.5). `request` is the
@@ -181,7 +360,7 @@ impl Cache {
         asker: &Asker<'_>,
         head: &ResponseHead,
     ) {
-        let Found::Response(stored, key) = self.store.find(&asker.key, asker.headers) else {
+        let Found::Response(at, stored) = self.store.find(&asker.key, asker.headers) else {
             return;
         };
         match head_says(head, stored.head()) {
@@ -201,7 +380,7 @@ impl Cache {
                 };
                 let renewed = stored.renewed(Arc::new(head), kept.terms, now, origin);
                 let renewed = Arc::new(renewed);
-                self.store.replace(&key, &stored, renewed);
+                self.store.replace(&at.at, &stored, &renewed);
                 self.counters.freshened_by_head.add(1);
             }
         }
@@ -233,7 +412,7 @@ impl Cache {
         }
         let place = (self.store).place(&asker.key, &kept.vary, asker.headers, &head.headers);
         let blocks = settle(&[detach(content, COPY_BELOW).0]);
-        let content = Arc::new(StoredContent::new(blocks, None));
+        let content = Arc::new(StoredContent::new(Content::Blocks(blocks), None));
         let origin = Origin {
             born,
             labels: asker.labels().with_tags(&head.headers),
@@ -291,9 +470,9 @@ impl Cache {
         &self.counters
     }
 
-    /// The store, for its sizes.
+    /// The memory tier, for its sizes.
     pub fn store(&self) -> &MemoryStore {
-        &self.store
+        self.store.memory()
     }
 
     /// How many flights can be joined now.

@@ -71,6 +71,16 @@ counters! {
     /// Shareable responses that were not stored because their beginning had to leave the flight's
     /// window.
     refused_not_whole,
+    /// Responses written to the store on the disk.
+    store_writes,
+    /// What the disk could not take or give in time: it was behind by more than may wait.
+    store_busy,
+    /// Calls of the store that failed, or panicked.
+    store_errors,
+    /// Records of the store that were not what was written: they were not used.
+    store_damaged,
+    /// Lookups that gave up waiting for the disk.
+    store_late,
     /// Flights opened by a request; each is one request to a backend.
     flights_led,
     /// Requests that joined a flight instead of making one.
@@ -108,6 +118,8 @@ counters! {
     abandoned,
     /// Readers that fell out of their flight's window.
     lagged,
+    /// Bytes that readers of flights read from the disk, because they had left the flight's window.
+    read_from_store,
     /// Laggards that took a seat in a slower flight.
     rejoined,
     /// Laggards that opened a slower flight.

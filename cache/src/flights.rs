@@ -38,7 +38,7 @@ pub use flight::Continuation;
 pub use reader::{Behind, Chunk, Reader, Turn};
 
 use flight::{Admission, Aim, Bounds, Flight};
-use invalidations::Invalidations;
+pub(crate) use invalidations::Invalidations;
 use markers::{Marked, Markers, Meaning};
 use shared::SharedFlight;
 
@@ -47,7 +47,7 @@ use crate::counters::CacheCounters;
 use crate::key::CacheKey;
 use crate::policy::{Bypass, Coalescing, LeaderOnly, Policy, Reuse, Sharing};
 use crate::purge::Purges;
-use crate::store::{Found, Hit, MemoryStore, Served, StoredResponse};
+use crate::store::{Found, Hit, Served, StoredResponse, Tiers};
 
 /// The table's shards: many more than there are cores, so that two rarely meet.
 const SHARDS: usize = 64;
@@ -130,7 +130,7 @@ pub(crate) struct FlightsConfig {
 pub(crate) struct Flights {
     config: FlightsConfig,
     shards: Box<[Mutex<Shard>]>,
-    store: Arc<MemoryStore>,
+    store: Arc<Tiers>,
     purges: Arc<Purges>,
     counters: Arc<CacheCounters>,
     invalidations: Invalidations,
@@ -155,7 +155,7 @@ impl Shard {
 impl Flights {
     pub(crate) fn new(
         config: FlightsConfig,
-        store: Arc<MemoryStore>,
+        store: Arc<Tiers>,
         purges: Arc<Purges>,
         counters: Arc<CacheCounters>,
     ) -> Arc<Self> {
@@ -234,11 +234,15 @@ impl Flights {
         // been fetched.
         let mut aim = Aim::Whole;
         match self.store.find(&asker.key, asker.headers) {
-            Found::Response(_, key) if under == asker.key && key != under => return Err(key),
-            Found::NoVariant(key) if under == asker.key => return Err(key),
-            Found::Response(response, key) => match response.reuse(now, facts, &self.purges) {
+            Found::Response(at, _) | Found::NoVariant(at)
+                if under == asker.key && at.under != under =>
+            {
+                return Err(at.under);
+            }
+            Found::Response(at, response) => match response.reuse(now, facts, &self.purges) {
                 Reuse::Fresh => {
-                    return Ok(Join::Stored(Hit::new(now, response, key, Served::Fresh)));
+                    self.store.used(&at.at, &response);
+                    return Ok(Join::Stored(Hit::new(now, response, at, Served::Fresh)));
                 }
                 Reuse::Stale
                 | Reuse::WhileRevalidating
@@ -387,7 +391,7 @@ impl Flights {
     fn bounds(&self, patient: bool) -> Bounds {
         Bounds {
             buffer: self.config.flight_buffer,
-            max_object: self.store.max_object(),
+            max_object: self.store.memory().max_object(),
             patient,
         }
     }

@@ -56,6 +56,15 @@ impl CacheKey {
         Self(*blake3::hash(&text).as_bytes())
     }
 
+    /// The key of the same variant among those of another generation: the last bits are as random as all others, so what is added
+    /// to them keeps keys apart.
+    pub(crate) fn of_generation(mut self, generation: u64) -> Self {
+        for (byte, other) in self.0[24..].iter_mut().zip(generation.to_le_bytes()) {
+            *byte ^= other;
+        }
+        self
+    }
+
     /// The first 128 bits, as flights are named on the wire.
     pub fn flight_key(&self) -> u128 {
         let mut first = [0; 16];

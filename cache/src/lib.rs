@@ -36,13 +36,14 @@
 //! fill.complete(now, None).unwrap();
 //!
 //! let Lookup::Hit(hit) = cache.lookup(now, &asker) else { panic!("it was stored") };
-//! assert_eq!(hit.response.blocks().concat(), b"hello");
+//! assert_eq!(hit.response.blocks().unwrap().concat(), b"hello");
 //! # }
 //! ```
 
 mod asker;
 mod cache;
 mod counters;
+mod disk;
 pub mod flights;
 mod key;
 pub mod policy;
@@ -50,8 +51,9 @@ pub mod purge;
 pub mod store;
 
 pub use asker::Asker;
-pub use cache::{Cache, CacheConfig, Lookup};
+pub use cache::{Cache, CacheConfig, Lookup, StoreConfig, StoreKind, StoreState};
 pub use counters::{CacheCounters, Counter};
+pub use disk::{Damaged, FolderError, Loading, StoredBody, is_metadata};
 pub use flights::{Behind, Chunk, Failure, Fill, Join, Reader, Rejoin, Turn, Verdict};
 pub use key::CacheKey;
 pub use policy::RequestFacts;

@@ -8,6 +8,7 @@ pub mod conformance;
 mod file;
 mod memory;
 mod response;
+mod tiers;
 
 use std::fmt;
 use std::io;
@@ -21,9 +22,10 @@ pub use blocks::{BLOCK, COPY_BELOW};
 pub(crate) use blocks::{detach, settle};
 pub use file::{FileCounters, FileStore};
 pub use memory::MemoryStore;
-pub(crate) use memory::{Found, Place};
+pub(crate) use memory::{At, Found, Place};
 pub use response::{Hit, ResponseHead, Served, StoredResponse};
 pub(crate) use response::{Origin, StoredContent};
+pub(crate) use tiers::Tiers;
 
 /// Keeps records by key, up to a number of bytes that is its own.
 ///

@@ -1,6 +1,9 @@
 //! A request at the cache: answered from the store or from a flight, or sent on alone.
 
+use std::future::poll_fn;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::header::HeaderValue;
 use http::{Method, Response, StatusCode};
@@ -9,7 +12,7 @@ use scale0_cache::policy::{
     ByteRange, CacheStatus, Conditional, Forward, Ranged, Trouble, judge_conditionals, judge_range,
     not_modified_head, not_satisfiable_head, partial_head,
 };
-use scale0_cache::{CacheKey, Hit, Join, Lookup, Reader, ResponseHead, Served, Turn};
+use scale0_cache::{CacheKey, Hit, Join, Lookup, Reader, ResponseHead, Served, StoredBody, Turn};
 
 use crate::account::Account;
 use crate::body::{Content, ResponseBody, stated_length};
@@ -36,13 +39,41 @@ pub(crate) enum AtCache {
     Alone(Account, Alone),
 }
 
+/// How long a request waits for the disk; then it is cheaper to ask the backend.
+const DISK_PATIENCE: Duration = Duration::from_secs(1);
+
 impl Worker {
     /// Answers from the store or from a flight, if that can be.
     pub(crate) async fn at_cache(self: &Rc<Self>, asking: Asking, account: Account) -> AtCache {
+        match self.try_at_cache(&asking, account).await {
+            Ok(done) => done,
+            // What was found is damaged, and forgotten.
+            Err(account) => match self.try_at_cache(&asking, account).await {
+                Ok(done) => done,
+                Err(account) => AtCache::Alone(
+                    account,
+                    Alone {
+                        forward: Forward::Miss,
+                        detail: Some("damaged"),
+                        learn: Some((asking.key, asking)),
+                    },
+                ),
+            },
+        }
+    }
+
+    /// Gives the account back where what was found cannot be read.
+    async fn try_at_cache(
+        self: &Rc<Self>,
+        asking: &Asking,
+        account: Account,
+    ) -> Result<AtCache, Account> {
         let cache = &self.shared.cache;
-        let (mut under, forward) = match cache.lookup(clock::now(), &asking.asker()) {
-            Lookup::Hit(hit) => return self.hit(&asking, hit, account, CacheStatus::hit()),
+        let (mut under, forward) = match self.look(asking).await {
+            Lookup::Hit(hit) => return self.hit(asking, hit, account, CacheStatus::hit()).await,
             Lookup::Miss { under, forward } => (under, forward),
+            // Whoever looked has waited already.
+            Lookup::Loading(_) => (asking.key, Forward::Miss),
             Lookup::GatewayTimeout => {
                 let error = ErrorResponse::new(
                     StatusCode::GATEWAY_TIMEOUT,
@@ -50,10 +81,10 @@ impl Worker {
                     "nothing suitable is stored",
                 );
                 let id = &asking.exchange.request_id;
-                return AtCache::Answered(self.error(&error, id, account, None));
+                return Ok(AtCache::Answered(self.error(&error, id, account, None)));
             }
         };
-        let alone = |asking: &Asking, under, detail| Alone {
+        let alone = |under, detail| Alone {
             forward,
             detail,
             learn: Some((under, asking.clone())),
@@ -66,14 +97,15 @@ impl Worker {
                     (reader, Some(spawn_fetch(self, &asking.exchange, fill)))
                 }
                 Join::Wait(reader) => (reader, None),
-                Join::Stored(hit) => return self.hit(&asking, hit, account, CacheStatus::hit()),
+                Join::Stored(hit) => {
+                    return self.hit(asking, hit, account, CacheStatus::hit()).await;
+                }
                 Join::Alone(reason) => {
-                    let alone = alone(&asking, under, detail(&reason));
-                    return AtCache::Alone(account, alone);
+                    return Ok(AtCache::Alone(account, alone(under, detail(&reason))));
                 }
                 Join::Failed(failure) => {
                     let status = CacheStatus::forward(forward).collapsed(true);
-                    return self.flight_failed(&asking, failure, account, &status);
+                    return Ok(self.flight_failed(asking, failure, account, &status).await);
                 }
             };
             let collapsed = fetched_from.is_none();
@@ -90,73 +122,108 @@ impl Worker {
                         && reader.sharing().is_some_and(|it| it.kept().is_some());
                     let status = status.stored(stores);
                     let backend = fetched_from.as_ref().and_then(|from| from.get());
+                    let asking = asking.clone();
                     let response = self.flight(asking, &head, reader, status, account, backend);
-                    return AtCache::Answered(response);
+                    return Ok(AtCache::Answered(response));
                 }
                 Ok(Turn::Stored(hit)) => {
                     let not_modified = StatusCode::NOT_MODIFIED.as_u16();
                     let status = status.fwd_status(not_modified).stored(!collapsed);
-                    return self.hit(&asking, hit, account, status);
+                    return self.hit(asking, hit, account, status).await;
                 }
                 Ok(Turn::Released(_)) => Err("leader-only"),
                 Ok(Turn::Unfit) => Err("unfit"),
                 Ok(Turn::Variant(variant)) => Ok(variant),
                 Ok(Turn::Missed) => Ok(under),
                 Ok(Turn::Failed(failure)) => {
-                    return self.flight_failed(&asking, failure, account, &status);
+                    return Ok(self.flight_failed(asking, failure, account, &status).await);
                 }
                 Err(_elapsed) => {
                     let failure = Failure::deadline();
-                    let response = self.failed_at_cache(&asking, &failure, account, status);
-                    return AtCache::Answered(response);
+                    let response = self
+                        .failed_at_cache(asking, &failure, account, status)
+                        .await;
+                    return Ok(AtCache::Answered(response));
                 }
             };
             under = match again {
                 Ok(next) if moves < MAX_VARIANT_HOPS => next,
-                Ok(_) => {
-                    return AtCache::Alone(account, alone(&asking, under, Some("variant")));
-                }
-                Err(detail) => {
-                    return AtCache::Alone(account, alone(&asking, under, Some(detail)));
-                }
+                Ok(_) => return Ok(AtCache::Alone(account, alone(under, Some("variant")))),
+                Err(detail) => return Ok(AtCache::Alone(account, alone(under, Some(detail)))),
             };
             moves += 1;
         }
     }
 
+    /// Looks for a stored response, and waits for the disk where it may be there, within reason.
+    async fn look(&self, asking: &Asking) -> Lookup {
+        let cache = &self.shared.cache;
+        let asker = asking.asker();
+        let patience = clock::now() + DISK_PATIENCE;
+        loop {
+            let loading = match cache.lookup(clock::now(), &asker) {
+                Lookup::Loading(loading) => loading,
+                found => return found,
+            };
+            let loaded = poll_fn(|cx| cache.poll_loading(cx, &loading));
+            if tokio::time::timeout_at(patience.into(), loaded)
+                .await
+                .is_err()
+            {
+                return cache.lookup_late(clock::now(), &asker);
+            }
+        }
+    }
+
     /// Answers with a stored response, and has it brought up to date where it is sent stale meanwhile.
-    fn hit(
+    async fn hit(
         self: &Rc<Self>,
         asking: &Asking,
         hit: Hit,
         account: Account,
         status: CacheStatus,
-    ) -> AtCache {
+    ) -> Result<AtCache, Account> {
         if hit.served == Served::WhileRevalidating {
             let fill = (self.shared.cache).refresh(clock::now(), &hit, &asking.asker());
             if let Some(fill) = fill {
                 spawn_fetch(self, &asking.exchange, fill);
             }
         }
-        AtCache::Answered(self.stored(&asking.exchange, hit, account, status))
+        let stored = self.stored(&asking.exchange, hit, account, status).await;
+        stored.map(AtCache::Answered)
     }
 
-    /// Answers with a stored response.
-    fn stored(
+    /// Answers with a stored response; gives the account back where it cannot be read.
+    async fn stored(
         &self,
         exchange: &Exchange,
         hit: Hit,
         mut account: Account,
         status: CacheStatus,
-    ) -> Response<ResponseBody> {
+    ) -> Result<Response<ResponseBody>, Account> {
+        let response = &hit.response;
+        let delivery = Delivered::judge(exchange, response.head(), Some(response.length()));
+        let content = match delivery.content {
+            Sent::Nothing => Content::Nothing,
+            Sent::Whole => Content::Stored {
+                body: StoredBody::from_byte(Arc::clone(response), 0).0,
+                cut: Cut::NONE,
+            },
+            Sent::Part(part) => {
+                let (body, skip) = StoredBody::from_byte(Arc::clone(response), part.first);
+                let cut = Cut::after(skip, part.length());
+                Content::Stored { body, cut }
+            }
+        };
+        let Some(content) = self.prepared(&hit, content).await else {
+            return Err(account);
+        };
         let status = match hit.served {
             Served::Fresh | Served::Validated => status,
             Served::Stale => status.detail("max-stale"),
             Served::WhileRevalidating => status.detail("stale-while-revalidate"),
             Served::InTrouble => status.detail("stale-if-error"),
         };
-        let response = hit.response;
-        let delivery = Delivered::judge(exchange, response.head(), Some(response.length()));
         let mut headers = delivery.head.headers;
         response::finish(
             &mut headers,
@@ -165,13 +232,25 @@ impl Worker {
             Some(hit.age),
         );
         account.head(delivery.head.status, &headers, "", None);
-        let content = match delivery.content {
-            Sent::Nothing => Content::Nothing,
-            Sent::Whole => Content::stored(response, Cut::NONE),
-            Sent::Part(part) => Content::stored(response, Cut::of(part, 0)),
-        };
         let body = ResponseBody::new(content, None, account);
-        assemble(delivery.head.status, headers, body)
+        Ok(assemble(delivery.head.status, headers, body))
+    }
+
+    /// The same content, its first block read and found good: after the head it would be too late to say that there is none.
+    async fn prepared(&self, hit: &Hit, mut content: Content) -> Option<Content> {
+        if let Content::Stored { body, .. } = &mut content
+            && hit.response.blocks().is_none()
+        {
+            let first = poll_fn(|cx| body.poll_first(cx));
+            match tokio::time::timeout(DISK_PATIENCE, first).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_damaged)) | Err(_) => {
+                    self.shared.cache.forget_damaged(hit);
+                    return None;
+                }
+            }
+        }
+        Some(content)
     }
 
     /// Answers with what a flight brings.
@@ -210,42 +289,50 @@ impl Worker {
     }
 
     /// Answers with what the flight's fetch failed with, unless something stored stands in.
-    fn flight_failed(
+    async fn flight_failed(
         &self,
         asking: &Asking,
         failure: scale0_cache::Failure,
         account: Account,
         status: &CacheStatus,
     ) -> AtCache {
-        AtCache::Answered(match self.stand_in(asking, failure.trouble) {
-            Some(hit) => self.stored(&asking.exchange, hit, account, CacheStatus::hit()),
-            None => {
-                let error = ErrorResponse {
-                    retry_after: failure.retry_after,
-                    ..ErrorResponse::new(failure.status, failure.reason, "")
-                };
-                let id = &asking.exchange.request_id;
-                self.error(&error, id, account, Some(status))
-            }
-        })
+        let stood_in = self.stand_in(asking, failure.trouble, account).await;
+        AtCache::Answered(stood_in.unwrap_or_else(|account| {
+            let error = ErrorResponse {
+                retry_after: failure.retry_after,
+                ..ErrorResponse::new(failure.status, failure.reason, "")
+            };
+            let id = &asking.exchange.request_id;
+            self.error(&error, id, account, Some(status))
+        }))
     }
 
     /// Answers with an error, unless something stored stands in.
-    pub(crate) fn failed_at_cache(
+    pub(crate) async fn failed_at_cache(
         &self,
         asking: &Asking,
         failure: &Failure,
         account: Account,
         status: CacheStatus,
     ) -> Response<ResponseBody> {
-        match self.stand_in(asking, Trouble::Unreachable) {
-            Some(hit) => self.stored(&asking.exchange, hit, account, CacheStatus::hit()),
-            None => self.failed(&asking.exchange, failure, account, status),
-        }
+        let stood_in = self.stand_in(asking, Trouble::Unreachable, account).await;
+        stood_in.unwrap_or_else(|account| self.failed(&asking.exchange, failure, account, status))
     }
 
-    fn stand_in(&self, asking: &Asking, trouble: Trouble) -> Option<Hit> {
-        (self.shared.cache).stand_in(clock::now(), &asking.asker(), trouble)
+    async fn stand_in(
+        &self,
+        asking: &Asking,
+        trouble: Trouble,
+        account: Account,
+    ) -> Result<Response<ResponseBody>, Account> {
+        let hit = (self.shared.cache).stand_in(clock::now(), &asking.asker(), trouble);
+        match hit {
+            Some(hit) => {
+                let status = CacheStatus::hit();
+                self.stored(&asking.exchange, hit, account, status).await
+            }
+            None => Err(account),
+        }
     }
 }
 

@@ -1,13 +1,12 @@
 //! Content on its way to a client, and the account kept of it.
 
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body, Frame, SizeHint};
-use scale0_cache::StoredResponse;
+use scale0_cache::StoredBody;
 
 use crate::account::Account;
 use crate::clock;
@@ -31,27 +30,12 @@ pub(crate) enum Content {
     Nothing,
     /// All of it, in one piece.
     Whole(Bytes),
-    /// A stored response, or a part of it; `next` is the block to come.
-    Stored {
-        response: Arc<StoredResponse>,
-        next: usize,
-        cut: Cut,
-    },
+    /// A stored response, or a part of it.
+    Stored { body: StoredBody, cut: Cut },
     /// Straight from a backend.
     Direct(Box<Conversation>),
     /// From a flight, shared with others.
     Flight(Box<FlightBody>),
-}
-
-impl Content {
-    /// A stored response, or a part of it.
-    pub(crate) const fn stored(response: Arc<StoredResponse>, cut: Cut) -> Self {
-        Self::Stored {
-            response,
-            next: 0,
-            cut,
-        }
-    }
 }
 
 /// A response's content.
@@ -83,7 +67,7 @@ impl ResponseBody {
         let left = match &content {
             Content::Nothing => Some(0),
             Content::Whole(bytes) => Some(bytes.len() as u64),
-            Content::Stored { response, cut, .. } => Some(cut.length_of(response.length())),
+            Content::Stored { body, cut } => Some(cut.length_of(body.response().length())),
             Content::Direct(_) | Content::Flight(_) => length,
         };
         let paced = account.turn().map(|mut turn| {
@@ -134,30 +118,24 @@ impl ResponseBody {
         let (frame, is_last) = match &mut self.content {
             Content::Nothing => (None, true),
             Content::Whole(bytes) => (Some(Ok(Frame::data(std::mem::take(bytes)))), true),
-            Content::Stored {
-                response,
-                next,
-                cut,
-            } => {
+            Content::Stored { body, cut } => {
                 let block = loop {
-                    let block = response.blocks().get(*next).cloned();
-                    *next += 1;
+                    let Some(block) = ready!(body.poll_block(cx)) else {
+                        break None;
+                    };
                     match block.map(|block| cut.take(block)) {
-                        Some(block) if block.is_empty() && !cut.is_over() => {}
-                        block => break block,
+                        Ok(block) if block.is_empty() && !cut.is_over() => {}
+                        block => break Some(block),
                     }
                 };
-                let is_last = cut.is_over()
-                    || (response.blocks().len() <= *next && response.trailers().is_none());
+                let trailers = body.response().trailers().filter(|_| cut.is_whole());
                 match block {
-                    Some(block) => (Some(Ok(Frame::data(block))), is_last),
-                    None => (
-                        response
-                            .trailers()
-                            .cloned()
-                            .map(|trailers| Ok(Frame::trailers(trailers))),
-                        true,
-                    ),
+                    Some(Ok(block)) => {
+                        let is_last = cut.is_over() || (body.is_over() && trailers.is_none());
+                        (Some(Ok(Frame::data(block))), is_last)
+                    }
+                    Some(Err(_damaged)) => (Some(Err(BrokenOff("damaged"))), true),
+                    None => (trailers.map(|it| Ok(Frame::trailers(it.clone()))), true),
                 }
             }
             Content::Direct(conversation) => {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use scale0_cache::CacheConfig;
+use scale0_cache::{CacheConfig, StoreConfig};
 use scale0_transport::{Context, Endpoint, Hub, LinkOptions};
 
 use crate::access_log::AccessLog;
@@ -29,6 +29,8 @@ pub struct FrontendConfig {
     pub brokers: Brokers,
     /// The cache and its flights.
     pub cache: CacheConfig,
+    /// Where what it stores outlives the process.
+    pub store: Option<StoreConfig>,
     /// What one client, and all of them, may take.
     pub limits: Limits,
     /// Where access log lines go.

@@ -303,6 +303,11 @@ impl Cut {
         }
     }
 
+    /// So many bytes, after others.
+    pub(crate) const fn after(skip: u64, left: u64) -> Self {
+        Self { skip, left }
+    }
+
     /// How many bytes it is of a body of that length.
     pub(crate) fn length_of(&self, body: u64) -> u64 {
         self.left.min(body)
@@ -317,6 +322,11 @@ impl Cut {
         self.left -= taken;
         bytes.truncate(usize::try_from(taken).unwrap_or(usize::MAX));
         bytes
+    }
+
+    /// Whether it was everything, from the first byte on.
+    pub(crate) const fn is_whole(&self) -> bool {
+        u64::MAX / 2 < self.left
     }
 
     /// Whether all of it has been taken.

@@ -99,13 +99,18 @@ impl Frontend {
             addresses.push(listener.local_addr().map_err(in_context)?);
             listeners.push(listener);
         }
+        let cache = match &config.store {
+            None => Cache::new(config.cache),
+            Some(store) => Cache::with_store(config.cache, store, clock::wall()),
+        };
+        cache.wait_until_open(STORE_OPENS_WITHIN);
         let shared = Arc::new(Shared {
             via,
             site: config.site,
             routes: RouteTable::new(config.routes, config.otherwise),
             trusted_proxies: TrustedProxies::new(config.trusted_proxies),
             request_ids: RequestIds::new(config.instance),
-            cache: Arc::new(Cache::new(config.cache)),
+            cache: Arc::new(cache),
             access_log: config.access_log,
             counters: Counters::default(),
             long_streams: Seats::default(),
@@ -252,6 +257,9 @@ impl Frontend {
         if tokio::time::timeout(FAREWELL, gone).await.is_err() {
             tracing::warn!("a broker does not take our goodbye");
         }
+        let cache = Arc::clone(&self.shared.cache);
+        // A panic there was counted, and there is nothing left to save.
+        _ = tokio::task::spawn_blocking(move || cache.close(LAST_WRITES)).await;
     }
 }
 
@@ -260,6 +268,12 @@ const OPEN_REQUESTS: usize = 32 * 1024;
 
 /// How often a drain looks whether the last connection is closed, and the last goodbye said.
 const CLOSED_LOOK: Duration = Duration::from_millis(5);
+
+/// How long a start waits for the store: longer than a million records take, shorter than anybody's patience.
+const STORE_OPENS_WITHIN: Duration = Duration::from_secs(3);
+
+/// How long the store may take to write what it was given last.
+const LAST_WRITES: Duration = Duration::from_secs(5);
 
 /// How long a goodbye may take; a broker that misses it notices the closed connection.
 const FAREWELL: Duration = Duration::from_secs(1);

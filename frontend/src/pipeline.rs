@@ -128,7 +128,11 @@ impl Worker {
         let protocol = upgrade.as_ref().map(|(protocol, _)| protocol);
         let mut conversation = match self.converse(&exchange, body, &account, protocol).await {
             Ok(conversation) => conversation,
-            Err(failure) => return self.failed_alone(&exchange, &failure, account, status, &alone),
+            Err(failure) => {
+                return self
+                    .failed_alone(&exchange, &failure, account, status, &alone)
+                    .await;
+            }
         };
         loop {
             match conversation.next().await {
@@ -167,7 +171,9 @@ impl Worker {
                     );
                 }
                 Delivery::Failed(failure) => {
-                    return self.failed_alone(&exchange, &failure, account, status, &alone);
+                    return self
+                        .failed_alone(&exchange, &failure, account, status, &alone)
+                        .await;
                 }
                 Delivery::Ready => {}
                 Delivery::Content(_) | Delivery::End(_) => {
@@ -341,7 +347,7 @@ impl Worker {
     }
 
     /// The same where a stored response may stand in for the answer.
-    fn failed_alone(
+    async fn failed_alone(
         &self,
         exchange: &Exchange,
         failure: &Failure,
@@ -350,7 +356,7 @@ impl Worker {
         alone: &Alone,
     ) -> Response<ResponseBody> {
         match &alone.learn {
-            Some((_, asking)) => self.failed_at_cache(asking, failure, account, status),
+            Some((_, asking)) => self.failed_at_cache(asking, failure, account, status).await,
             None => self.failed(exchange, failure, account, status),
         }
     }

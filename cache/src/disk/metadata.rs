@@ -66,7 +66,7 @@ pub(crate) struct ResponseMetadata {
 
 /// Why a record's head is of no use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Unreadable {
+pub(crate) enum Unreadable {
     /// It was written by another version of this program.
     #[error("the record is of another version")]
     Version,

@@ -10,13 +10,15 @@ use http::header::{IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::flight::{Aim, Announced, Continuation, MIN_WINDOW, Room};
+use super::pace::Pace;
 use super::shared::SharedFlight;
 use super::{Failure, GroupLock};
+use crate::disk::{Content, ResponseMetadata, Spool};
 use crate::key::CacheKey;
 use crate::policy::terms::is_error_to_stand_in_for;
 use crate::policy::validation::{ask_whether_current, confirms, freshened};
 use crate::policy::{LeaderOnly, Sharing, Trouble, strip_conditionals};
-use crate::store::{Origin, Place, ResponseHead, StoredContent, StoredResponse, settle};
+use crate::store::{At, Origin, Place, ResponseHead, StoredContent, StoredResponse, settle};
 
 /// What a flight's head decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +56,9 @@ pub struct Fill {
     retry_at: Option<Instant>,
     /// Where a complete response is stored.
     store_as: Option<Box<Place>>,
+    /// The body on its way to the disk, and how long it may still be held back for that.
+    spool: Option<Arc<Spool>>,
+    spool_pace: Pace,
     ended: bool,
 }
 
@@ -64,6 +69,8 @@ impl Fill {
             continuation,
             retry_at: None,
             store_as: None,
+            spool: None,
+            spool_pace: Pace::default(),
             ended: false,
         }
     }
@@ -172,15 +179,21 @@ impl Fill {
         let origin = self.origin(&head);
         let terms = sharing.kept().map_or(*stored.terms(), |kept| kept.terms);
         let response = Arc::new(stored.renewed(Arc::new(head), terms, now, origin));
-        match self.store_as.take() {
-            Some(place) if self.is_kept() => {
-                flights.store.insert(&place, &response);
-            }
+        let under = self.shared.under;
+        let at = match self.store_as.take() {
+            Some(place) if self.is_kept() => flights.store.insert_renewed(&place, &response),
             // The origin does not want it kept any longer.
-            Some(_) | None => flights.store.remove(&self.shared.primary),
-        }
+            Some(_) | None => {
+                flights.store.remove(&self.shared.primary);
+                None
+            }
+        };
+        let at = At {
+            under,
+            at: at.unwrap_or(under),
+        };
         flights.counters.revalidated.add(1);
-        let announced = Announced::confirmed(now, sharing.clone(), variant, response);
+        let announced = Announced::confirmed(now, sharing.clone(), variant, at, response);
         self.announce(now, announced, sharing);
         self.end_complete(None, None);
         Verdict::Confirmed
@@ -252,6 +265,17 @@ impl Fill {
     /// More than that may be pushed, if it has been received already; the bound then is the
     /// caller's.
     pub fn poll_room(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<usize> {
+        if let Some(spool) = &self.spool {
+            if spool.poll_room(cx).is_ready() {
+                self.spool_pace.release(now);
+            } else if let Some(until) = self.spool_pace.hold(now) {
+                self.retry_at = Some(until);
+                return Poll::Pending;
+            } else {
+                self.abandon_spool();
+                self.shared.flights.counters.store_busy.add(1);
+            }
+        }
         let flights = &self.shared.flights;
         let in_use = flights.bytes.load(Ordering::Relaxed);
         let left = flights.config.flights_memory.saturating_sub(in_use);
@@ -283,6 +307,7 @@ impl Fill {
     /// Bytes beyond the `Content-Length`, or before the head, fail the flight;
     /// [`Fill::poll_abandoned`] then says so.
     pub fn push(&mut self, now: Instant, chunk: Bytes) {
+        self.spool(&chunk);
         let mut inner = self.shared.lock();
         let outcome = inner.flight.push(chunk);
         self.shared.count_weight(&mut inner);
@@ -309,7 +334,13 @@ impl Fill {
             self.end_failed(now, failure);
             return Err(failure);
         }
-        let stored = self.store(trailers.as_ref());
+        let stored = match self.spool.take() {
+            Some(spool) => {
+                self.commit(&spool, trailers.as_ref());
+                None
+            }
+            None => self.store(trailers.as_ref()),
+        };
         self.end_complete(trailers, stored.as_deref());
         Ok(())
     }
@@ -365,6 +396,7 @@ impl Fill {
         drop(inner);
         drop(group);
         self.ended = true;
+        self.abandon_spool();
         self.shared.flights.counters.abandoned.add(1);
         wakes.wake();
         Poll::Ready(())
@@ -374,6 +406,52 @@ impl Fill {
     fn park_unless_abandoned(&self, cx: &Context<'_>) -> Option<Option<Waker>> {
         let mut inner = self.shared.lock();
         (!inner.flight.is_abandoned()).then(|| inner.park_producer(cx))
+    }
+
+    /// A body that turns out to be too long for the memory goes to the disk from here on.
+    fn spool(&mut self, chunk: &Bytes) {
+        if self.spool.is_none() && self.store_as.is_some() && self.is_kept() {
+            let mut inner = self.shared.lock();
+            if inner.flight.outgrows_memory(chunk.len())
+                && let Some(place) = self.store_as.take()
+                && let Some(spool) = self.shared.flights.store.spool(&place)
+            {
+                for piece in inner.flight.spool_to(&spool) {
+                    spool.push(piece);
+                }
+                self.spool = Some(spool);
+            }
+        }
+        if let Some(spool) = &self.spool {
+            spool.push(chunk.clone());
+        }
+    }
+
+    /// The body on its way to the disk was complete.
+    fn commit(&self, spool: &Arc<Spool>, trailers: Option<&HeaderMap>) {
+        let announced = self.shared.lock().flight.announced().cloned();
+        let kept = announced
+            .as_ref()
+            .and_then(|announced| Some((announced, announced.sharing.kept()?)))
+            .filter(|_| self.is_kept());
+        let Some((announced, kept)) = kept else {
+            return spool.abandon();
+        };
+        spool.commit(ResponseMetadata {
+            head: Arc::clone(&announced.head),
+            trailers: trailers.cloned(),
+            terms: kept.terms,
+            received: announced.received,
+            origin: self.origin(&announced.head),
+            checksums: Box::default(),
+        });
+    }
+
+    fn abandon_spool(&mut self) {
+        if let Some(spool) = self.spool.take() {
+            spool.abandon();
+            self.shared.lock().flight.end_spool();
+        }
     }
 
     /// The one place where responses enter the store: here a purge's epoch is to be compared with
@@ -390,7 +468,10 @@ impl Fill {
         };
         let response = Arc::new(StoredResponse::new(
             Arc::clone(&announced.head),
-            Arc::new(StoredContent::new(settle(&pieces), trailers.cloned())),
+            Arc::new(StoredContent::new(
+                Content::Blocks(settle(&pieces)),
+                trailers.cloned(),
+            )),
             shareable.terms,
             announced.received,
             self.origin(&announced.head),
@@ -422,6 +503,7 @@ impl Fill {
             return;
         }
         self.ended = true;
+        self.abandon_spool();
         let flights = &self.shared.flights;
         let mut group = flights.group(&self.shared);
         let mut inner = self.shared.lock();
@@ -445,6 +527,7 @@ impl Fill {
     }
 
     fn vanish(&mut self) {
+        self.abandon_spool();
         let flights = &self.shared.flights;
         let mut group: GroupLock<'_> = flights.group(&self.shared);
         let mut inner = self.shared.lock();

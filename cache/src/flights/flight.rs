@@ -13,10 +13,11 @@ use super::pace::Pace;
 use super::seats::{SeatId, Seats};
 use super::window::{Cursor, Window};
 use crate::asker::Asker;
+use crate::disk::Spool;
 use crate::key::CacheKey;
 use crate::policy::conditional::strong_validator;
 use crate::policy::{Ranged, RequestFacts, Shareable, Sharing, judge_range};
-use crate::store::{BLOCK, COPY_BELOW, ResponseHead, StoredResponse};
+use crate::store::{At, BLOCK, COPY_BELOW, ResponseHead, StoredResponse};
 
 /// What a flight may hold when memory is short, or when its response is for one client alone:
 /// enough to keep a connection busy over a round trip.
@@ -60,6 +61,8 @@ pub(super) struct Flight {
     aim: Aim,
     /// Nobody need wait for it: it refreshes what is stored.
     in_background: bool,
+    /// It is too long for the memory, and goes to the disk as it comes.
+    spool: Option<Arc<Spool>>,
     /// Bytes still to be dropped because a continuation was answered with the whole.
     skip: u64,
     announced: Option<Arc<Announced>>,
@@ -78,7 +81,7 @@ pub(super) struct Announced {
     /// The content's length, where the head gives it.
     pub(super) length: Option<u64>,
     /// What was stored already, and has been confirmed: it is the answer.
-    pub(super) confirmed: Option<Arc<StoredResponse>>,
+    pub(super) confirmed: Option<(At, Arc<StoredResponse>)>,
 }
 
 /// How a flight ended.
@@ -195,6 +198,8 @@ pub(super) enum Read {
     /// Nothing yet.
     Starved,
     End(Option<Arc<HeaderMap>>),
+    /// Its place has left the window; the bytes are on the disk.
+    OnDisk,
     /// Its place has left the window; the seat is gone.
     Behind,
     Failed(Failure),
@@ -215,6 +220,7 @@ impl Flight {
             latest_deadline: now,
             aim,
             in_background: false,
+            spool: None,
             skip: 0,
             announced: None,
             end: None,
@@ -235,7 +241,7 @@ impl Flight {
     pub(super) fn admission(&self, now: Instant, facts: &RequestFacts) -> Admission {
         let admits = self.aim.continuation().is_none()
             && self.end.is_none()
-            && self.window.is_whole()
+            && (self.window.is_whole() || self.spool.is_some())
             && self
                 .announced
                 .as_ref()
@@ -267,7 +273,7 @@ impl Flight {
         } else {
             self.window.enter(begin)
         };
-        self.seats.take(is_leader, cursor, now)
+        self.seats.take(is_leader, !facts.is_head(), cursor, now)
     }
 
     /// Takes a seat at the part that a request asks for, if the flight has come as far. At which offset that is.
@@ -293,7 +299,7 @@ impl Flight {
         }
         let cursor = self.window.enter(part.first)?;
         self.fastest = self.fastest.map(|fastest| fastest.max(cursor.offset));
-        Some((self.seats.take(false, Some(cursor), now), part.first))
+        Some((self.seats.take(false, true, Some(cursor), now), part.first))
     }
 
     /// Takes a seat in the middle of the same representation, if that place is held.
@@ -314,7 +320,29 @@ impl Flight {
         }
         let cursor = self.window.enter(continuation.offset)?;
         self.fastest = self.fastest.map(|fastest| fastest.max(cursor.offset));
-        Some(self.seats.take(false, Some(cursor), now))
+        Some(self.seats.take(false, true, Some(cursor), now))
+    }
+
+    /// A client that has read from the disk takes its place in the window, if that is held by now.
+    pub(super) fn return_to_window(&mut self, id: SeatId, offset: u64) -> bool {
+        let Some(seat) = self.seats.get_mut(id) else {
+            return false;
+        };
+        // Behind the end of a window that was emptied there is nothing to come.
+        if self.end.is_some() && self.window.is_empty() {
+            return false;
+        }
+        let Some(cursor) = self.window.enter(offset) else {
+            return false;
+        };
+        seat.cursor = Some(cursor);
+        self.fastest = self.fastest.map(|fastest| fastest.max(cursor.offset));
+        true
+    }
+
+    /// The length of the body as far as it has come; all of it at the end.
+    pub(super) fn length(&self) -> u64 {
+        self.window.end()
     }
 
     /// Gives up a seat. Whether the producer may want to know.
@@ -354,6 +382,35 @@ impl Flight {
     /// The leader's request.
     pub(super) fn leader(&self) -> &RequestFacts {
         &self.leader
+    }
+
+    /// Whether it is to be kept, and too long for the memory, and everything up to now is held: then the disk can have it.
+    pub(super) fn outgrows_memory(&self, next: usize) -> bool {
+        let Some(announced) = &self.announced else {
+            return false;
+        };
+        let end = self.window.end() + next as u64;
+        self.aim.continuation().is_none()
+            && announced.sharing.kept().is_some()
+            && self.window.is_whole()
+            && self.end.is_none()
+            && self.bounds.max_object < announced.length.unwrap_or(0).max(end)
+    }
+
+    /// It goes to the disk from here on; what has come already is returned.
+    pub(super) fn spool_to(&mut self, spool: &Arc<Spool>) -> Vec<Bytes> {
+        self.spool = Some(Arc::clone(spool));
+        self.window.pieces()
+    }
+
+    /// It does not go to the disk any more.
+    pub(super) fn end_spool(&mut self) {
+        self.spool = None;
+    }
+
+    /// Where what has left the window can be read.
+    pub(super) fn spool(&self) -> Option<&Arc<Spool>> {
+        self.spool.as_ref()
     }
 
     /// What is asked for.
@@ -426,6 +483,16 @@ impl Flight {
             self.pace.release(now);
             return (Room::Open(limit - self.window.weight()), 0);
         }
+        if self.spool.is_some() {
+            // Whoever is slower than the backend reads on from the disk.
+            while limit <= self.window.weight() {
+                self.window.pop();
+            }
+            return (
+                Room::Open(limit - self.window.weight()),
+                self.leave_to_disk(),
+            );
+        }
         let fastest = self.fastest();
         let ahead = self.window.weight_from(fastest);
         if self.bounds.patient || limit / AHEAD_DIVISOR < ahead {
@@ -446,6 +513,20 @@ impl Flight {
             .seats
             .retain(|seat| seat.cursor.is_none_or(|cursor| window.holds(cursor)));
         (Room::Open(limit - self.window.weight()), left_behind)
+    }
+
+    /// Seats whose place has left the window; how many those are.
+    fn leave_to_disk(&mut self) -> u64 {
+        let window = &self.window;
+        let mut left = 0;
+        for seat in self.seats.iter_mut() {
+            if seat.cursor.is_some_and(|cursor| !window.holds(cursor)) {
+                seat.cursor = None;
+                left += 1;
+            }
+        }
+        self.fastest = None;
+        left
     }
 
     fn fastest(&mut self) -> u64 {
@@ -565,8 +646,8 @@ impl Flight {
     ) {
         if self.end.is_none() {
             self.end = Some(End::Complete(trailers.map(Arc::new)));
-            if let Some(stored) = stored {
-                self.window = Window::of(stored.blocks());
+            if let Some(blocks) = stored.and_then(StoredResponse::blocks) {
+                self.window = Window::of(blocks);
                 for cursor in self.seats.cursors_mut() {
                     // The stored body is whole, so every place is in it.
                     if let Some(same_place) = self.window.enter(cursor.offset) {
@@ -596,7 +677,9 @@ impl Flight {
         let Some(announced) = &self.announced else {
             return self.seats.taken() == 0 && !self.in_background;
         };
-        if 0 < self.seats.reading() || (self.in_background && self.may_be_stored()) {
+        if 0 < self.seats.reading()
+            || (self.in_background && (self.may_be_stored() || self.spool.is_some()))
+        {
             return false;
         }
         let missing = announced
@@ -605,7 +688,7 @@ impl Flight {
         let nearly_done = missing.is_some_and(|(length, missing)| {
             missing <= NEARLY_DONE.max(length / NEARLY_DONE_DIVISOR)
         });
-        !(nearly_done && self.may_be_stored())
+        !(nearly_done && (self.may_be_stored() || self.spool.is_some()))
     }
 
     // ---- Readers -------------------------------------------------------------------------------
@@ -633,8 +716,14 @@ impl Flight {
         let Some(seat) = self.seats.get_mut(id) else {
             return (Read::Behind, false);
         };
+        let is_reading = seat.is_reading;
         let Some(cursor) = &mut seat.cursor else {
-            return (Read::End(None), false);
+            let read = if is_reading {
+                Read::OnDisk
+            } else {
+                Read::End(None)
+            };
+            return (read, false);
         };
         let Some(bytes) = self.window.read(cursor) else {
             return match &self.end {
@@ -685,6 +774,7 @@ impl Announced {
         now: Instant,
         sharing: Sharing,
         variant: Option<CacheKey>,
+        at: At,
         response: Arc<StoredResponse>,
     ) -> Self {
         Self {
@@ -693,7 +783,7 @@ impl Announced {
             received: now,
             variant,
             length: Some(0),
-            confirmed: Some(response),
+            confirmed: Some((at, response)),
         }
     }
 }

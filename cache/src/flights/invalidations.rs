@@ -10,7 +10,7 @@ const SLOTS: usize = 4096;
 
 /// A count of invalidations per slot of keys.
 #[derive(Debug)]
-pub(super) struct Invalidations(Box<[AtomicU64]>);
+pub(crate) struct Invalidations(Box<[AtomicU64]>);
 
 impl Default for Invalidations {
     fn default() -> Self {
@@ -24,12 +24,12 @@ impl Default for Invalidations {
 
 impl Invalidations {
     /// How many there were by now.
-    pub(super) fn of(&self, primary: &CacheKey) -> u64 {
+    pub(crate) fn of(&self, primary: &CacheKey) -> u64 {
         self.slot(primary).load(Ordering::Acquire)
     }
 
     /// One more.
-    pub(super) fn count(&self, primary: &CacheKey) {
+    pub(crate) fn count(&self, primary: &CacheKey) {
         self.slot(primary).fetch_add(1, Ordering::AcqRel);
     }
 

@@ -223,6 +223,7 @@ impl Model {
                 let is_whole = self.is_complete && seat.read == self.body;
                 assert!(is_whole || seat.is_head, "a clean short body");
             }
+            Read::OnDisk => panic!("there is no disk"),
             Read::Behind => {
                 assert!(self.is_shared && !self.patient && seat.read.len() < self.body.len());
                 assert!(

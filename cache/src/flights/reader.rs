@@ -13,6 +13,7 @@ use super::flight::{Announced, Continuation, End, Read};
 use super::seats::SeatId;
 use super::shared::SharedFlight;
 use crate::asker::Asker;
+use crate::disk::Reading;
 use crate::key::CacheKey;
 use crate::policy::conditional::strong_validator;
 use crate::policy::{LeaderOnly, Sharing};
@@ -33,6 +34,8 @@ pub struct Reader {
     offset: u64,
     /// How the flight continues a body for this client, if it does.
     continues: Option<Continuation>,
+    /// The client is behind the window, and reads what has left it from the disk.
+    from_disk: Option<Option<Reading>>,
 }
 
 /// What the head of a flight means for one client.
@@ -116,6 +119,7 @@ impl Reader {
             announced: None,
             offset,
             continues,
+            from_disk: None,
         }
     }
 
@@ -212,13 +216,12 @@ impl Reader {
                 }
             }
         }
-        if let Some(response) = &announced.confirmed {
+        if let Some((at, response)) = &announced.confirmed {
             let response = Arc::clone(response);
-            let key = self.shared.under;
             return Turn::Stored(Hit::new(
                 announced.received,
                 response,
-                key,
+                *at,
                 Served::Validated,
             ));
         }
@@ -246,6 +249,11 @@ impl Reader {
             debug_assert!(false, "the head comes first");
             return Poll::Ready(Chunk::Failed(Failure::NO_HEAD));
         }
+        if self.from_disk.is_some()
+            && let Some(chunk) = std::task::ready!(self.poll_disk(cx))
+        {
+            return Poll::Ready(chunk);
+        }
         let mut inner = self.shared.lock();
         let (read, moved) = inner.flight.read(self.seat);
         let wakes = if moved {
@@ -266,6 +274,11 @@ impl Reader {
             }
             Read::End(trailers) => Chunk::End(trailers),
             Read::Failed(failure) => Chunk::Failed(failure),
+            Read::OnDisk => {
+                drop(inner);
+                self.from_disk = Some(None);
+                return self.poll_chunk(cx);
+            }
             Read::Behind => Chunk::Behind(self.behind()),
         };
         self.shared.count_weight(&mut inner);
@@ -274,6 +287,48 @@ impl Reader {
             wakes.wake();
         }
         Poll::Ready(chunk)
+    }
+
+    /// What has left the window, and lies on the disk by now. `None`: the client has caught up, and has a seat again.
+    fn poll_disk(&mut self, cx: &Context<'_>) -> Poll<Option<Chunk>> {
+        let spool = {
+            let mut inner = self.shared.lock();
+            match inner.flight.end() {
+                Some(End::Failed(failure)) => {
+                    return Poll::Ready(Some(Chunk::Failed(*failure)));
+                }
+                Some(End::Complete(trailers)) if inner.flight.length() == self.offset => {
+                    return Poll::Ready(Some(Chunk::End(trailers.clone())));
+                }
+                Some(End::Complete(_)) | None => {}
+            }
+            if inner.flight.return_to_window(self.seat, self.offset) {
+                self.from_disk = None;
+                return Poll::Ready(None);
+            }
+            inner.flight.spool().cloned()
+        };
+        let (Some(spool), Some(reading)) = (spool, &mut self.from_disk) else {
+            self.leave();
+            return Poll::Ready(Some(Chunk::Behind(self.behind())));
+        };
+        Poll::Ready(Some(
+            match std::task::ready!(spool.poll_read(cx, self.offset, reading)) {
+                Ok(bytes) => {
+                    self.offset += bytes.len() as u64;
+                    self.shared
+                        .flights
+                        .counters
+                        .read_from_store
+                        .add(bytes.len() as u64);
+                    Chunk::Data(bytes)
+                }
+                Err(_damaged) => {
+                    self.leave();
+                    Chunk::Behind(self.behind())
+                }
+            },
+        ))
     }
 
     /// [`Reader::poll_chunk`] as a future.

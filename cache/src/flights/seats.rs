@@ -16,7 +16,9 @@ pub(super) struct SeatId {
 pub(super) struct Seat {
     ticket: u64,
     pub(super) is_leader: bool,
-    /// A HEAD has none: it wants no bytes and holds nobody back.
+    /// Whether it wants bytes; a HEAD does not.
+    pub(super) is_reading: bool,
+    /// Its place in the window; none where it wants no bytes, or has them from the disk.
     pub(super) cursor: Option<Cursor>,
     pub(super) joined: Instant,
 }
@@ -35,16 +37,18 @@ impl Seats {
     pub(super) fn take(
         &mut self,
         is_leader: bool,
+        is_reading: bool,
         cursor: Option<Cursor>,
         joined: Instant,
     ) -> SeatId {
         let ticket = self.next_ticket;
         self.next_ticket += 1;
         self.taken += 1;
-        self.reading += usize::from(cursor.is_some());
+        self.reading += usize::from(is_reading);
         let seat = Some(Seat {
             ticket,
             is_leader,
+            is_reading,
             cursor,
             joined,
         });
@@ -89,8 +93,12 @@ impl Seats {
         let seat = self.places[index].take()?;
         self.free.push(index);
         self.taken -= 1;
-        self.reading -= usize::from(seat.cursor.is_some());
+        self.reading -= usize::from(seat.is_reading);
         Some(seat)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Seat> {
+        self.places.iter_mut().flatten()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Seat> {

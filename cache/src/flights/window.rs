@@ -169,6 +169,11 @@ impl Window {
         self.end
     }
 
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
     /// Whether everything since the flight's begin is held.
     pub(super) fn is_whole(&self) -> bool {
         self.start == self.begin

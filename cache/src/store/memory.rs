@@ -2,6 +2,7 @@
 //! read lock and no copy.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
@@ -39,6 +40,7 @@ pub struct MemoryStore {
     max_object: u64,
     /// Held while the variants of a URI are rearranged; lookups never take it.
     rearranging: Mutex<()>,
+    generations: AtomicU64,
     purges: Arc<Purges>,
     counters: Arc<CacheCounters>,
 }
@@ -51,13 +53,34 @@ enum Entry {
 }
 
 /// Which fields select the variant of a URI, and which variants are stored.
-#[derive(Debug)]
-struct Variants {
-    names: Arc<[HeaderName]>,
+#[derive(Debug, Clone)]
+pub(super) struct Variants {
+    pub(super) names: Arc<[HeaderName]>,
+    /// Tells these variants from those that the URI had before it was forgotten or varied by other fields: they may still be
+    /// somewhere, and must not come back.
+    pub(super) generation: u64,
     keys: Vec<CacheKey>,
 }
 
-/// Where a response is stored.
+impl Variants {
+    fn new(names: &Arc<[HeaderName]>, generation: u64) -> Self {
+        Self {
+            names: Arc::clone(names),
+            generation,
+            keys: Vec::new(),
+        }
+    }
+
+    fn at(&self, primary: &CacheKey, request: &HeaderMap) -> At {
+        let under = primary.variant(&self.names, request);
+        At {
+            under,
+            at: under.of_generation(self.generation),
+        }
+    }
+}
+
+/// Where a response is to be stored.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
     primary: CacheKey,
@@ -70,6 +93,10 @@ pub(crate) struct Place {
 }
 
 impl Place {
+    pub(super) fn primary(&self) -> CacheKey {
+        self.primary
+    }
+
     fn variant_keys(&self) -> impl Iterator<Item = CacheKey> {
         let by_language = self.by_language.filter(|key| *key != self.key);
         std::iter::once(self.key).chain(by_language)
@@ -84,20 +111,39 @@ impl Place {
 /// What is stored for a request, fresh or not.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// This, under that key.
-    Response(Arc<StoredResponse>, CacheKey),
+    /// This.
+    Response(At, Arc<StoredResponse>),
     /// Nothing for the URI.
     Nothing,
-    /// The URI varies, and the variant of that key is not there.
-    NoVariant(CacheKey),
+    /// The URI varies, and this variant is not there.
+    NoVariant(At),
+}
+
+/// Where the response to a request is, or would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct At {
+    /// The key under which it is fetched: the primary one, or its variant's.
+    pub(crate) under: CacheKey,
+    /// The key under which it is stored.
+    pub(crate) at: CacheKey,
+}
+
+/// What came of storing a response.
+#[derive(Debug)]
+pub(super) struct Inserted {
+    /// Where it is.
+    pub(super) at: CacheKey,
+    /// The variants of its URI, if they are others than before.
+    pub(super) variants: Option<Arc<Variants>>,
 }
 
 impl MemoryStore {
     /// An empty store of `capacity` bytes (0: stores nothing) that takes responses of up to
-    /// `max_object` bytes.
+    /// `max_object` bytes. `seed` is any random number.
     pub fn new(
         capacity: u64,
         max_object: Option<u64>,
+        seed: u64,
         purges: Arc<Purges>,
         counters: Arc<CacheCounters>,
     ) -> Self {
@@ -129,6 +175,7 @@ impl MemoryStore {
             cache,
             max_object,
             rearranging: Mutex::new(()),
+            generations: AtomicU64::new(seed),
             purges,
             counters,
         }
@@ -138,22 +185,26 @@ impl MemoryStore {
     pub(crate) fn find(&self, key: &CacheKey, request: &HeaderMap) -> Found {
         let variants = match self.cache.get(key) {
             Some(Entry::Response(response)) if self.is_there(&response) => {
-                return Found::Response(response, *key);
+                let at = At {
+                    under: *key,
+                    at: *key,
+                };
+                return Found::Response(at, response);
             }
             Some(Entry::Variants(variants)) => variants,
             Some(Entry::Response(_)) | None => return Found::Nothing,
         };
-        let variant = key.variant(&variants.names, request);
-        if let Some(response) = self.response(&variant) {
-            return Found::Response(response, variant);
+        let at = variants.at(key, request);
+        if let Some(response) = self.response(&at.at) {
+            return Found::Response(at, response);
         }
         let language = variant::favourite_language(request);
         let in_language = language
             .and_then(|language| variant::in_language(&variants.names, request, &language))
-            .map(|request| key.variant(&variants.names, &request));
-        match in_language.map(|key| (key, self.response(&key))) {
-            Some((key, Some(response))) => Found::Response(response, key),
-            Some((_, None)) | None => Found::NoVariant(variant),
+            .map(|request| variants.at(key, &request));
+        match in_language.map(|at| (at, self.response(&at.at))) {
+            Some((at, Some(response))) => Found::Response(at, response),
+            Some((_, None)) | None => Found::NoVariant(at),
         }
     }
 
@@ -207,69 +258,123 @@ impl MemoryStore {
     }
 
     /// Stores a response unless it is too large.
-    pub(crate) fn insert(&self, place: &Place, response: &Arc<StoredResponse>) -> bool {
+    pub(super) fn insert(&self, place: &Place, response: &Arc<StoredResponse>) -> Option<Inserted> {
         if self.max_object < response.weight() {
             self.counters.refused_too_large.add(1);
-            return false;
+            return None;
         }
-        let entry = Entry::Response(Arc::clone(response));
-        {
-            let _rearranging = self.rearranging.lock();
-            let stored = match self.cache.peek(&place.primary) {
-                Some(Entry::Variants(variants)) => Some(variants),
-                Some(Entry::Response(_)) | None => None,
-            };
-            if place.names.is_empty() {
-                self.remove_variants(stored.as_deref());
-                self.cache.insert(place.primary, entry);
-            } else {
-                let mut keys = match stored {
-                    Some(variants) if variants.names == place.names => variants.keys.clone(),
-                    other => {
-                        self.remove_variants(other.as_deref());
-                        Vec::new()
-                    }
-                };
-                for key in place.variant_keys() {
-                    if !keys.contains(&key) {
-                        keys.retain(|key| self.cache.peek(key).is_some());
-                        if keys.len() == MAX_VARIANTS {
-                            self.remove_least_used(&mut keys);
-                        }
-                        keys.push(key);
-                    }
-                    self.cache.insert(key, entry.clone());
-                }
-                self.cache.insert(
-                    place.primary,
-                    Entry::Variants(Arc::new(Variants {
-                        names: Arc::clone(&place.names),
-                        keys,
-                    })),
-                );
-            }
-        }
+        let inserted = self.arrange(place, Some(response));
         self.counters.insertions.add(1);
-        true
+        Some(inserted)
+    }
+
+    /// Where a response goes whose content is on its way elsewhere: only its variants are noted here. What is there stays, until
+    /// the other is complete.
+    pub(super) fn reserve(&self, place: &Place) -> Inserted {
+        self.arrange(place, None)
+    }
+
+    fn arrange(&self, place: &Place, response: Option<&Arc<StoredResponse>>) -> Inserted {
+        let insert = |key: CacheKey| match response {
+            Some(response) => self
+                .cache
+                .insert(key, Entry::Response(Arc::clone(response))),
+            // What was there is out of date.
+            None => _ = self.cache.remove(&key),
+        };
+        let _rearranging = self.rearranging.lock();
+        let stored = match self.cache.peek(&place.primary) {
+            Some(Entry::Variants(variants)) => Some(variants),
+            Some(Entry::Response(_)) | None => None,
+        };
+        if place.names.is_empty() {
+            self.remove_variants(stored.as_deref());
+            insert(place.primary);
+            return Inserted {
+                at: place.primary,
+                variants: None,
+            };
+        }
+        let (mut variants, is_new) = match stored {
+            Some(variants) if variants.names == place.names => (variants.as_ref().clone(), false),
+            other => {
+                self.remove_variants(other.as_deref());
+                (Variants::new(&place.names, self.next_generation()), true)
+            }
+        };
+        for key in place.variant_keys() {
+            let at = key.of_generation(variants.generation);
+            if !variants.keys.contains(&at) {
+                variants.keys.retain(|key| self.cache.peek(key).is_some());
+                if variants.keys.len() == MAX_VARIANTS {
+                    self.remove_least_used(&mut variants.keys);
+                }
+                variants.keys.push(at);
+            }
+            insert(at);
+        }
+        let variants = Arc::new(variants);
+        let entry = Entry::Variants(Arc::clone(&variants));
+        self.cache.insert(place.primary, entry);
+        Inserted {
+            at: place.key.of_generation(variants.generation),
+            variants: is_new.then_some(variants),
+        }
+    }
+
+    /// Takes in what was found elsewhere, unless there is something newer.
+    pub(super) fn adopt(&self, key: CacheKey, response: Arc<StoredResponse>) {
+        let _rearranging = self.rearranging.lock();
+        if self.cache.peek(&key).is_none() && response.weight() <= self.max_object {
+            self.cache.insert(key, Entry::Response(response));
+        }
+    }
+
+    /// The same for the variants of a URI.
+    pub(super) fn adopt_variants(
+        &self,
+        primary: CacheKey,
+        names: Vec<HeaderName>,
+        generation: u64,
+    ) {
+        let _rearranging = self.rearranging.lock();
+        if self.cache.peek(&primary).is_none() {
+            let variants = Variants::new(&names.into(), generation);
+            self.cache
+                .insert(primary, Entry::Variants(Arc::new(variants)));
+        }
+    }
+
+    /// Forgets what is stored under one key.
+    pub(super) fn forget(&self, key: &CacheKey) {
+        self.cache.remove(key);
+    }
+
+    /// Never one that there was before, in this process or another: it starts anywhere in 64 bits.
+    fn next_generation(&self) -> u64 {
+        self.generations.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Puts `renewed` in the place of `stored`, if that is still there.
-    pub(crate) fn replace(
+    pub(super) fn replace(
         &self,
         key: &CacheKey,
         stored: &Arc<StoredResponse>,
-        renewed: Arc<StoredResponse>,
-    ) {
+        renewed: &Arc<StoredResponse>,
+    ) -> bool {
         let _rearranging = self.rearranging.lock();
-        if let Some(Entry::Response(there)) = self.cache.peek(key)
-            && Arc::ptr_eq(&there, stored)
-        {
-            self.cache.insert(*key, Entry::Response(renewed));
+        match self.cache.peek(key) {
+            Some(Entry::Response(there)) if Arc::ptr_eq(&there, stored) => {
+                self.cache
+                    .insert(*key, Entry::Response(Arc::clone(renewed)));
+                true
+            }
+            Some(_) | None => false,
         }
     }
 
     /// Forgets what is stored for a URI, with all its variants.
-    pub(crate) fn remove(&self, primary: &CacheKey) {
+    pub(super) fn remove(&self, primary: &CacheKey) {
         let _rearranging = self.rearranging.lock();
         if let Some((_, Entry::Variants(variants))) = self.cache.remove(primary) {
             self.remove_variants(Some(&variants));
@@ -348,10 +453,11 @@ mod tests {
     use http::header::{ACCEPT_ENCODING, ACCEPT_LANGUAGE};
 
     use super::*;
+    use crate::disk::Content;
     use crate::flights::test_time::at;
     use crate::policy::{Directives, Freshness, Terms};
     use crate::purge::{Epoch, Labels};
-    use crate::store::{Hit, Origin, ResponseHead, Served, StoredContent};
+    use crate::store::{Origin, ResponseHead, StoredContent};
 
     const MIB: u64 = 1024 * 1024;
 
@@ -372,9 +478,9 @@ mod tests {
 
         fn body(&self, store: &MemoryStore) -> Option<Bytes> {
             match store.find(&self.key, &self.headers) {
-                Found::Response(response, key) => {
-                    let hit = Hit::new(at(0), response, key, Served::Fresh);
-                    Some(hit.response.blocks()[0].clone())
+                Found::Response(_, response) => {
+                    response.count_use();
+                    Some(response.blocks()?[0].clone())
                 }
                 Found::Nothing | Found::NoVariant(_) => None,
             }
@@ -394,7 +500,7 @@ mod tests {
             let response = response(language, body.into());
             let head = &response.head().headers;
             let place = store.place(&self.key, &vary.into(), &self.headers, head);
-            store.insert(&place, &response)
+            store.insert(&place, &response).is_some()
         }
     }
 
@@ -417,7 +523,7 @@ mod tests {
                 SystemTime::UNIX_EPOCH,
             ),
         );
-        let content = Arc::new(StoredContent::new(vec![body], None));
+        let content = Arc::new(StoredContent::new(Content::Blocks(vec![body]), None));
         let origin = Origin {
             born: Epoch::default(),
             labels: Labels::of_target("example.com", "/"),
@@ -428,7 +534,7 @@ mod tests {
 
     fn store(capacity: u64, max_object: Option<u64>) -> MemoryStore {
         let purges = Arc::new(Purges::in_memory(Arc::default()));
-        MemoryStore::new(capacity, max_object, purges, Arc::default())
+        MemoryStore::new(capacity, max_object, 0, purges, Arc::default())
     }
 
     #[test]

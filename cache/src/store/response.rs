@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
+use super::At;
+use crate::disk::Content;
 use crate::key::CacheKey;
 use crate::policy::validation::has_validator;
 use crate::policy::{RequestFacts, Reuse, Staleness, Terms, Trouble};
@@ -58,19 +60,18 @@ pub(crate) struct Origin {
 /// What follows a head; heads that were renewed share it with those before them.
 #[derive(Debug)]
 pub(crate) struct StoredContent {
-    blocks: Vec<Bytes>,
+    content: Content,
     length: u64,
     trailers: Option<HeaderMap>,
 }
 
 impl StoredContent {
-    /// Takes complete content; `blocks` should have been through [`super::settle`], so that they pin
-    /// nothing but themselves.
-    pub(crate) fn new(blocks: Vec<Bytes>, trailers: Option<HeaderMap>) -> Self {
-        let length = blocks.iter().map(|block| block.len() as u64).sum();
+    /// Takes complete content; blocks in memory should have been through [`super::settle`], so that
+    /// they pin nothing but themselves.
+    pub(crate) fn new(content: Content, trailers: Option<HeaderMap>) -> Self {
         Self {
-            blocks,
-            length,
+            length: content.length(),
+            content,
             trailers,
         }
     }
@@ -137,9 +138,16 @@ impl StoredResponse {
         self.head.status
     }
 
-    /// The content.
-    pub fn blocks(&self) -> &[Bytes] {
-        &self.content.blocks
+    /// The content's blocks, where they are in memory; else read it with [`crate::StoredBody`].
+    pub fn blocks(&self) -> Option<&[Bytes]> {
+        match &self.content.content {
+            Content::Blocks(blocks) => Some(blocks),
+            Content::Recorded(_) => None,
+        }
+    }
+
+    pub(crate) fn content(&self) -> &Content {
+        &self.content.content
     }
 
     /// The content's length in bytes.
@@ -160,6 +168,11 @@ impl StoredResponse {
     /// Whether its origin can be asked if it is still current.
     pub(crate) fn has_validator(&self) -> bool {
         has_validator(&self.head.headers)
+    }
+
+    /// When the head was received, or read from a record.
+    pub(crate) fn received(&self) -> Instant {
+        self.received
     }
 
     /// The time since the head was received. Time stands still rather than run backwards.
@@ -201,15 +214,16 @@ impl StoredResponse {
         const PER_RESPONSE: u64 = 512;
         const PER_BLOCK: u64 = 64;
         let labels = 8 * self.origin.labels.as_slice().len() as u64;
-        PER_RESPONSE
-            + labels
-            + self.head.weight()
-            + self.length()
-            + self.blocks().len() as u64 * PER_BLOCK
+        let content = match self.content() {
+            Content::Blocks(blocks) => self.length() + blocks.len() as u64 * PER_BLOCK,
+            Content::Recorded(recorded) => recorded.weight(),
+        };
+        PER_RESPONSE + labels + self.head.weight() + content
     }
 
-    pub(super) fn count_use(&self) {
-        self.uses.fetch_add(1, Ordering::Relaxed);
+    /// Counts a use; how many there are now.
+    pub(crate) fn count_use(&self) -> u32 {
+        self.uses.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
     pub(super) fn uses(&self) -> u32 {
@@ -222,8 +236,10 @@ impl StoredResponse {
 pub struct Hit {
     /// The response.
     pub response: Arc<StoredResponse>,
-    /// The key it is stored under.
+    /// The key under which it was fetched: the primary one, or its variant's.
     pub key: CacheKey,
+    /// The key under which it is stored.
+    pub(crate) at: CacheKey,
     /// As what it is sent.
     pub served: Served,
     /// Its current age (RFC 9111 §4.2.3), for `Age`.
@@ -252,7 +268,7 @@ impl Hit {
     pub(crate) fn new(
         now: Instant,
         response: Arc<StoredResponse>,
-        key: CacheKey,
+        At { under: key, at }: At,
         served: Served,
     ) -> Self {
         let elapsed = response.elapsed(now);
@@ -263,10 +279,10 @@ impl Hit {
             None => -seconds(freshness.stale_for(elapsed)),
         };
         let age = freshness.age_after(elapsed);
-        response.count_use();
         Self {
             response,
             key,
+            at,
             served,
             age,
             ttl,

@@ -91,7 +91,7 @@ fn joining_and_finishing_at_the_same_time_costs_one_fetch_and_loses_nobody() {
                         }
                         Join::Wait(reader) => reader,
                         Join::Stored(hit) => {
-                            assert_eq!(hit.response.blocks().concat(), body);
+                            assert_eq!(hit.response.blocks().unwrap().concat(), body);
                             continue;
                         }
                         other => panic!("{other:?}"),

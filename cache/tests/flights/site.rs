@@ -293,6 +293,7 @@ impl Site {
                 return self.hit(&hit);
             }
             Lookup::Miss { under, .. } => under,
+            Lookup::Loading(_) => panic!("there is no disk"),
             Lookup::GatewayTimeout => return Outcome::Error(FAILURE),
         };
         let mut hops = 0;
@@ -386,7 +387,7 @@ impl Site {
     }
 
     fn hit(&self, hit: &Hit) -> Outcome {
-        self.whole(hit.response.blocks().concat(), true)
+        self.whole(hit.response.blocks().unwrap().concat(), true)
     }
 
     fn failed(&self, asker: &Asker<'_>, failure: Failure) -> Outcome {

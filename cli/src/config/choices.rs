@@ -71,15 +71,20 @@ impl fmt::Display for SetCookie {
 pub(crate) enum Store {
     /// Nowhere: a restart begins with an empty cache.
     None,
+    /// In append-only files.
+    File,
+    /// In a sled database, and files beside it for what is large.
+    Sled,
 }
 
 impl Text for Store {
-    const EXPECTED: &'static str = "\"none\"";
+    const EXPECTED: &'static str = "\"file\", \"sled\" or \"none\"";
 
     fn read(text: &str) -> Result<Self, &'static str> {
         match text {
             "none" => Ok(Self::None),
-            "file" | "sled" => Err("not in this version"),
+            "file" => Ok(Self::File),
+            "sled" => Ok(Self::Sled),
             _ => Err(""),
         }
     }
@@ -87,7 +92,11 @@ impl Text for Store {
 
 impl fmt::Display for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("none")
+        f.write_str(match self {
+            Self::None => "none",
+            Self::File => "file",
+            Self::Sled => "sled",
+        })
     }
 }
 

@@ -143,6 +143,10 @@ pub(crate) struct Cache {
     pub(crate) set_cookie: SetCookie,
     /// What lies behind the memory.
     pub(crate) store: Store,
+    /// The folder of the store.
+    pub(crate) path: PathBuf,
+    /// How much the store fills.
+    pub(crate) capacity: ByteCount,
 }
 
 /// What one process bears.

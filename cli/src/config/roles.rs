@@ -12,6 +12,9 @@ use super::units::ByteCount;
 /// One message's content: with less, a flight could not hold the piece it has just received.
 const LEAST_FLIGHT_BUFFER: ByteCount = ByteCount::kib(64);
 
+/// A store smaller than this holds next to nothing and is busy making room.
+const LEAST_CAPACITY: ByteCount = ByteCount::mib(16);
+
 /// The part of the memory tier that one response may take where nothing is said.
 const SHARE_OF_ONE_OBJECT: u64 = 16;
 
@@ -163,23 +166,17 @@ impl Door<'_> {
             raw.flight_buffer,
             LEAST_FLIGHT_BUFFER,
         );
-        // A file may be written for a store and have it switched off by one line. Without that line somebody expects a store.
-        for key in ["path", "capacity"] {
-            let path = format!("cache.{key}");
-            if raw.store.is_none() && self.origins.has(&path) {
-                let problem = self.at(
-                    &path,
-                    format!("`{key}` without a store: stores on disk are not in this version"),
-                );
-                self.refuse(problem.help("`store = \"none\"` beside it says that none is meant"));
-            }
+        if raw.store != Store::None {
+            self.at_least("cache.capacity", raw.capacity, LEAST_CAPACITY);
         }
         Cache {
             memory: raw.memory,
             memory_max_object,
             flight_buffer: raw.flight_buffer,
             set_cookie: raw.set_cookie,
-            store: raw.store.unwrap_or(Store::None),
+            store: raw.store,
+            path: raw.path.0.clone(),
+            capacity: raw.capacity,
         }
     }
 

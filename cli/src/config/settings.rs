@@ -228,12 +228,14 @@ section! {
         /// Whether a response with `Set-Cookie` and explicit freshness is stored, as RFC 9111 §7.3 has it: `"store"` or `"refuse"`.
         /// `"refuse"` if the application marks pages as fresh without thinking of the session cookie it sets on them.
         set_cookie: SetCookie = SetCookie::Store,
-        /// The store behind the memory tier: `"none"`, since stores on disk are not in this version.
-        store: Option<Store> = None,
-        /// Where the store on disk lies. Accepted only beside `store = "none"`, so that a store can be switched off by that one line.
-        path: Option<FileName> = None,
-        /// How much the store on disk may fill. Accepted only beside `store = "none"`, as `path` is.
-        capacity: Option<ByteCount> = None,
+        /// The store behind the memory tier, which outlives the process: `"file"`, `"sled"`, or `"none"` for memory alone. `"file"`
+        /// keeps append-only files, writes faster than the disk asks for it and never exceeds its capacity; `"sled"` keeps a database.
+        store: Store = Store::File,
+        /// The folder of the store. Each process needs its own; one that finds it in use runs without and says so. It may be deleted
+        /// at any time while nothing runs: a cache holds nothing that cannot be fetched again.
+        path: FileName = FileName("scale0-cache".into()),
+        /// How much the store may fill on the disk. As large as the disk allows: what is stored there is what a restart need not fetch.
+        capacity: ByteCount = ByteCount::gib(10),
     } later []
 }
 

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use scale0_cache::CacheConfig;
 use scale0_cache::policy::{self, Policy};
+use scale0_cache::{CacheConfig, StoreConfig, StoreKind};
 use scale0_frontend::{
     AccessLog, Brokers, Coalesce, Frontend, FrontendConfig, HostPattern, Limits, Route, Rules,
     Service, Threads,
@@ -66,6 +66,7 @@ pub(super) fn start(
                 },
                 seed: random(),
             },
+            store: store(&frontend.cache),
             limits: Limits {
                 max_connections: super::limits::connections(limits.max_connections),
                 header_bytes: bytes(limits.header_bytes),
@@ -82,6 +83,19 @@ pub(super) fn start(
         threads,
     );
     started.context("the frontend cannot start")
+}
+
+fn store(cache: &config::Cache) -> Option<StoreConfig> {
+    let kind = match cache.store {
+        config::Store::None => return None,
+        config::Store::File => StoreKind::File,
+        config::Store::Sled => StoreKind::Sled,
+    };
+    Some(StoreConfig {
+        kind,
+        path: cache.path.clone(),
+        capacity: cache.capacity.bytes(),
+    })
 }
 
 fn route(route: &config::Route) -> Route {

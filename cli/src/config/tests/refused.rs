@@ -38,8 +38,8 @@ fn each_wrong_key_or_value_is_named_with_its_place() {
             "2:10: expected a size with its unit, such as \"256MiB\", found \"64M\": the units are B, KiB, MiB, GiB, TiB, kB, MB, GB and TB",
         ),
         (
-            "[cache]\nstore = \"file\"\n",
-            "2:9: expected \"none\", found \"file\": not in this version",
+            "[cache]\nstore = \"files\"\n",
+            "2:9: expected \"file\", \"sled\" or \"none\", found \"files\"",
         ),
         (
             "[cache]\nset_cookie = true\n",
@@ -187,8 +187,8 @@ fn each_contradiction_is_named_with_its_place() {
             "5:21: expected at most 1MiB, what `memory` holds in all, found 2MiB".to_owned(),
         ),
         (
-            "[broker]\n[frontend]\n[cache]\npath = \"x\"\n",
-            "4:8: `path` without a store: stores on disk are not in this version".to_owned(),
+            "[broker]\n[frontend]\n[cache]\ncapacity = \"1MiB\"\n",
+            "4:12: expected at least 16MiB, found 1MiB".to_owned(),
         ),
     ] {
         assert_eq!(problems(load(text)), [expected], "{text}");

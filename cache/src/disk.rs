@@ -1,0 +1,215 @@
+//! The tier behind the memory: a [`Store`], the threads that wait for it, and what is checked of what it gives back.
+//!
+//! Nobody who serves a client waits for a disk. Writing is left to a thread of its own, and given up where it cannot keep up;
+//! reading happens at once where the system has the bytes in memory, and else on threads that may wait. Whatever comes back is
+//! checked before it is used: a head with its key, each block of content by its checksum.
+
+mod clock;
+mod folder;
+mod load;
+mod metadata;
+mod queue;
+mod readers;
+mod recorded;
+mod spool;
+mod writer;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, channel};
+use std::task::{Context, Poll};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use http::HeaderName;
+use parking_lot::Mutex;
+
+pub(crate) use folder::Folder;
+pub use folder::FolderError;
+pub(crate) use metadata::ResponseMetadata;
+pub use metadata::is_metadata;
+pub(crate) use readers::Loaded;
+pub(crate) use recorded::Content;
+pub use recorded::{Damaged, StoredBody};
+pub(crate) use spool::{Reading, Spool};
+
+use crate::counters::CacheCounters;
+use crate::flights::Invalidations;
+use crate::key::CacheKey;
+use crate::store::{Store, StoredResponse, Usage};
+use load::Load;
+use readers::Readers;
+use writer::Writer;
+
+/// A store, and the threads around it.
+#[derive(Debug)]
+pub(crate) struct Disk {
+    readers: Arc<Readers>,
+    writer: Arc<Writer>,
+    /// What was read under a key before its last removal is of no use after it.
+    removals: Invalidations,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+    is_open: Mutex<Receiver<()>>,
+}
+
+/// What a store has under a key.
+#[derive(Debug)]
+pub(crate) enum Look {
+    /// This.
+    Here(Loaded),
+    /// That takes a while.
+    Wait(Loading),
+}
+
+/// A record on its way from the disk.
+#[derive(Debug)]
+pub struct Loading {
+    key: CacheKey,
+    /// How often the key had been removed when it was asked for.
+    removals: u64,
+    load: Arc<Load<Loaded>>,
+}
+
+impl Loading {
+    /// Ready when it is here: look again.
+    pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<Loaded> {
+        self.load.poll(cx)
+    }
+
+    pub(crate) fn key(&self) -> &CacheKey {
+        &self.key
+    }
+}
+
+impl Disk {
+    /// Has a thread open a store. Until it is open there is nothing in it; if it cannot be opened, never.
+    ///
+    /// # Errors
+    /// There are no threads to be had.
+    pub(crate) fn new(
+        open: impl FnOnce() -> io::Result<Arc<dyn Store>> + Send + 'static,
+        counters: &Arc<CacheCounters>,
+    ) -> io::Result<Self> {
+        let readers = Readers::new(Arc::clone(counters));
+        let writer = Writer::new(Arc::clone(counters));
+        let (opened, is_open) = channel();
+        let mut threads = readers.start()?;
+        let when_open = move || {
+            // Nobody may be waiting.
+            _ = opened.send(());
+        };
+        threads.push(writer.start(&readers, open, when_open)?);
+        Ok(Self {
+            readers,
+            writer,
+            removals: Invalidations::default(),
+            threads: Mutex::new(threads),
+            is_open: Mutex::new(is_open),
+        })
+    }
+
+    /// Waits until the store is open, or cannot be opened. False: it takes longer than that, and opens in the background.
+    pub(crate) fn wait_until_open(&self, patience: Duration) -> bool {
+        self.is_open.lock().recv_timeout(patience).is_ok()
+    }
+
+    /// What lies under a key.
+    pub(crate) fn look(&self, key: &CacheKey) -> Look {
+        if !self.readers.may_hold(key) || self.writer.is_removing(key) {
+            return Look::Here(Loaded::Nothing);
+        }
+        if let Some(loaded) = self.readers.load_now(key) {
+            return Look::Here(loaded);
+        }
+        let removals = self.removals.of(key);
+        match self.readers.load(key) {
+            Some(load) => Look::Wait(Loading {
+                key: *key,
+                removals,
+                load,
+            }),
+            None => Look::Here(Loaded::Nothing),
+        }
+    }
+
+    /// Whether what was loaded is still what lies there.
+    pub(crate) fn is_current(&self, loading: &Loading) -> bool {
+        self.removals.of(&loading.key) == loading.removals
+    }
+
+    /// Keeps a response under a key.
+    pub(crate) fn save(&self, key: CacheKey, response: &Arc<StoredResponse>) {
+        self.writer.save(key, response);
+    }
+
+    /// Keeps a new head of a response under a key.
+    pub(crate) fn renew(&self, key: CacheKey, response: &Arc<StoredResponse>) {
+        self.writer.renew(key, response);
+    }
+
+    /// Begins a body that is to be written under a key while it comes. `committed` is called, by the thread that writes, when it
+    /// has taken the place of what was there.
+    pub(crate) fn spool(
+        &self,
+        key: CacheKey,
+        committed: impl FnOnce() + Send + 'static,
+    ) -> Arc<Spool> {
+        let (writer, readers) = (Arc::clone(&self.writer), Arc::clone(&self.readers));
+        Spool::new(key, writer, readers, Box::new(committed))
+    }
+
+    /// What was read under a key before is of no use from here on.
+    pub(crate) fn outdate(&self, key: &CacheKey) {
+        self.removals.count(key);
+    }
+
+    /// Keeps by which fields a URI varies.
+    pub(crate) fn save_variants(&self, key: CacheKey, names: &Arc<[HeaderName]>, generation: u64) {
+        self.writer.save_variants(key, names, generation);
+    }
+
+    /// Forgets what lies under a key.
+    pub(crate) fn remove(&self, key: CacheKey) {
+        self.removals.count(&key);
+        self.writer.remove(key);
+    }
+
+    /// A response under that key was used without the store being asked.
+    pub(crate) fn touch(&self, key: &CacheKey) {
+        if let Some(store) = self.readers.store() {
+            store.touch(key);
+        }
+    }
+
+    /// What the store holds; nothing while it is not open.
+    pub(crate) fn usage(&self) -> Option<Usage> {
+        self.readers.store().map(|store| store.usage())
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn waiting(&self) -> usize {
+        self.writer.waiting()
+    }
+
+    /// Writes what is still to be written, as far as that is done in time, and ends the threads. Nothing is kept afterwards.
+    pub(crate) fn close(&self, patience: Duration) {
+        let is_done = self.writer.sync(patience);
+        self.writer.stop();
+        self.readers.stop();
+        if !is_done {
+            tracing::warn!("the store was too slow to write all it was given");
+            return;
+        }
+        for thread in self.threads.lock().drain(..) {
+            // A thread that panicked has nothing to say that was not counted.
+            _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.writer.stop();
+        self.readers.stop();
+    }
+}

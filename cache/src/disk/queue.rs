@@ -1,0 +1,91 @@
+//! What waits for a thread that may wait for a disk.
+
+use std::collections::VecDeque;
+
+use parking_lot::{Condvar, Mutex};
+
+/// A queue between many threads that must not wait and a few that may. It is bounded by weight.
+#[derive(Debug)]
+pub(super) struct Queue<T> {
+    state: Mutex<State<T>>,
+    changed: Condvar,
+    capacity: usize,
+}
+
+#[derive(Debug)]
+struct State<T> {
+    jobs: VecDeque<(T, usize)>,
+    weight: usize,
+    is_closed: bool,
+}
+
+impl<T> Queue<T> {
+    /// Takes jobs until those that wait weigh that much together.
+    pub(super) fn new(capacity: usize) -> Self {
+        let state = State {
+            jobs: VecDeque::new(),
+            weight: 0,
+            is_closed: false,
+        };
+        Self {
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            capacity,
+        }
+    }
+
+    /// Puts a job behind the others; false where there is no room for it, or nobody left to do it.
+    pub(super) fn push(&self, job: T, weight: usize) -> bool {
+        let mut state = self.state.lock();
+        if state.is_closed || self.capacity < state.weight + weight {
+            return false;
+        }
+        state.put(job, weight);
+        drop(state);
+        self.changed.notify_one();
+        true
+    }
+
+    /// The same for jobs that weigh nothing, and may not get lost while there is anybody to do them.
+    pub(super) fn push_light(&self, job: T) {
+        let mut state = self.state.lock();
+        if !state.is_closed {
+            state.put(job, 0);
+        }
+        drop(state);
+        self.changed.notify_one();
+    }
+
+    /// The next job, as soon as there is one; `None` when the queue is closed and empty.
+    pub(super) fn pop(&self) -> Option<T> {
+        let mut state = self.state.lock();
+        loop {
+            if let Some((job, weight)) = state.jobs.pop_front() {
+                state.weight -= weight;
+                return Some(job);
+            }
+            if state.is_closed {
+                return None;
+            }
+            self.changed.wait(&mut state);
+        }
+    }
+
+    /// Takes no more jobs; those that wait are done.
+    pub(super) fn close(&self) {
+        self.state.lock().is_closed = true;
+        self.changed.notify_all();
+    }
+
+    /// What those that wait weigh together.
+    pub(super) fn weight(&self) -> usize {
+        self.state.lock().weight
+    }
+}
+
+impl<T> State<T> {
+    fn put(&mut self, job: T, weight: usize) {
+        self.weight += weight;
+        self.jobs.push_back((job, weight));
+    }
+}

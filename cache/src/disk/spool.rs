@@ -1,0 +1,346 @@
+//! A body that is written while it comes: too long to be kept in memory until it is complete.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+
+use super::load::Load;
+use super::metadata::{Checksum, Metadata, ResponseMetadata, checksum};
+use super::readers::Readers;
+use super::recorded::{Block, Damaged};
+use super::writer::Writer;
+use super::{clock, writer};
+use crate::counters::CacheCounters;
+use crate::key::CacheKey;
+use crate::store::{BLOCK, NewRecord, Record, Store};
+
+/// How far the disk may be behind the body: what a connection brings in while a disk does one thing else.
+const AHEAD: usize = 4 * 1024 * 1024;
+
+/// One body on its way to a record.
+#[derive(Debug)]
+pub(crate) struct Spool {
+    key: CacheKey,
+    writer: Arc<Writer>,
+    readers: Arc<Readers>,
+    state: Mutex<State>,
+    /// Only the writing thread touches these.
+    output: Mutex<Output>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Not yet written.
+    pieces: VecDeque<Bytes>,
+    waiting: usize,
+    /// A job of the writing thread is on its way.
+    is_queued: bool,
+    end: Option<End>,
+    producer: Option<Waker>,
+    /// What can be read already.
+    written: Option<Arc<dyn Record>>,
+    /// Of the blocks that can be read.
+    checksums: Vec<Checksum>,
+    readers: Vec<Waker>,
+    /// Nothing more is written.
+    is_over: bool,
+}
+
+/// A block that a reader waits for.
+#[derive(Debug)]
+pub(crate) struct Reading {
+    block: u64,
+    load: Arc<Load<Result<Bytes, Damaged>>>,
+}
+
+#[derive(Debug)]
+enum End {
+    Commit(Box<ResponseMetadata>),
+    Abandon,
+}
+
+#[derive(Default)]
+struct Output {
+    committed: Option<Box<dyn FnOnce() + Send>>,
+    record: Option<Box<dyn NewRecord>>,
+    open: BytesMut,
+    checksums: Vec<Checksum>,
+}
+
+impl Spool {
+    pub(super) fn new(
+        key: CacheKey,
+        writer: Arc<Writer>,
+        readers: Arc<Readers>,
+        committed: Box<dyn FnOnce() + Send>,
+    ) -> Arc<Self> {
+        let output = Output {
+            committed: Some(committed),
+            ..Output::default()
+        };
+        Arc::new(Self {
+            key,
+            writer,
+            readers,
+            state: Mutex::default(),
+            output: Mutex::new(output),
+        })
+    }
+
+    /// More of the body.
+    pub(crate) fn push(self: &Arc<Self>, bytes: Bytes) {
+        let mut state = self.state.lock();
+        if state.end.is_some() {
+            return;
+        }
+        state.waiting += bytes.len();
+        state.pieces.push_back(bytes);
+        self.queue(state);
+    }
+
+    /// The body was complete.
+    pub(crate) fn commit(self: &Arc<Self>, metadata: ResponseMetadata) {
+        self.end(End::Commit(Box::new(metadata)));
+    }
+
+    /// It is not worth storing any more.
+    pub(crate) fn abandon(self: &Arc<Self>) {
+        self.end(End::Abandon);
+    }
+
+    fn end(self: &Arc<Self>, end: End) {
+        let mut state = self.state.lock();
+        if state.end.is_none() {
+            state.end = Some(end);
+            self.queue(state);
+        }
+    }
+
+    fn queue(self: &Arc<Self>, mut state: parking_lot::MutexGuard<'_, State>) {
+        let is_new = !std::mem::replace(&mut state.is_queued, true);
+        drop(state);
+        if is_new {
+            self.writer.spool(self);
+        }
+    }
+
+    /// Whether the disk keeps up. Pending: it wakes when it does; whoever has no patience left abandons it.
+    pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
+        let mut state = self.state.lock();
+        if state.waiting < AHEAD || state.end.is_some() {
+            return Poll::Ready(());
+        }
+        state.producer = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// The bytes of the body from an offset on, as far as they are in one block. `reading` belongs to the reader and to this body.
+    pub(crate) fn poll_read(
+        &self,
+        cx: &Context<'_>,
+        offset: u64,
+        reading: &mut Option<Reading>,
+    ) -> Poll<Result<Bytes, Damaged>> {
+        let block = offset / BLOCK as u64;
+        let within = usize::try_from(offset % BLOCK as u64).unwrap_or(0);
+        if reading
+            .as_ref()
+            .is_none_or(|reading| reading.block != block)
+        {
+            let block = {
+                let mut state = self.state.lock();
+                let expected = usize::try_from(block).ok();
+                let expected = expected.and_then(|index| state.checksums.get(index).copied());
+                match (&state.written, expected) {
+                    (Some(record), Some(expected)) => Block {
+                        record: Arc::clone(record),
+                        number: block,
+                        expected,
+                    },
+                    _ if state.is_over => return Poll::Ready(Err(Damaged)),
+                    _ => {
+                        state.readers.push(cx.waker().clone());
+                        return Poll::Pending;
+                    }
+                }
+            };
+            if let Some(read) = block.read_now() {
+                let from = |bytes: Bytes| bytes.slice(within.min(bytes.len())..);
+                return Poll::Ready(read.map(from));
+            }
+            let number = block.number;
+            let Some(load) = self.readers.read(block) else {
+                return Poll::Ready(Err(Damaged));
+            };
+            *reading = Some(Reading {
+                block: number,
+                load,
+            });
+        }
+        let Some(under_way) = reading else {
+            return Poll::Ready(Err(Damaged));
+        };
+        let read = std::task::ready!(under_way.load.poll(cx));
+        *reading = None;
+        Poll::Ready(read.map(|bytes| bytes.slice(within.min(bytes.len())..)))
+    }
+
+    /// What was appended since the last time goes to the disk. True: more has come meanwhile, and is for another time, as others
+    /// want to write too.
+    pub(super) fn write(&self, store: &Arc<dyn Store>, counters: &CacheCounters) -> bool {
+        let mut output = self.output.lock();
+        let (pieces, end) = {
+            let mut state = self.state.lock();
+            let pieces = std::mem::take(&mut state.pieces);
+            (pieces, state.end.take())
+        };
+        let length: usize = pieces.iter().map(Bytes::len).sum();
+        let appended = match end {
+            Some(End::Abandon) => Ok(()),
+            Some(End::Commit(_)) | None => self.append(&mut output, store, pieces),
+        };
+        match (appended, end) {
+            (Ok(()), None) => {
+                let so_far = output.record.as_ref().and_then(|record| record.so_far());
+                self.appended(length, so_far, &output.checksums)
+            }
+            (Ok(()), Some(End::Commit(metadata))) => {
+                match self.finish(&mut output, store, *metadata) {
+                    Ok(()) => {
+                        counters.store_writes.add(1);
+                        self.finished(&mut output, store);
+                    }
+                    Err(_) => counters.store_errors.add(1),
+                }
+                self.close();
+                false
+            }
+            (Ok(()), Some(End::Abandon)) => {
+                output.record = None;
+                self.close();
+                false
+            }
+            (Err(_), _) => {
+                counters.store_errors.add(1);
+                output.record = None;
+                self.close();
+                false
+            }
+        }
+    }
+
+    /// Tells those who wait. Whether there is more to write.
+    fn appended(
+        &self,
+        length: usize,
+        so_far: Option<Arc<dyn Record>>,
+        checksums: &[Checksum],
+    ) -> bool {
+        let mut state = self.state.lock();
+        state.waiting -= length;
+        state.written = so_far;
+        let known = state.checksums.len();
+        state.checksums.extend_from_slice(&checksums[known..]);
+        state.is_queued = state.end.is_some() || !state.pieces.is_empty();
+        let is_queued = state.is_queued;
+        let producer = state.producer.take();
+        let readers = std::mem::take(&mut state.readers);
+        drop(state);
+        producer.into_iter().chain(readers).for_each(Waker::wake);
+        is_queued
+    }
+
+    /// The record is what its key gives now: whoever still reads goes on in it.
+    fn finished(&self, output: &mut Output, store: &Arc<dyn Store>) {
+        if let Some(committed) = output.committed.take() {
+            committed();
+        }
+        if let Ok(Some(record)) = store.open(&self.key) {
+            let mut state = self.state.lock();
+            state.written = Some(record);
+            state.checksums.clone_from(&output.checksums);
+        }
+    }
+
+    /// Nothing more is taken in, and nobody waits.
+    fn close(&self) {
+        let mut state = self.state.lock();
+        state.end = Some(End::Abandon);
+        state.is_over = true;
+        state.pieces.clear();
+        state.waiting = 0;
+        let producer = state.producer.take();
+        let readers = std::mem::take(&mut state.readers);
+        drop(state);
+        producer.into_iter().chain(readers).for_each(Waker::wake);
+    }
+
+    fn append(
+        &self,
+        output: &mut Output,
+        store: &Arc<dyn Store>,
+        pieces: VecDeque<Bytes>,
+    ) -> std::io::Result<()> {
+        if output.record.is_none() {
+            output.record = Some(store.create(&self.key)?);
+        }
+        for piece in pieces {
+            let mut rest = piece;
+            while !rest.is_empty() {
+                if output.open.is_empty() && BLOCK <= rest.len() {
+                    let block = rest.split_to(BLOCK);
+                    output.write_block(&block)?;
+                    continue;
+                }
+                let missing = BLOCK - output.open.len();
+                let fits = rest.split_to(missing.min(rest.len()));
+                output.open.extend_from_slice(&fits);
+                if output.open.len() == BLOCK {
+                    let block = output.open.split().freeze();
+                    output.write_block(&block)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn finish(
+        &self,
+        output: &mut Output,
+        store: &Arc<dyn Store>,
+        mut metadata: ResponseMetadata,
+    ) -> std::io::Result<()> {
+        if !output.open.is_empty() {
+            let block = output.open.split().freeze();
+            output.write_block(&block)?;
+        }
+        metadata.checksums = output.checksums.as_slice().into();
+        let head = Metadata::Response(metadata).encode(&self.key, clock::now(), clock::wall());
+        let head = head.ok_or_else(writer::too_large)?;
+        let record = match output.record.take() {
+            Some(record) => record,
+            None => store.create(&self.key)?,
+        };
+        record.commit(&head)
+    }
+}
+
+impl fmt::Debug for Output {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Output").finish_non_exhaustive()
+    }
+}
+
+impl Output {
+    fn write_block(&mut self, block: &Bytes) -> std::io::Result<()> {
+        self.checksums.push(checksum(block));
+        match &mut self.record {
+            Some(record) => record.append(block),
+            None => Err(std::io::ErrorKind::NotFound.into()),
+        }
+    }
+}

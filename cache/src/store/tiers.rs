@@ -1,0 +1,188 @@
+//! The memory tier, and what may stand behind it.
+
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::HeaderMap;
+
+use super::memory::{Inserted, Place};
+use super::{Found, MemoryStore, StoredResponse};
+use crate::disk::{Disk, Loaded, Loading, Look, Spool};
+use crate::key::CacheKey;
+
+/// A lookup asks the disk at most so often: for a URI, and for its variant. What memory has lost again by then is a miss.
+const MAX_LOOKS: usize = 2;
+
+/// Where responses are stored.
+#[derive(Debug)]
+pub(crate) struct Tiers {
+    memory: MemoryStore,
+    disk: Option<Disk>,
+}
+
+impl Tiers {
+    pub(crate) fn new(memory: MemoryStore, disk: Option<Disk>) -> Self {
+        Self { memory, disk }
+    }
+
+    pub(crate) fn memory(&self) -> &MemoryStore {
+        &self.memory
+    }
+
+    pub(crate) fn disk(&self) -> Option<&Disk> {
+        self.disk.as_ref()
+    }
+
+    /// What is in memory for a request of that key and those fields.
+    pub(crate) fn find(&self, key: &CacheKey, request: &HeaderMap) -> Found {
+        self.memory.find(key, request)
+    }
+
+    /// What is stored for it anywhere; `Err` where that takes a while.
+    pub(crate) fn look(&self, key: &CacheKey, request: &HeaderMap) -> Result<Found, Loading> {
+        let mut found = self.memory.find(key, request);
+        let Some(disk) = &self.disk else {
+            return Ok(found);
+        };
+        for _ in 0..MAX_LOOKS {
+            let missing = match &found {
+                Found::Response(..) => break,
+                Found::Nothing => *key,
+                Found::NoVariant(at) => at.at,
+            };
+            match disk.look(&missing) {
+                Look::Here(Loaded::Nothing) => break,
+                Look::Here(loaded) => self.adopt(missing, loaded),
+                Look::Wait(loading) => return Err(loading),
+            }
+            found = self.memory.find(key, request);
+        }
+        Ok(found)
+    }
+
+    /// Waits for what a lookup has to wait for.
+    pub(crate) fn poll_loading(&self, cx: &Context<'_>, loading: &Loading) -> Poll<()> {
+        let loaded = std::task::ready!(loading.poll(cx));
+        if self
+            .disk
+            .as_ref()
+            .is_some_and(|disk| disk.is_current(loading))
+        {
+            self.adopt(*loading.key(), loaded);
+        }
+        Poll::Ready(())
+    }
+
+    fn adopt(&self, key: CacheKey, loaded: Loaded) {
+        match loaded {
+            Loaded::Nothing => {}
+            Loaded::Response(response) => self.memory.adopt(key, response),
+            Loaded::Variants(names, generation) => {
+                self.memory.adopt_variants(key, names, generation);
+            }
+        }
+    }
+
+    /// Where a response with `vary` to `request` is to be stored.
+    pub(crate) fn place(
+        &self,
+        primary: &CacheKey,
+        vary: &Arc<[http::HeaderName]>,
+        request: &HeaderMap,
+        response: &HeaderMap,
+    ) -> Place {
+        self.memory.place(primary, vary, request, response)
+    }
+
+    /// Stores a response unless it is too large.
+    pub(crate) fn insert(&self, place: &Place, response: &Arc<StoredResponse>) -> bool {
+        let Some(inserted) = self.memory.insert(place, response) else {
+            return false;
+        };
+        if let Some(disk) = &self.disk {
+            Self::save_variants(disk, place, &inserted);
+            disk.save(inserted.at, response);
+        }
+        true
+    }
+
+    /// Stores what its origin has confirmed: the content is where it was. Under which key.
+    pub(crate) fn insert_renewed(
+        &self,
+        place: &Place,
+        response: &Arc<StoredResponse>,
+    ) -> Option<CacheKey> {
+        let inserted = self.memory.insert(place, response)?;
+        if let Some(disk) = &self.disk {
+            Self::save_variants(disk, place, &inserted);
+            disk.renew(inserted.at, response);
+        }
+        Some(inserted.at)
+    }
+
+    /// Begins to write a response to the disk while it comes, which is too long to be kept in memory until it is complete.
+    pub(crate) fn spool(self: &Arc<Self>, place: &Place) -> Option<Arc<Spool>> {
+        let disk = self.disk.as_ref()?;
+        let reserved = self.memory.reserve(place);
+        Self::save_variants(disk, place, &reserved);
+        let (tiers, at) = (Arc::downgrade(self), reserved.at);
+        Some(disk.spool(at, move || {
+            if let Some(tiers) = tiers.upgrade() {
+                tiers.forget_older(&at);
+            }
+        }))
+    }
+
+    /// The disk has something newer under that key.
+    fn forget_older(&self, key: &CacheKey) {
+        if let Some(disk) = &self.disk {
+            disk.outdate(key);
+        }
+        self.memory.forget(key);
+    }
+
+    fn save_variants(disk: &Disk, place: &Place, inserted: &Inserted) {
+        if let Some(variants) = &inserted.variants {
+            disk.save_variants(place.primary(), &variants.names, variants.generation);
+        }
+    }
+
+    /// Puts `renewed` in the place of `stored`, if that is still there.
+    pub(crate) fn replace(
+        &self,
+        key: &CacheKey,
+        stored: &Arc<StoredResponse>,
+        renewed: &Arc<StoredResponse>,
+    ) {
+        if self.memory.replace(key, stored, renewed)
+            && let Some(disk) = &self.disk
+        {
+            disk.renew(*key, renewed);
+        }
+    }
+
+    /// Forgets what is stored for a URI, with all its variants.
+    pub(crate) fn remove(&self, primary: &CacheKey) {
+        if let Some(disk) = &self.disk {
+            disk.remove(*primary);
+        }
+        self.memory.remove(primary);
+    }
+
+    /// Forgets what turned out to be damaged.
+    pub(crate) fn forget(&self, key: &CacheKey) {
+        if let Some(disk) = &self.disk {
+            disk.remove(*key);
+        }
+        self.memory.forget(key);
+    }
+
+    /// What is in memory was used: now and then the disk is told, so that it keeps what is in demand.
+    pub(crate) fn used(&self, key: &CacheKey, response: &StoredResponse) {
+        if response.count_use().is_power_of_two()
+            && let Some(disk) = &self.disk
+        {
+            disk.touch(key);
+        }
+    }
+}

@@ -1,0 +1,439 @@
+//! The store behind the memory: what outlives the process, what streams to and from the disk, and what damage does.
+
+use std::fs;
+use std::future::poll_fn;
+use std::path::Path;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use scale0_cache::purge::{Purge, Target};
+use scale0_cache::{
+    Asker, Cache, CacheConfig, CacheKey, Chunk, Fill, Hit, Join, Lookup, Reader, RequestFacts,
+    ResponseHead, StoreConfig, StoreKind, StoreState, StoredBody, Turn,
+};
+
+const MIB: u64 = 1024 * 1024;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[expect(clippy::disallowed_methods, reason = "what is tested has real threads")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+#[expect(clippy::disallowed_methods, reason = "records are dated by the wall")]
+fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+struct Thread(std::thread::Thread);
+
+impl Wake for Thread {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Waker::from(Arc::new(Thread(std::thread::current())));
+    let mut future = pin!(future);
+    let mut cx = Context::from_waker(&waker);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut cx) {
+            return output;
+        }
+        std::thread::park_timeout(Duration::from_millis(10));
+    }
+}
+
+fn open(path: &Path, kind: StoreKind) -> Cache {
+    let config = CacheConfig {
+        memory: 16 * MIB,
+        memory_max_object: Some(MIB),
+        flight_buffer: 512 * 1024,
+        ..CacheConfig::default()
+    };
+    let store = StoreConfig {
+        kind,
+        path: path.into(),
+        capacity: 256 * MIB,
+    };
+    let cache = Cache::with_store(config, &store, wall());
+    cache.wait_until_open(PATIENCE);
+    cache
+}
+
+struct Visit {
+    path: String,
+    headers: HeaderMap,
+}
+
+impl Visit {
+    fn to(path: &str) -> Self {
+        Self {
+            path: path.into(),
+            headers: HeaderMap::new(),
+        }
+    }
+
+    fn speaking(mut self, language: &str) -> Self {
+        self.headers
+            .insert("accept-language", language.parse().unwrap());
+        self
+    }
+
+    fn asker(&self) -> Asker<'_> {
+        Asker {
+            key: CacheKey::new("http", "example.com", &self.path),
+            authority: "example.com",
+            path_and_query: &self.path,
+            facts: RequestFacts::of(&Method::GET, &self.headers, false),
+            headers: &self.headers,
+            deadline: now() + PATIENCE,
+        }
+    }
+
+    fn lookup(&self, cache: &Cache) -> Lookup {
+        loop {
+            match cache.lookup(now(), &self.asker()) {
+                Lookup::Loading(loading) => {
+                    block_on(poll_fn(|cx| cache.poll_loading(cx, &loading)));
+                }
+                found => return found,
+            }
+        }
+    }
+
+    fn hit(&self, cache: &Cache) -> Option<Hit> {
+        match self.lookup(cache) {
+            Lookup::Hit(hit) => Some(hit),
+            _ => None,
+        }
+    }
+
+    fn body(&self, cache: &Cache) -> Option<Vec<u8>> {
+        read(&self.hit(cache)?).ok()
+    }
+
+    fn lead(&self, cache: &Cache) -> (Fill, Reader) {
+        let Lookup::Miss { under, .. } = self.lookup(cache) else {
+            panic!("it is stored already");
+        };
+        match cache.join(now(), under, &self.asker()) {
+            Join::Lead { fill, reader } => (fill, reader),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn join(&self, cache: &Cache) -> Reader {
+        match cache.join(now(), self.asker().key, &self.asker()) {
+            Join::Wait(reader) => reader,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn fetch(&self, cache: &Cache, fields: &[(&'static str, &str)], body: &[u8]) {
+        let (mut fill, reader) = self.lead(cache);
+        drop(reader);
+        fill.head(now(), wall(), &self.headers, head(fields));
+        push(&mut fill, body);
+        fill.complete(now(), None).unwrap();
+    }
+}
+
+fn head(fields: &[(&'static str, &str)]) -> ResponseHead {
+    let mut headers = HeaderMap::new();
+    for (name, value) in fields {
+        headers.append(*name, value.parse().unwrap());
+    }
+    ResponseHead {
+        status: StatusCode::OK,
+        headers,
+    }
+}
+
+fn push(fill: &mut Fill, body: &[u8]) {
+    for piece in body.chunks(50_000) {
+        block_on(poll_fn(|cx| fill.poll_room(cx, now())));
+        fill.push(now(), Bytes::copy_from_slice(piece));
+    }
+}
+
+fn read(hit: &Hit) -> Result<Vec<u8>, scale0_cache::Damaged> {
+    let (mut body, _) = StoredBody::from_byte(Arc::clone(&hit.response), 0);
+    let mut whole = Vec::new();
+    while let Some(block) = block_on(poll_fn(|cx| body.poll_block(cx))) {
+        whole.extend_from_slice(&block?);
+    }
+    Ok(whole)
+}
+
+fn drain(reader: &mut Reader, asker: &Asker<'_>) -> Vec<u8> {
+    let mut whole = Vec::new();
+    assert!(matches!(block_on(reader.head(asker)), Turn::Yours(_)));
+    loop {
+        match block_on(reader.chunk()) {
+            Chunk::Data(bytes) => whole.extend_from_slice(&bytes),
+            Chunk::End(_) => return whole,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Content of which no two blocks are alike.
+fn content(length: usize) -> Vec<u8> {
+    (0..length).map(|n| (n % 251 + n / 65_536) as u8).collect()
+}
+
+const FRESH: (&str, &str) = ("cache-control", "max-age=3600");
+
+fn each_store(test: impl Fn(StoreKind, &Path)) {
+    for kind in [StoreKind::File, StoreKind::Sled] {
+        let folder = tempfile::tempdir().unwrap();
+        test(kind, folder.path());
+    }
+}
+
+fn counter(cache: &Cache, name: &str) -> u64 {
+    let mut each = cache.counters().each();
+    each.find(|(other, _)| *other == name).expect(name).1
+}
+
+#[test]
+fn what_is_stored_is_there_after_a_restart_with_its_variants_and_its_age() {
+    each_store(|kind, path| {
+        let vary = ("vary", "accept-language");
+        let cache = open(path, kind);
+        Visit::to("/plain").fetch(&cache, &[FRESH, ("x", "y")], &content(1000));
+        Visit::to("/empty").fetch(&cache, &[FRESH], b"");
+        Visit::to("/de")
+            .speaking("de")
+            .fetch(&cache, &[FRESH, vary], b"Hallo");
+        Visit::to("/de")
+            .speaking("en")
+            .fetch(&cache, &[FRESH, vary], b"Hello");
+        Visit::to("/blocks").fetch(&cache, &[FRESH], &content(200_000));
+        cache.close(PATIENCE);
+        drop(cache);
+
+        let cache = open(path, kind);
+        assert_eq!(cache.store_state(), StoreState::Open);
+        let hit = Visit::to("/plain").hit(&cache).expect("it was stored");
+        assert_eq!(hit.response.head().headers["x"], "y");
+        assert!(hit.ttl <= 3600 && 3500 < hit.ttl);
+        assert_eq!(read(&hit).unwrap(), content(1000));
+        assert_eq!(Visit::to("/empty").body(&cache).unwrap(), b"");
+        assert_eq!(
+            Visit::to("/de").speaking("de").body(&cache).unwrap(),
+            b"Hallo"
+        );
+        assert_eq!(
+            Visit::to("/de").speaking("en").body(&cache).unwrap(),
+            b"Hello"
+        );
+        assert!(Visit::to("/de").speaking("fr").body(&cache).is_none());
+        assert_eq!(Visit::to("/blocks").body(&cache).unwrap(), content(200_000));
+        assert_eq!(counter(&cache, "store_damaged"), 0);
+    });
+}
+
+#[test]
+fn what_was_purged_or_invalidated_does_not_come_back_with_a_restart() {
+    each_store(|kind, path| {
+        let cache = open(path, kind);
+        for path in ["/purged", "/invalid", "/kept"] {
+            Visit::to(path).fetch(&cache, &[FRESH, ("cache-tag", path)], b"old");
+        }
+        let vary = ("vary", "accept-language");
+        for language in ["de", "en"] {
+            Visit::to("/variants")
+                .speaking(language)
+                .fetch(&cache, &[FRESH, vary], b"old");
+        }
+        let target = Target::Tag("/purged".into());
+        cache
+            .purge(&[Purge {
+                target,
+                soft: false,
+            }])
+            .unwrap();
+        cache.invalidate(&Visit::to("/invalid").asker().key);
+        cache.invalidate(&Visit::to("/variants").asker().key);
+        Visit::to("/variants")
+            .speaking("en")
+            .fetch(&cache, &[FRESH, vary], b"new");
+        cache.close(PATIENCE);
+        drop(cache);
+
+        let cache = open(path, kind);
+        assert!(Visit::to("/purged").body(&cache).is_none());
+        assert!(Visit::to("/invalid").body(&cache).is_none());
+        assert_eq!(Visit::to("/kept").body(&cache).unwrap(), b"old");
+        assert_eq!(
+            Visit::to("/variants").speaking("en").body(&cache).unwrap(),
+            b"new"
+        );
+        assert!(Visit::to("/variants").speaking("de").body(&cache).is_none());
+    });
+}
+
+#[test]
+fn a_body_longer_than_memory_takes_goes_to_the_disk_as_it_comes_and_comes_back_whole() {
+    each_store(|kind, path| {
+        let body = content(5_000_000);
+        let cache = open(path, kind);
+        let visit = Visit::to("/long");
+        visit.fetch(&cache, &[FRESH], &body);
+        cache.close(PATIENCE);
+        assert!(cache.flight_bytes() == 0);
+        assert_eq!(counter(&cache, "store_writes"), 1);
+        drop(cache);
+        let cache = open(path, kind);
+        assert_eq!(visit.body(&cache).unwrap(), body);
+        let hit = visit.hit(&cache).unwrap();
+        let (mut middle, skip) = StoredBody::from_byte(Arc::clone(&hit.response), 2_000_001);
+        let block = block_on(poll_fn(|cx| middle.poll_block(cx)))
+            .unwrap()
+            .unwrap();
+        assert_eq!(block[usize::try_from(skip).unwrap()], body[2_000_001]);
+    });
+}
+
+#[test]
+fn whoever_is_slower_than_a_long_body_reads_on_from_the_disk_and_whoever_comes_late_from_its_start()
+{
+    each_store(|kind, path| {
+        let body = content(4_000_000);
+        let cache = open(path, kind);
+        let visit = Visit::to("/long");
+        let (mut fill, mut slow) = visit.lead(&cache);
+        fill.head(now(), wall(), &visit.headers, head(&[FRESH]));
+        push(&mut fill, &body[..3_000_000]);
+        let mut late = visit.join(&cache);
+        push(&mut fill, &body[3_000_000..]);
+        assert!(cache.flight_bytes() < 1_500_000, "the window slides");
+        fill.complete(now(), None).unwrap();
+        assert!(drain(&mut slow, &visit.asker()) == body);
+        assert!(drain(&mut late, &visit.asker()) == body);
+        assert_eq!(
+            counter(&cache, "laggards_aborted") + counter(&cache, "continued"),
+            0
+        );
+        assert!(0 < counter(&cache, "read_from_store"));
+    });
+}
+
+#[test]
+fn a_long_body_that_breaks_off_leaves_nothing() {
+    each_store(|kind, path| {
+        let cache = open(path, kind);
+        let visit = Visit::to("/long");
+        let (mut fill, reader) = visit.lead(&cache);
+        fill.head(now(), wall(), &visit.headers, head(&[FRESH]));
+        push(&mut fill, &content(3_000_000));
+        drop(fill);
+        drop(reader);
+        cache.close(PATIENCE);
+        drop(cache);
+        assert!(visit.body(&open(path, kind)).is_none());
+    });
+}
+
+#[test]
+fn a_second_process_runs_without_a_store_and_the_first_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(folder.path(), StoreKind::File);
+    let second = open(folder.path(), StoreKind::File);
+    assert_eq!(second.store_state(), StoreState::Without);
+    Visit::to("/").fetch(&second, &[FRESH], b"memory");
+    assert_eq!(Visit::to("/").body(&second).unwrap(), b"memory");
+    Visit::to("/").fetch(&first, &[FRESH], b"disk");
+    assert_eq!(Visit::to("/").body(&first).unwrap(), b"disk");
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_costs_the_store_and_nothing_else() {
+    let cache = open(Path::new("/dev/null/store"), StoreKind::File);
+    assert_eq!(cache.store_state(), StoreState::Without);
+    Visit::to("/").fetch(&cache, &[FRESH], b"memory");
+    assert_eq!(Visit::to("/").body(&cache).unwrap(), b"memory");
+}
+
+#[test]
+fn a_confirmed_response_is_renewed_on_the_disk_too() {
+    each_store(|kind, path| {
+        let visit = Visit::to("/");
+        let fields = [("cache-control", "max-age=0"), ("etag", "\"v1\"")];
+        let cache = open(path, kind);
+        visit.fetch(&cache, &fields, &content(100_000));
+        let (mut fill, reader) = visit.lead(&cache);
+        let mut sent = HeaderMap::new();
+        fill.dress(&mut sent);
+        assert_eq!(sent["if-none-match"], "\"v1\"");
+        let confirmation = ResponseHead {
+            status: StatusCode::NOT_MODIFIED,
+            headers: head(&[FRESH, ("etag", "\"v1\"")]).headers,
+        };
+        fill.head(now(), wall(), &visit.headers, confirmation);
+        drop((fill, reader));
+        cache.close(PATIENCE);
+        drop(cache);
+        assert_eq!(visit.body(&open(path, kind)).unwrap(), content(100_000));
+    });
+}
+
+#[test]
+fn a_flipped_bit_anywhere_is_a_miss_or_an_abort_and_never_a_wrong_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let visits = ["/small", "/blocks", "/long"].map(Visit::to);
+    let bodies = [content(900), content(180_000), content(1_500_000)];
+    let cache = open(folder.path(), StoreKind::File);
+    for (visit, body) in visits.iter().zip(&bodies) {
+        visit.fetch(&cache, &[FRESH], body);
+    }
+    cache.close(PATIENCE);
+    drop(cache);
+    let files = files_below(&folder.path().join("file"));
+    let mut unusable = 0;
+    for (round, file) in files.iter().cycle().take(40).enumerate() {
+        let copy = tempfile::tempdir().unwrap();
+        let into = |file: &Path| copy.path().join(file.strip_prefix(folder.path()).unwrap());
+        for file in &files {
+            fs::create_dir_all(into(file).parent().unwrap()).unwrap();
+            fs::copy(file, into(file)).unwrap();
+        }
+        fs::copy(folder.path().join("purges"), copy.path().join("purges")).unwrap();
+        let mut bytes = fs::read(file).unwrap();
+        if bytes.is_empty() {
+            continue;
+        }
+        let at = round.wrapping_mul(7919 * 31) % bytes.len();
+        bytes[at] ^= 1 << (round % 8);
+        fs::write(into(file), &bytes).unwrap();
+        let cache = open(copy.path(), StoreKind::File);
+        for (visit, body) in visits.iter().zip(&bodies) {
+            match visit.hit(&cache).map(|hit| read(&hit)) {
+                Some(Ok(whole)) => assert!(whole == *body, "{} at {at}", file.display()),
+                Some(Err(_)) | None => unusable += 1,
+            }
+        }
+    }
+    assert!(0 < unusable, "some of it was damage");
+}
+
+fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            files.extend(files_below(&path));
+        } else {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files
+}
