@@ -5,6 +5,7 @@ mod counters;
 mod index;
 mod layout;
 mod limits;
+mod load;
 mod log;
 mod new_record;
 mod nowait;
@@ -81,14 +82,21 @@ impl FileStore {
         file: Arc<fs::File>,
         body: Arc<bodies::Body>,
     ) -> Arc<dyn Record> {
-        let log = Arc::clone(&self.log);
+        let nowait = Arc::clone(&self.log.nowait);
         Arc::new(LargeRecord::new(
             stored.head,
             stored.label.body,
             file,
             body,
-            log,
+            nowait,
         ))
+    }
+}
+
+impl Drop for FileStore {
+    /// Records that are open can still be read; what is being written cannot be committed any more.
+    fn drop(&mut self) {
+        self.log.close();
     }
 }
 

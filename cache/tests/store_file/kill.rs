@@ -10,11 +10,11 @@ use scale0_cache::store::{FileStore, Store};
 
 use crate::world::*;
 
-const CAPACITY: u64 = 64 * MIB;
 const THREADS: u64 = 2;
 
-/// Where the writer writes, and which round it is.
+/// Where the writer writes, how much, and which round it is.
 const DIRECTORY: &str = "SCALE0_TEST_STORE";
+const CAPACITY: &str = "SCALE0_TEST_CAPACITY";
 const ROUND: &str = "SCALE0_TEST_ROUND";
 
 /// What a thread of the writer does in its `number`th step. `None`: it removes the record.
@@ -40,11 +40,12 @@ fn seed(head: &str) -> u64 {
 /// Not a test but the process that is killed, unless nobody asks for it.
 #[test]
 fn the_writer_that_is_killed() {
-    let (Ok(directory), Ok(round)) = (std::env::var(DIRECTORY), std::env::var(ROUND)) else {
+    let Ok(directory) = std::env::var(DIRECTORY) else {
         return;
     };
-    let round = round.parse().unwrap();
-    let store = FileStore::open(Path::new(&directory), CAPACITY).unwrap();
+    let number = |name| std::env::var(name).unwrap().parse().unwrap();
+    let (capacity, round) = (number(CAPACITY), number(ROUND));
+    let store = FileStore::open(Path::new(&directory), capacity).unwrap();
     std::thread::scope(|scope| {
         for thread in 0..THREADS {
             let store = &store;
@@ -64,10 +65,11 @@ fn the_writer_that_is_killed() {
 }
 
 /// Lets the writer take so many steps and kills it; the last step of each thread that it told of.
-fn write_and_kill(directory: &Path, round: u64, steps: usize) -> Vec<u64> {
+fn write_and_kill(directory: &Path, capacity: u64, round: u64, steps: usize) -> Vec<u64> {
     let mut writer = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", "kill::the_writer_that_is_killed", "--nocapture"])
         .env(DIRECTORY, directory)
+        .env(CAPACITY, capacity.to_string())
         .env(ROUND, round.to_string())
         .stdout(Stdio::piped())
         .spawn()
@@ -92,12 +94,13 @@ fn write_and_kill(directory: &Path, round: u64, steps: usize) -> Vec<u64> {
 /// What a key may have, as the head tells it; `None`: nothing.
 type Allowed = HashMap<CacheKey, Vec<Option<(String, u64)>>>;
 
-#[test]
-fn a_kill_at_any_instant_loses_nothing_that_was_committed() {
+/// Several rounds of writing in the same place. Every key must have what was last committed or nothing, and with `all_fits` not
+/// nothing.
+fn storm(capacity: u64, all_fits: bool, steps: impl Fn(u64) -> usize) {
     let directory = tempfile::tempdir().unwrap();
     let mut allowed = Allowed::new();
     for round in 0..8 {
-        let last = write_and_kill(directory.path(), round, 7 + 37 * round as usize);
+        let last = write_and_kill(directory.path(), capacity, round, steps(round));
         for (thread, last) in (0..).zip(last) {
             for number in 1..=last {
                 let (key, record) = step(round, thread, number);
@@ -107,17 +110,32 @@ fn a_kill_at_any_instant_loses_nothing_that_was_committed() {
             let (key, record) = step(round, thread, last + 1);
             allowed.entry(key).or_insert(vec![None]).push(record);
         }
-        let store = FileStore::open(directory.path(), CAPACITY).unwrap();
+        let store = FileStore::open(directory.path(), capacity).unwrap();
         assert_eq!(counter(&store, "damaged"), 0);
         for (key, allowed) in &allowed {
             let found = get(&store, key).map(|(head, body)| {
                 let head = String::from_utf8(head.to_vec()).unwrap();
-                assert_eq!(body, self::body(seed(&head), body.len() as u64));
+                assert!(body == self::body(seed(&head), body.len() as u64));
                 (head, body.len() as u64)
             });
-            assert!(allowed.contains(&found), "{found:?} is none of {allowed:?}");
+            let gone = found.is_none() && !all_fits;
+            assert!(
+                gone || allowed.contains(&found),
+                "{found:?} is none of {allowed:?}"
+            );
         }
         assert!(bytes_on_disk(directory.path()) <= store.usage().bytes);
+        assert!(store.usage().bytes <= capacity);
         kill(store);
     }
+}
+
+#[test]
+fn a_kill_at_any_instant_loses_nothing_that_was_committed() {
+    storm(64 * MIB, true, |round| 7 + 37 * round as usize);
+}
+
+#[test]
+fn a_kill_while_segments_are_dropped_brings_nothing_back_and_damages_nothing() {
+    storm(4 * MIB, false, |round| 150 + 7 * round as usize);
 }

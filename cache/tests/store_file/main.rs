@@ -11,4 +11,5 @@ mod damage;
 mod full;
 mod kill;
 mod model;
+mod reading;
 mod world;

@@ -71,9 +71,9 @@ impl Bodies {
     /// The number of the body whose file has this name.
     pub(super) fn number_of(name: &str) -> Option<u64> {
         let digits = name.strip_prefix("body-")?;
-        (digits.len() == 16)
-            .then(|| u64::from_str_radix(digits, 16).ok())
-            .flatten()
+        let number = u64::from_str_radix(digits, 16).ok()?;
+        // Signs and capitals would do as well.
+        (digits == format!("{number:016x}")).then_some(number)
     }
 
     /// A body that was found on the disk.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 
-use super::bodies::{Bodies, Body};
+use super::bodies::{Bodies, Body, FILE_OVERHEAD};
 use super::counters::FileCounters;
 use super::index::{Found, Index, IndexKey, Location};
 use super::layout::{Kind, Label, MAX_HEAD, SEGMENT_HEADER, checksum};
@@ -31,7 +31,7 @@ pub(super) struct Log {
     pub(super) segments: RwLock<BTreeMap<u32, Arc<Segment>>>,
     pub(super) bodies: Arc<Bodies>,
     pub(super) counters: FileCounters,
-    pub(super) nowait: NoWait,
+    pub(super) nowait: Arc<NoWait>,
     /// Bytes of memory of the list of the segment that is being written.
     list_memory: AtomicUsize,
     writer: Mutex<Writer>,
@@ -41,8 +41,8 @@ pub(super) struct Log {
 #[derive(Debug)]
 pub(super) struct Writer {
     pub(super) active: Option<Active>,
-    /// The number of the next segment.
-    pub(super) next: u32,
+    /// The number of the next segment. `None`: there is none, as the store is closed.
+    pub(super) next: Option<u32>,
 }
 
 /// What of a dropped segment moves to the newest.
@@ -71,7 +71,7 @@ impl Log {
             segments: RwLock::new(segments),
             bodies,
             counters,
-            nowait: NoWait::default(),
+            nowait: Arc::default(),
             list_memory: AtomicUsize::new(0),
             writer: Mutex::new(writer),
         }
@@ -237,7 +237,9 @@ impl Log {
 
     /// Begins a large body.
     pub(super) fn create_body(&self) -> io::Result<(Arc<Body>, Arc<File>)> {
-        self.make_room(&mut self.writer.lock(), super::bodies::FILE_OVERHEAD)?;
+        let mut writer = self.writer.lock();
+        writer.next.ok_or_else(closed)?;
+        self.make_room(&mut writer, FILE_OVERHEAD)?;
         let created = self.bodies.create();
         created.inspect_err(|_| self.counters.writes_failed.add(1))
     }
@@ -287,10 +289,10 @@ impl Log {
         let active = match writer.active.take() {
             Some(active) => active,
             None => {
-                let number = writer.next;
+                let number = writer.next.ok_or_else(closed)?;
                 let active = Active::create(&self.directory, number);
-                if active.as_ref().is_ok() || is_obstacle(active.as_ref().err()) {
-                    writer.next = number.checked_add(1).ok_or_else(too_large)?;
+                if active.as_ref().map_or_else(is_obstacle, |_| true) {
+                    writer.next = number.checked_add(1);
                 }
                 let active = active?;
                 self.bodies.charge(active.segment.charged());
@@ -331,6 +333,15 @@ impl Log {
             self.bodies.bury();
         }
         Ok(())
+    }
+
+    /// Nothing is written any more, so that another store may have the directory.
+    pub(super) fn close(&self) {
+        let mut writer = self.writer.lock();
+        writer.next = None;
+        self.seal(&mut writer);
+        // Not later: what the index holds is doomed when it goes.
+        self.bodies.bury();
     }
 
     /// Drops what is beyond the capacity.
@@ -414,18 +425,6 @@ impl Log {
     }
 }
 
-impl Drop for Log {
-    fn drop(&mut self) {
-        let mut active = self.writer.get_mut().active.take();
-        if let Some(active) = &mut active {
-            // Without it the next start scans the segment.
-            let _ = active.list(&self.directory);
-        }
-        // Not later: what the index holds is doomed when it goes.
-        self.bodies.bury();
-    }
-}
-
 /// A record that would take too large a share of the capacity.
 pub(super) fn too_large() -> io::Error {
     io::Error::new(
@@ -443,6 +442,10 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// Whether the name of the segment is taken by something that is not ours.
-fn is_obstacle(error: Option<&io::Error>) -> bool {
-    error.is_some_and(|error| error.kind() == io::ErrorKind::AlreadyExists)
+fn is_obstacle(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AlreadyExists
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the store is closed")
 }

@@ -96,7 +96,7 @@ impl NewRecord for Writing {
                 length,
                 Arc::clone(file),
                 Arc::clone(body),
-                Arc::clone(&self.log),
+                Arc::clone(&self.log.nowait),
             )),
         })
     }

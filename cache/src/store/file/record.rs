@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::bodies::Body;
-use super::log::Log;
+use super::nowait::NoWait;
 use crate::store::{BLOCK, Record};
 
 /// A record that is wholly in memory since it was opened.
@@ -72,7 +72,7 @@ pub(super) struct LargeRecord {
     file: Arc<File>,
     /// Keeps the bytes on the account, and the file where others find it.
     _body: Arc<Body>,
-    log: Arc<Log>,
+    nowait: Arc<NoWait>,
 }
 
 impl LargeRecord {
@@ -81,14 +81,14 @@ impl LargeRecord {
         length: u64,
         file: Arc<File>,
         body: Arc<Body>,
-        log: Arc<Log>,
+        nowait: Arc<NoWait>,
     ) -> Self {
         Self {
             head,
             length,
             file,
             _body: body,
-            log,
+            nowait,
         }
     }
 
@@ -123,7 +123,7 @@ impl Record for LargeRecord {
             Ok(place) => place,
             Err(error) => return Some(Err(error)),
         };
-        let read = self.log.nowait.read(&self.file, &mut bytes, offset)?;
+        let read = self.nowait.read(&self.file, &mut bytes, offset)?;
         Some(read.map(|()| bytes.into()))
     }
 }

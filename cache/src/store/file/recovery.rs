@@ -5,19 +5,18 @@
 //! nobody knows whose record it was, also everything older: it may have replaced or removed any of that.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
 use super::bodies::{Bodies, Body};
 use super::counters::FileCounters;
 use super::index::{Found, Index, IndexKey, Location};
-use super::layout::{Kind, SEGMENT_HEADER, Salt, SegmentHeader};
-use super::limits::{Limits, MAX_SEGMENT_LENGTH};
+use super::layout::{Kind, SegmentHeader};
+use super::limits::Limits;
+use super::load::{Load, load};
 use super::log::{Log, Writer};
-use super::scan::{Scanned, scan};
 use super::segment::{self, Active, Segment};
 use super::sidecar::{Entry, Sidecar};
 
@@ -96,34 +95,27 @@ struct Recovery<'a> {
     previous: Option<u32>,
 }
 
-/// What is known of a segment.
-struct Loaded {
-    file: File,
-    salt: Salt,
-    length: u32,
-    entries: Vec<Entry>,
-    /// Records are missing of which nobody knows whose they were; the entries are those after them.
-    unknown: bool,
-    /// Its end is where its last record ends, so that it can go on there.
-    open_end: bool,
-    /// Its sidecar does not say what is said here.
-    unlisted: bool,
-}
-
 impl Recovery<'_> {
     fn add(&mut self, number: u32) -> io::Result<()> {
         self.last = None;
         let follows = self.previous.is_none_or(|previous| previous + 1 == number);
-        let Some(loaded) = self.load(number)? else {
-            self.counters.damaged.add(1);
-            // Where it cannot be deleted either, its number stays taken.
-            let _ = segment::delete(self.directory, number);
-            // A name out of the row never was a segment, or its neighbours are missing too, and the next one tells.
-            if follows {
-                self.forget_older();
-                self.previous = Some(number);
+        let loaded = match load(self.directory, number, &self.counters)? {
+            Load::Some(loaded) => loaded,
+            nothing => {
+                // Where it cannot be deleted its number stays taken.
+                let _ = segment::delete(self.directory, number);
+                if let Load::Damaged = nothing {
+                    self.counters.damaged.add(1);
+                }
+                // A name out of the row never was a segment; or its neighbours are missing too, and the next one tells.
+                if follows {
+                    self.previous = Some(number);
+                    if let Load::Damaged = nothing {
+                        self.forget_older();
+                    }
+                }
+                return Ok(());
             }
-            return Ok(());
         };
         if !follows {
             self.counters.damaged.add(1);
@@ -211,7 +203,7 @@ impl Recovery<'_> {
             active: self.last,
             next: self
                 .previous
-                .map_or(1, |previous| previous.saturating_add(1)),
+                .map_or(Some(1), |previous| previous.checked_add(1)),
         };
         Log::new(
             self.directory.to_owned(),
@@ -223,94 +215,4 @@ impl Recovery<'_> {
             writer,
         )
     }
-
-    /// Reads what is known of a segment. `None`: nothing of it can be believed.
-    fn load(&self, number: u32) -> io::Result<Option<Loaded>> {
-        let path = segment::path(self.directory, number);
-        let sidecar = Sidecar::read(&segment::sidecar_path(self.directory, number), number);
-        let (file, length) = match open_file(&path)? {
-            Some(opened) => opened,
-            None => {
-                let Some(sidecar) = &sidecar else {
-                    return Ok(None);
-                };
-                // An empty segment with the list of what was in it: what those records replaced must not come back.
-                let header = SegmentHeader {
-                    number,
-                    salt: sidecar.salt,
-                };
-                if fs::write(&path, header.encode()).is_err() {
-                    return Ok(None);
-                }
-                match open_file(&path)? {
-                    Some(opened) => opened,
-                    None => return Ok(None),
-                }
-            }
-        };
-        let mut bytes = [0; SEGMENT_HEADER as usize];
-        let header = file
-            .read_exact_at(&mut bytes, 0)
-            .ok()
-            .and_then(|()| SegmentHeader::decode(&bytes, number));
-        let sidecar =
-            sidecar.filter(|sidecar| header.is_none_or(|header| header.salt == sidecar.salt));
-        let (salt, mut covered, mut entries) = match (&header, sidecar) {
-            (_, Some(sidecar)) => (sidecar.salt, sidecar.covered, sidecar.entries),
-            (Some(header), None) => (header.salt, SEGMENT_HEADER, Vec::new()),
-            (None, None) => return Ok(None),
-        };
-        let mut unlisted = false;
-        if header.is_none() {
-            self.counters.damaged.add(1);
-        }
-        for entry in &mut entries {
-            let end = u64::from(entry.offset) + u64::from(entry.length);
-            if length < end && entry.kind != Kind::Removal {
-                entry.kind = Kind::Removal;
-                self.counters.damaged.add(1);
-                unlisted = true;
-            }
-        }
-        let cut = length < u64::from(covered);
-        let Scanned {
-            entries: scanned,
-            end,
-            lost,
-        } = scan(&file, &salt, u64::from(covered).min(length), length);
-        if 0 < lost {
-            self.counters.damaged.add(lost);
-            entries.clear();
-        }
-        unlisted |= 0 < lost;
-        unlisted |= !scanned.is_empty();
-        entries.extend(scanned);
-        let trimmed = end == length || truncate(&path, end).is_ok();
-        covered = covered.max(u32::try_from(end).unwrap_or(u32::MAX));
-        Ok(Some(Loaded {
-            file,
-            salt,
-            length: covered,
-            entries,
-            unknown: 0 < lost,
-            open_end: trimmed && !cut && header.is_some(),
-            unlisted,
-        }))
-    }
-}
-
-/// A file and its length. `None`: there is none.
-fn open_file(path: &Path) -> io::Result<Option<(File, u64)>> {
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Ok(metadata) if !metadata.is_file() => return Ok(None),
-        Ok(_) | Err(_) => {}
-    }
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    Ok(Some((file, length.min(MAX_SEGMENT_LENGTH))))
-}
-
-fn truncate(path: &Path, length: u64) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path)?.set_len(length)
 }

@@ -40,9 +40,9 @@ pub(super) fn sidecar_path(directory: &Path, number: u32) -> PathBuf {
 pub(super) fn number_of(name: &str) -> Option<u32> {
     let digits = name.strip_prefix("segment-")?;
     let digits = digits.strip_suffix(".index").unwrap_or(digits);
-    (digits.len() == 8)
-        .then(|| u32::from_str_radix(digits, 16).ok())
-        .flatten()
+    let number = u32::from_str_radix(digits, 16).ok()?;
+    // Signs and capitals would do as well.
+    (digits == format!("{number:08x}")).then_some(number)
 }
 
 /// Deletes a segment and its sidecar.
@@ -50,13 +50,12 @@ pub(super) fn number_of(name: &str) -> Option<u32> {
 /// # Errors
 /// The segment is still there.
 pub(super) fn delete(directory: &Path, number: u32) -> io::Result<()> {
-    match fs::remove_file(path(directory, number)) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        Ok(()) | Err(_) => {}
-    }
-    // Left behind, it is the sidecar of a segment older than all others, and the next start deletes it.
+    // The sidecar first: alone it would say that the records of its segment were lost.
     let _ = fs::remove_file(sidecar_path(directory, number));
-    Ok(())
+    match fs::remove_file(path(directory, number)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 impl Segment {
