@@ -7,6 +7,7 @@
 )]
 
 mod churn;
+mod contract;
 mod damage;
 mod full;
 mod kill;
