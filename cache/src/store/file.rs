@@ -11,6 +11,7 @@ mod new_record;
 mod nowait;
 mod record;
 mod recovery;
+mod room;
 mod scan;
 mod segment;
 mod sidecar;

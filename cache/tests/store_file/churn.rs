@@ -116,6 +116,40 @@ fn a_record_that_is_open_counts_until_it_is_closed() {
 }
 
 #[test]
+fn while_all_is_being_read_nothing_is_dropped_in_vain() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = FileStore::open(directory.path(), 4 * MIB).unwrap();
+    let mut open = Vec::new();
+    let mut put_and_hold = || {
+        put(&store, &key("large"), "", &body(1, LARGE))?;
+        open.push(store.open(&key("large"))?);
+        store.remove(&key("large"))
+    };
+    while put_and_hold().is_ok() {}
+    put(&store, &key("small"), "", &body(1, 1000)).unwrap();
+    for _ in 0..3 {
+        let error = put_and_hold().unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        assert!(store.may_hold(&key("small")));
+    }
+    drop(open);
+    put(&store, &key("large"), "", &body(1, LARGE)).unwrap();
+    assert!(store.may_hold(&key("small")));
+}
+
+#[test]
+fn a_large_record_that_is_used_stays_however_long_its_head() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = FileStore::open(directory.path(), 8 * MIB).unwrap();
+    put(&store, &key("used"), [7; 30_000], &body(1, LARGE)).unwrap();
+    for number in 0..100 {
+        store.touch(&key("used"));
+        put(&store, &key(number), "", &body(number, LARGE)).unwrap();
+    }
+    assert!(get(&store, &key("used")).unwrap().1 == body(1, LARGE));
+}
+
+#[test]
 fn a_record_beyond_an_eighth_of_the_capacity_is_refused_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = FileStore::open(directory.path(), 8 * MIB).unwrap();

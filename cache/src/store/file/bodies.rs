@@ -132,9 +132,14 @@ impl Body {
         self.charged.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// The length of a complete body, as charged.
+    /// The bytes on the account for it.
+    pub(super) fn charged(&self) -> u64 {
+        self.charged.load(Ordering::Relaxed)
+    }
+
+    /// The length of a complete body.
     pub(super) fn length(&self) -> u64 {
-        self.charged.load(Ordering::Relaxed) - FILE_OVERHEAD
+        self.charged() - FILE_OVERHEAD
     }
 
     /// The file, if somebody has it open.

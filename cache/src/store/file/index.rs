@@ -241,6 +241,17 @@ impl Index {
         }
     }
 
+    /// The bytes of large bodies that nobody else holds.
+    pub(super) fn idle_bodies(&self) -> u64 {
+        let idle = |body: &&Arc<Body>| Arc::strong_count(body) == 1;
+        let bytes = |shard: &RwLock<Shard>| -> u64 {
+            let shard = shard.read();
+            let bodies = shard.bodies.values().filter(idle);
+            bodies.map(|body| body.charged()).sum()
+        };
+        self.shards.iter().map(bytes).sum()
+    }
+
     /// What lies in that segment; with `hot_only`, of that what was used, or is being read.
     pub(super) fn in_segment(&self, segment: u32, hot_only: bool) -> Vec<(IndexKey, Location)> {
         let mut there = Vec::new();

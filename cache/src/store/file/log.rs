@@ -13,8 +13,9 @@ use super::bodies::{Bodies, Body, FILE_OVERHEAD};
 use super::counters::FileCounters;
 use super::index::{Found, Index, IndexKey, Location};
 use super::layout::{Kind, Label, MAX_HEAD, SEGMENT_HEADER, checksum};
-use super::limits::{Limits, MAX_SEGMENTS};
+use super::limits::Limits;
 use super::nowait::NoWait;
+use super::room::Carry;
 use super::segment::{self, Active, Segment, Stored, Torn, is_damage};
 use crate::key::CacheKey;
 use crate::store::Usage;
@@ -34,7 +35,7 @@ pub(super) struct Log {
     pub(super) nowait: Arc<NoWait>,
     /// Bytes of memory of the list of the segment that is being written.
     list_memory: AtomicUsize,
-    writer: Mutex<Writer>,
+    pub(super) writer: Mutex<Writer>,
 }
 
 /// Whoever holds this may write. Nothing that must not wait takes its lock.
@@ -43,15 +44,6 @@ pub(super) struct Writer {
     pub(super) active: Option<Active>,
     /// The number of the next segment. `None`: there is none, as the store is closed.
     pub(super) next: Option<u32>,
-}
-
-/// What of a dropped segment moves to the newest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Carry {
-    Nothing,
-    /// What was used since it was written. Of the bytes in the segment at most half, so that dropping it brings something.
-    Hot,
-    Everything,
 }
 
 impl Log {
@@ -258,7 +250,7 @@ impl Log {
     }
 
     /// Appends without asking for room.
-    fn append_anywhere(
+    pub(super) fn append_anywhere(
         &self,
         writer: &mut Writer,
         label: &Label,
@@ -314,27 +306,6 @@ impl Log {
         }
     }
 
-    /// Drops segments until so many bytes may be written.
-    fn make_room(&self, writer: &mut Writer, bytes: u64) -> io::Result<()> {
-        self.bodies.bury();
-        let count = self.segments.read().len();
-        if MAX_SEGMENTS < count {
-            self.drop_oldest(writer, Carry::Everything)?;
-        }
-        // Whatever is hot stays for one round. Those that are still there in the second have had their chance.
-        let mut rounds =
-            std::iter::repeat_n(Carry::Hot, count).chain(std::iter::repeat(Carry::Nothing));
-        while self.limits.capacity < self.bodies.used().saturating_add(bytes) {
-            let carry = rounds.next().unwrap_or(Carry::Nothing);
-            if !self.drop_oldest(writer, carry)? {
-                // All that is left is being read or written.
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            self.bodies.bury();
-        }
-        Ok(())
-    }
-
     /// Nothing is written any more, so that another store may have the directory.
     pub(super) fn close(&self) {
         let mut writer = self.writer.lock();
@@ -342,11 +313,6 @@ impl Log {
         self.seal(&mut writer);
         // Not later: what the index holds is doomed when it goes.
         self.bodies.bury();
-    }
-
-    /// Drops what is beyond the capacity.
-    pub(super) fn fit(&self) -> io::Result<()> {
-        self.make_room(&mut self.writer.lock(), 0)
     }
 
     /// Returns when everything so far would survive a loss of power.
@@ -363,65 +329,6 @@ impl Log {
             }
         }
         directory.sync_all()
-    }
-
-    /// Drops the oldest segment. False: there is none.
-    fn drop_oldest(&self, writer: &mut Writer, carry: Carry) -> io::Result<bool> {
-        let first = self
-            .segments
-            .read()
-            .first_key_value()
-            .map(|(_, first)| Arc::clone(first));
-        let Some(oldest) = first else {
-            return Ok(false);
-        };
-        let number = oldest.number;
-        if writer
-            .active
-            .as_ref()
-            .is_some_and(|active| active.segment.number == number)
-        {
-            writer.active = None;
-        }
-        if carry != Carry::Nothing {
-            self.carry_over(writer, &oldest, carry);
-        }
-        segment::delete(&self.directory, number)?;
-        self.index.forget_segment(number);
-        self.segments.write().remove(&number);
-        self.bodies.release(oldest.charged());
-        self.bodies.bury();
-        if carry != Carry::Everything {
-            self.counters.segments_dropped.add(1);
-        }
-        Ok(true)
-    }
-
-    fn carry_over(&self, writer: &mut Writer, oldest: &Segment, carry: Carry) {
-        let (hot_only, mut budget) = match carry {
-            Carry::Nothing => return,
-            Carry::Hot => (true, oldest.charged() / 2),
-            Carry::Everything => (false, u64::MAX),
-        };
-        let mut chosen = self.index.in_segment(oldest.number, hot_only);
-        chosen.sort_unstable_by_key(|(_, location)| location.offset);
-        for (key, from) in chosen {
-            let Some(left) = budget.checked_sub(from.length.into()) else {
-                continue;
-            };
-            let Ok(stored) = oldest.read(from) else {
-                self.counters.damaged.add(1);
-                continue;
-            };
-            let parts = [&stored.head[..], &stored.body[..]];
-            // Where the disk is full the rest is dropped.
-            let Ok(to) = self.append_anywhere(writer, &stored.label, &parts) else {
-                return;
-            };
-            self.index.relocate(&key, from, to);
-            self.counters.carried_over.add(1);
-            budget = left;
-        }
     }
 }
 
