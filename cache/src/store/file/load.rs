@@ -10,7 +10,7 @@ use super::layout::{Kind, SEGMENT_HEADER, Salt, SegmentHeader};
 use super::limits::MAX_SEGMENT_LENGTH;
 use super::scan::{Scanned, scan};
 use super::segment;
-use super::sidecar::{Entry, Sidecar};
+use super::sidecar::{Entry, Sidecar, write_anew};
 
 /// What a segment turned out to be.
 pub(super) enum Load {
@@ -48,7 +48,7 @@ pub(super) fn load(directory: &Path, number: u32, counters: &FileCounters) -> io
         // An empty segment with the list of what was in it: what those records replaced must not come back.
         let salt = sidecar.salt;
         let header = SegmentHeader { number, salt };
-        if fs::write(&path, header.encode()).is_ok() {
+        if write_anew(&path, &header.encode()).is_ok() {
             opened = open_file(&path)?;
         }
     }

@@ -3,7 +3,7 @@
 //! A sidecar covers the first bytes of its segment. What was appended after it was written is scanned.
 
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::index::IndexKey;
@@ -45,11 +45,12 @@ pub(super) struct Sidecar {
 impl Sidecar {
     /// The sidecar of that segment, if it is there and whole.
     pub(super) fn read(path: &Path, number: u32) -> Option<Self> {
-        let file = fs::File::open(path).ok()?;
-        let metadata = file.metadata().ok()?;
+        // Before it is opened: that would wait for ever on a pipe.
+        let metadata = fs::symlink_metadata(path).ok()?;
         if !metadata.is_file() || MAX_LENGTH < metadata.len() {
             return None;
         }
+        let file = fs::File::open(path).ok()?;
         let mut bytes = Vec::with_capacity(usize::try_from(metadata.len()).ok()?);
         file.take(MAX_LENGTH).read_to_end(&mut bytes).ok()?;
         Self::decode(&bytes, number)
@@ -93,8 +94,17 @@ impl Sidecar {
         }
         let check = blake3::hash(&bytes);
         bytes.extend_from_slice(&check.as_bytes()[..CHECK]);
-        fs::write(path, bytes)
+        write_anew(path, &bytes)
     }
+}
+
+/// Writes a file in place of what was there, which may be a pipe, or a link to somewhere else.
+pub(super) fn write_anew(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    fs::File::create_new(path)?.write_all(bytes)
 }
 
 /// The kind is in the two highest bits of the length.
