@@ -40,13 +40,14 @@ pub use counters::FileCounters;
 /// its record does. Where each record lies is in memory, in about 60 bytes, and beside each full segment in a sidecar, so that a
 /// start does not read the records.
 ///
-/// - *Bound*: what it has on the disk, with what is being written, never exceeds the capacity by more than 1/32, for the moment in
-///   which records move. A record may take an eighth of the capacity at most.
+/// - *Bound*: what it has on the disk, with what is being written and what is open though forgotten, is at most the capacity, and a
+///   segment more (a 64th; below 4 MiB up to a 16th) for the moment in which records move. A record may take an eighth of the capacity.
 /// - *After `kill -9`* everything that was committed is there; after a loss of power, what was committed before the last
 ///   [`Store::sync`].
 /// - *Damage* costs the records that are damaged. Where it hides whose they were it costs all that is older, too, since it might
-///   have been replaced or removed by them. Only where a killed process left the newest segment without a sidecar, and that is cut
-///   short or missing later, can nobody tell: the store is as it was some time before. Labels and heads are checked here, bodies by whoever asked for them.
+///   have been replaced or removed by them. Only where a process was killed, and the newest segment it left is short, empty or missing
+///   later, can nobody tell: the store is as it was some time before. Labels and heads are checked here, bodies by whoever asked for
+///   them.
 /// - *Descriptors*: one for each segment, which are about 130 at most, and one for each large body that is open.
 ///
 /// There must be one store for a directory at a time; that is for the caller to see to.

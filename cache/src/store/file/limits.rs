@@ -40,7 +40,7 @@ pub(super) struct Limits {
 
 impl Limits {
     pub(super) fn of(capacity: u64) -> Self {
-        // Carrying over takes up to half a segment beyond the capacity; with a sixteenth that is 3 %.
+        // Moving records takes up to a segment beyond the capacity: at most 6 %.
         let segment = (capacity / u64::from(SEGMENTS))
             .clamp(MIN_SEGMENT, MAX_SEGMENT)
             .min(capacity / 16);
