@@ -93,7 +93,7 @@ impl<B: RequestBody> Service<Request<B>> for Bridge<B> {
         let shared = self.shared.clone();
         Box::pin(async move {
             let asker = Asker {
-                on_interim: None::<fn(StatusCode, &HeaderMap)>,
+                on_interim: None::<fn(StatusCode, &HeaderMap) -> bool>,
                 can_upgrade: false,
             };
             match shared.forward(request, asker).await? {

@@ -54,6 +54,8 @@ counters! {
     content_lost,
     /// Interim responses passed on.
     interims,
+    /// Interim responses that were not: one request had too many, or their heads were too large.
+    interims_dropped,
     /// Connections that became another protocol's.
     upgrades,
     /// Probes sent.

@@ -44,10 +44,13 @@ pub(crate) struct Asker<I> {
     pub(crate) can_upgrade: bool,
 }
 
-/// What is done with an interim response.
-pub(crate) trait OnInterim: Fn(StatusCode, &HeaderMap) + Send + Sync + 'static {}
+/// What is done with an interim response. Returns whether it is passed on.
+pub(crate) trait OnInterim:
+    Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static
+{
+}
 
-impl<I: Fn(StatusCode, &HeaderMap) + Send + Sync + 'static> OnInterim for I {}
+impl<I: Fn(StatusCode, &HeaderMap) -> bool + Send + Sync + 'static> OnInterim for I {}
 
 /// What the application made of a request.
 pub(crate) enum Answer<B: RequestBody> {
@@ -189,8 +192,12 @@ impl<B: RequestBody> Shared<B> {
                 // Whoever reads the content says so to the client.
                 waiting.iter().for_each(Stage::go_ahead);
             } else if let Some(on_interim) = &on_interim {
-                shared.counters.interims.add_one();
-                on_interim(interim.status(), interim.headers());
+                let counter = if on_interim(interim.status(), interim.headers()) {
+                    &shared.counters.interims
+                } else {
+                    &shared.counters.interims_dropped
+                };
+                counter.add_one();
             }
         });
     }

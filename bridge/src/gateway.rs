@@ -87,9 +87,7 @@ async fn answer(
     let context = request.extensions().get::<RequestContext>().cloned();
     let asker = Asker {
         on_interim: context.map(|context| {
-            move |status: StatusCode, fields: &HeaderMap| {
-                context.interim(status, fields);
-            }
+            move |status: StatusCode, fields: &HeaderMap| context.interim(status, fields)
         }),
         can_upgrade: tunnel.is_some(),
     };
