@@ -1,7 +1,7 @@
 //! A request at the cache: answered from the store or from a flight, or sent on alone.
 
 use std::future::poll_fn;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ use crate::clock;
 use crate::error_response::ErrorResponse;
 use crate::exchange::Exchange;
 use crate::flight::{Asking, Cut, FlightBody, spawn_fetch};
+use crate::interim::Interims;
 use crate::pipeline::assemble;
 use crate::response;
 use crate::session::Failure;
@@ -89,12 +90,14 @@ impl Worker {
             detail,
             learn: Some((under, asking.clone())),
         };
+        let interims = Rc::new(Interims::to(&asking.exchange, &account));
         let mut moves = 0;
         loop {
             let join = cache.join(clock::now(), under, &asking.asker());
             let (mut reader, fetched_from) = match join {
                 Join::Lead { fill, reader } => {
-                    (reader, Some(spawn_fetch(self, &asking.exchange, fill)))
+                    let to = Rc::downgrade(&interims);
+                    (reader, Some(spawn_fetch(self, &asking.exchange, fill, to)))
                 }
                 Join::Wait(reader) => (reader, None),
                 Join::Stored(hit) => {
@@ -112,7 +115,7 @@ impl Worker {
             let status = CacheStatus::forward(forward).collapsed(collapsed);
             let turn = {
                 let asker = asking.asker();
-                let head = reader.head(&asker);
+                let head = interims.during(reader.head(&asker));
                 tokio::time::timeout_at(asking.exchange.due().into(), head).await
             };
             let again = match turn {
@@ -186,7 +189,7 @@ impl Worker {
         if hit.served == Served::WhileRevalidating {
             let fill = (self.shared.cache).refresh(clock::now(), &hit, &asking.asker());
             if let Some(fill) = fill {
-                spawn_fetch(self, &asking.exchange, fill);
+                spawn_fetch(self, &asking.exchange, fill, Weak::new());
             }
         }
         let stored = self.stored(&asking.exchange, hit, account, status).await;

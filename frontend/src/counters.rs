@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
 
+use crate::interim::Dropped;
 use crate::watch::TooSlow;
 
 /// A number that only grows.
@@ -36,7 +37,9 @@ pub(crate) struct Counters {
     pub(crate) too_slow_head: Counter,
     pub(crate) too_slow_content: Counter,
     pub(crate) too_slow_reading: Counter,
-    pub(crate) interim_dropped: Counter,
+    pub(crate) interims: Counter,
+    /// In the order of [`Dropped::ALL`].
+    interims_dropped: [Counter; Dropped::ALL.len()],
     pub(crate) tunnels: Counter,
 }
 
@@ -47,6 +50,10 @@ impl Counters {
 
     pub(crate) fn class(&self, digit: usize) -> &Counter {
         self.by_class.get(digit).unwrap_or(&self.by_class[0])
+    }
+
+    pub(crate) const fn interim_dropped(&self, why: Dropped) -> &Counter {
+        &self.interims_dropped[why as usize]
     }
 
     pub(crate) fn too_slow(&self, verdict: TooSlow) -> &Counter {

@@ -3,7 +3,7 @@
 use std::cell::OnceCell;
 use std::future::poll_fn;
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -24,6 +24,7 @@ use crate::dispatch::Stream;
 use crate::error_response::ErrorResponse;
 use crate::exchange::Exchange;
 use crate::fields;
+use crate::interim::Interims;
 use crate::response;
 use crate::session::{Delivery, Failure, OpenRequest};
 use crate::worker::Worker;
@@ -55,8 +56,14 @@ impl Asking {
 /// The name of the backend that answers a fetch, once it has.
 pub(crate) type FetchedFrom = Rc<OnceCell<HeaderValue>>;
 
-/// Fetches for a flight until it is complete, has failed, or nobody wants it.
-pub(crate) fn spawn_fetch(worker: &Rc<Worker>, exchange: &Rc<Exchange>, fill: Fill) -> FetchedFrom {
+/// Fetches for a flight until it is complete, has failed, or nobody wants it. Interim responses go to whoever led it, if anybody
+/// waits there.
+pub(crate) fn spawn_fetch(
+    worker: &Rc<Worker>,
+    exchange: &Rc<Exchange>,
+    fill: Fill,
+    interims: Weak<Interims>,
+) -> FetchedFrom {
     let fetched_from = FetchedFrom::default();
     let due = exchange.due();
     let fetch = Fetch {
@@ -64,6 +71,7 @@ pub(crate) fn spawn_fetch(worker: &Rc<Worker>, exchange: &Rc<Exchange>, fill: Fi
         exchange: Rc::clone(exchange),
         fill,
         due,
+        interims,
         fetched_from: Rc::clone(&fetched_from),
     };
     tokio::task::spawn_local(fetch.run());
@@ -75,6 +83,7 @@ struct Fetch {
     exchange: Rc<Exchange>,
     fill: Fill,
     due: Instant,
+    interims: Weak<Interims>,
     fetched_from: FetchedFrom,
 }
 
@@ -144,7 +153,10 @@ impl Fetch {
             match delivery {
                 // Dropping the stream cancels the request.
                 None => return Fetched::Ended,
-                Some(Delivery::Interim(_)) => self.worker.shared.counters.interim_dropped.add(1),
+                Some(Delivery::Interim(head)) => {
+                    let to = self.interims.upgrade();
+                    self.worker.pass_on(&head, to.as_deref());
+                }
                 Some(Delivery::Ready) => {}
                 Some(Delivery::Head {
                     head,
@@ -369,7 +381,7 @@ impl FlightBody {
                         continue;
                     }
                     Rejoin::Lead { fill, reader } => {
-                        spawn_fetch(&self.worker, &self.asking.exchange, fill);
+                        spawn_fetch(&self.worker, &self.asking.exchange, fill, Weak::new());
                         self.reader = reader;
                         continue;
                     }

@@ -21,6 +21,8 @@ mod fields;
 mod flight;
 mod forwarded;
 mod frontend;
+mod interim;
+mod interim_io;
 mod listener;
 mod pipeline;
 mod response;

@@ -17,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
+use crate::interim_io::InterimIo;
 use crate::watch::WatchedIo;
 use crate::worker::{Shared, Worker};
 
@@ -236,7 +237,7 @@ async fn connection(
     let limits = &worker.shared.limits;
     let mut builder = auto::Builder::new(OnThisThread);
     // Not `pipeline_flush`: with it hyper holds a response back while its read buffer has bytes, so that a client which has begun
-    // its next request, or sent rubbish, never gets the answer to the one before.
+    // its next request, or sent rubbish, never gets the answer to the one before; and `interim_io` would wait for a flush as long.
     builder
         .http1()
         .max_buf_size(limits.header_bytes.max(MINIMUM_BUFFER))
@@ -257,7 +258,8 @@ async fn connection(
             async move { Ok::<_, Infallible>(worker.serve(peer, answering, request).await) }
         })
     };
-    let connection = builder.serve_connection_with_upgrades(TokioIo::new(io), service);
+    let connection =
+        builder.serve_connection_with_upgrades(TokioIo::new(InterimIo::new(io)), service);
     let mut connection = std::pin::pin!(connection);
     let served = tokio::select! {
         biased;

@@ -23,6 +23,7 @@ use crate::error_response::ErrorResponse;
 use crate::exchange::Exchange;
 use crate::fields;
 use crate::flight::Asking;
+use crate::interim::Interims;
 use crate::response;
 use crate::route::Coalesce;
 use crate::session::{Delivery, Failure, OpenRequest};
@@ -45,6 +46,7 @@ impl Worker {
         }
         watched.set_last(request.body().size_hint().exact().is_none());
         let mut response = Rc::clone(&self).answer(peer, answering, request).await;
+        watched.interims().written().await;
         let is_last = self.draining.get() || watched.is_last();
         if may_close && is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response
@@ -134,9 +136,10 @@ impl Worker {
                     .await;
             }
         };
+        let interims = Interims::to(&exchange, &account);
         loop {
             match conversation.next().await {
-                Delivery::Interim(_) => self.shared.counters.interim_dropped.add(1),
+                Delivery::Interim(head) => self.pass_on(&head, Some(&interims)),
                 Delivery::Head {
                     head,
                     upgrade: true,

@@ -23,6 +23,7 @@ use tokio::task::AbortHandle;
 
 use crate::clock;
 use crate::config::Limits;
+use crate::interim_io::Outgoing;
 
 /// How often connections are looked at, and so how much later than its time one may end.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
@@ -62,6 +63,7 @@ pub(crate) struct Watched {
     written: AtomicU64,
     /// It is closed after the next response.
     is_last: AtomicBool,
+    interims: Outgoing,
     /// Until when streams have to move whose turn it is, in milliseconds since `epoch`.
     turns: Mutex<Slab<(u64, TooSlow)>>,
     /// The last write found no room.
@@ -93,6 +95,7 @@ impl Watched {
             read: AtomicU64::new(0),
             written: AtomicU64::new(0),
             is_last: AtomicBool::new(false),
+            interims: Outgoing::default(),
             turns: Mutex::default(),
             write_blocked: AtomicBool::new(false),
             slow_since: AtomicU64::new(NEVER),
@@ -123,6 +126,11 @@ impl Watched {
 
     pub(crate) fn set_last(&self, is_last: bool) {
         self.is_last.store(is_last, Relaxed);
+    }
+
+    /// Interim heads on their way to the client, on HTTP/1.1.
+    pub(crate) const fn interims(&self) -> &Outgoing {
+        &self.interims
     }
 
     fn idle_from(&self, now: Instant) {

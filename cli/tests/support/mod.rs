@@ -17,7 +17,7 @@ use std::time::Duration;
 
 pub(crate) use client::{Client, Head, Response, get};
 pub(crate) use origin::{Content, Counts, Origin, Request, body, empty, text};
-pub(crate) use scale0::{Scale0, site};
+pub(crate) use scale0::{Scale0, site, site_of};
 
 /// What anything may take on a busy machine. It is no measure of speed, only of being stuck.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);

@@ -16,6 +16,11 @@ use super::{Client, Origin, Response, get, soon};
 
 /// A file with all roles in one process on ports of its own: a bridge to `origin` for every service, and whatever `more` says.
 pub(crate) fn site(origin: &Origin, more: impl Display) -> String {
+    site_of(&origin.url(), more)
+}
+
+/// The same in front of whatever application is at `upstream`.
+pub(crate) fn site_of(upstream: &str, more: impl Display) -> String {
     format!(
         r#"
 [node]
@@ -28,13 +33,12 @@ backends = "ipc://backends"
 peers = "ipc://peers"
 [[bridge]]
 service = "*"
-upstream = "{}"
+upstream = "{upstream}"
 concurrency = 256
 [admin]
 listen = "127.0.0.1:0"
 {more}
-"#,
-        origin.url()
+"#
     )
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::Kind::{Counter, Gauge};
 use super::{Metrics, Source};
 use crate::frontend::{Frontend, LaneSnapshot};
+use crate::interim::Dropped;
 use crate::session::{BrokerStatus, LaneCounters};
 
 impl Source for Frontend {
@@ -90,9 +91,9 @@ impl Frontend {
             counters.incomplete.value(),
         );
         add(
-            "scale0_http_interim_dropped_total",
-            "Interim responses that were not passed on.",
-            counters.interim_dropped.value(),
+            "scale0_http_interims_total",
+            "Interim responses passed on.",
+            counters.interims.value(),
         );
         add(
             "scale0_http_tunnels_total",
@@ -115,6 +116,15 @@ impl Frontend {
                 "Responses by class of status.",
                 &[("class", class)],
                 value,
+            );
+        }
+        for why in Dropped::ALL {
+            metrics.add(
+                "scale0_http_interims_dropped_total",
+                Counter,
+                "Interim responses that were not passed on.",
+                &[("why", why.name())],
+                counters.interim_dropped(why).value(),
             );
         }
         for (why, counter) in [
