@@ -10,6 +10,7 @@ use std::time::Duration;
 use http::HeaderValue;
 use parking_lot::Mutex;
 use scale0_cache::Cache;
+use scale0_cache::purge::{Epoch, Purge, PurgeError};
 use scale0_transport::{Links, Port, TransportError};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{Semaphore, watch};
@@ -206,6 +207,14 @@ impl Frontend {
                 .lanes
                 .iter()
                 .all(|lane| lane.welcome.load(Ordering::Relaxed))
+    }
+
+    /// Purges from its cache; returns when that is on the disk, if the cache has one. Call it from a thread that may wait.
+    ///
+    /// # Errors
+    /// The purges hold, but may be forgotten with the process.
+    pub fn purge(&self, purges: &[Purge]) -> Result<Epoch, PurgeError> {
+        self.shared.cache.purge(purges)
     }
 
     /// Takes nothing new, ends what is under way, and returns when that is done or `within` has passed. False: it was not

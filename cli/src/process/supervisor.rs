@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use scale0_broker::BrokerHandle;
-use scale0_frontend::admin::{Admin, AdminConfig, Source};
+use scale0_frontend::admin::{Admin, AdminConfig, OnPurge, Source};
 use scale0_frontend::{AccessLog, Frontend, Threads};
 use scale0_transport::{Context, Hub, Port};
 use serde_json::json;
@@ -189,6 +189,12 @@ impl Process {
         };
         let (drain, drains) = channel(DRAINS);
         let drained = roles.clone();
+        let on_purge = roles.frontend.clone().map(|frontend| -> OnPurge {
+            Arc::new(move |purges| match frontend.purge(purges) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            })
+        });
         let admin = match &config.admin {
             Some(settings) => Some(
                 Admin::start(
@@ -209,6 +215,7 @@ impl Process {
                                 .to_owned()
                             })
                         }),
+                        on_purge,
                     },
                     &threads,
                 )

@@ -1,10 +1,12 @@
-//! The admin endpoints of a process: is it well, is it ready, what does it count, how do things stand, drain.
+//! The admin endpoints of a process: is it well, is it ready, what does it count, how do things stand, drain,
+//! purge.
 //!
 //! They have a listener of their own, never the public one. Whoever plays a role hands in a [`Source`]; what is said there is
 //! shown under its role's name.
 
 mod frontend;
 mod metrics;
+mod purge;
 
 use std::convert::Infallible;
 use std::fmt;
@@ -16,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Uri};
+use http_body::Body;
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -28,6 +31,7 @@ use tokio::sync::Semaphore;
 use crate::listener;
 use crate::threads::Threads;
 pub use metrics::{Kind, Metrics};
+pub use purge::OnPurge;
 
 /// Connections at a time: a scraper, a dashboard and a few people. More wait.
 const CONNECTIONS: usize = 64;
@@ -73,6 +77,8 @@ pub struct AdminConfig {
     pub sources: Vec<Arc<dyn Source>>,
     /// Whom to tell.
     pub on_drain: OnDrain,
+    /// Who purges; `None`: there is no cache in this process.
+    pub on_purge: Option<OnPurge>,
 }
 
 /// The running admin endpoints; they end with their threads.
@@ -129,8 +135,8 @@ async fn accept(listener: std::net::TcpListener, endpoints: Arc<Endpoints>) {
 
 async fn connection(stream: TcpStream, endpoints: Arc<Endpoints>) {
     let service = service_fn(move |request: Request<Incoming>| {
-        let answer = endpoints.answer(&request);
-        async move { Ok::<_, Infallible>(answer) }
+        let endpoints = Arc::clone(&endpoints);
+        async move { Ok::<_, Infallible>(endpoints.answer(request).await) }
     });
     let mut server = http1::Builder::new();
     let served = server
@@ -159,14 +165,19 @@ impl fmt::Debug for Endpoints {
 type Answer = Response<Full<Bytes>>;
 
 impl Endpoints {
-    fn answer<B>(&self, request: &Request<B>) -> Answer {
+    async fn answer<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
         let path = request.uri().path();
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match path {
             // Health checkers have no token, and learn nothing but this.
             "/healthz" if reads => text(StatusCode::OK, "ok\n"),
             "/readyz" if reads => self.readiness(),
-            "/metrics" | "/status" | "/drain" | "/" if !self.is_authorised(request.headers()) => {
+            "/metrics" | "/status" | "/drain" | "/purge" | "/"
+                if !self.is_authorised(request.headers()) =>
+            {
                 let mut answer = text(
                     StatusCode::UNAUTHORIZED,
                     "the admin token is needed: Authorization: Bearer …\n",
@@ -180,22 +191,23 @@ impl Endpoints {
             "/status" if reads => self.status(),
             "/" if reads => text(
                 StatusCode::OK,
-                "scale0 admin: /healthz /readyz /metrics /status, POST /drain\n",
+                "scale0 admin: /healthz /readyz /metrics /status, POST /drain /purge\n",
             ),
             "/drain" if *request.method() == Method::POST => match self.own_page(request.headers())
             {
                 Ok(()) => self.drain(request.uri()),
                 Err(why) => text(StatusCode::FORBIDDEN, why),
             },
+            "/purge" if *request.method() == Method::POST => match self.own_page(request.headers())
+            {
+                Ok(()) => self.purge(request.into_body()).await,
+                Err(why) => text(StatusCode::FORBIDDEN, why),
+            },
             "/healthz" | "/readyz" | "/metrics" | "/status" | "/" => not_allowed("GET, HEAD"),
-            "/drain" => not_allowed("POST"),
-            "/purge" => text(
-                StatusCode::NOT_IMPLEMENTED,
-                "purging is not in this version\n",
-            ),
+            "/drain" | "/purge" => not_allowed("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "no such endpoint: /healthz /readyz /metrics /status, POST /drain\n",
+                "no such endpoint: /healthz /readyz /metrics /status, POST /drain /purge\n",
             ),
         }
     }
@@ -258,6 +270,27 @@ impl Endpoints {
             Ok(()) => text(StatusCode::ACCEPTED, "draining\n"),
             Err(why) => text(StatusCode::CONFLICT, why + "\n"),
         }
+    }
+
+    async fn purge<B>(&self, content: B) -> Answer
+    where
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>>,
+    {
+        let Some(on_purge) = self.config.on_purge.clone() else {
+            return text(
+                StatusCode::CONFLICT,
+                "no cache is in this process: ask those with a [frontend]\n",
+            );
+        };
+        let purges = match purge::read(content).await {
+            Ok(purges) => purges,
+            Err((status, why)) => return text(status, why),
+        };
+        // It waits for a disk, and this thread serves requests.
+        let done = tokio::task::spawn_blocking(move || on_purge(&purges)).await;
+        let done = done.unwrap_or_else(|error| Err(format!("it was not carried out: {error}")));
+        let node = self.config.about.get("node").and_then(Value::as_str);
+        purge::answer(node.unwrap_or_default(), done)
     }
 
     fn is_authorised(&self, headers: &HeaderMap) -> bool {
@@ -353,6 +386,7 @@ fn not_allowed(allow: &'static str) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http_body_util::BodyExt;
     use parking_lot::Mutex;
 
     struct Role(bool);
@@ -377,14 +411,26 @@ mod tests {
         let config = AdminConfig {
             listen: ([127, 0, 0, 1], 8081).into(),
             token: token.map(str::to_owned),
-            about: Map::new(),
+            about: Map::from_iter([("node".to_owned(), "fra-1".into())]),
             sources: vec![Arc::new(Role(true)), Arc::new(Role(ready))],
             on_drain: Box::new(move |request| {
                 told.lock().push(request);
                 Ok(())
             }),
+            on_purge: Some(Arc::new(|purges| match purges {
+                [] => Err("nothing to do".into()),
+                [purge, ..] if purge.soft => Err("the disk is full".into()),
+                _ => Ok(()),
+            })),
         };
         (Endpoints { config, port: 8081 }, drains)
+    }
+
+    fn run<T>(future: impl Future<Output = T>) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build();
+        runtime.unwrap().block_on(future)
     }
 
     fn ask(endpoints: &Endpoints, method: &str, path: &str, fields: &[(&str, &str)]) -> u16 {
@@ -392,10 +438,19 @@ mod tests {
         for (name, value) in fields {
             request = request.header(*name, *value);
         }
-        endpoints
-            .answer(&request.body(()).unwrap())
-            .status()
-            .as_u16()
+        let request = request.body(Full::default()).unwrap();
+        run(endpoints.answer(request)).status().as_u16()
+    }
+
+    fn purge(endpoints: &Endpoints, content: impl Into<Bytes>) -> (u16, String) {
+        let request = Request::post("/purge").header("host", "localhost:8081");
+        let request = request.body(Full::new(content.into())).unwrap();
+        run(async {
+            let answer = endpoints.answer(request).await;
+            let status = answer.status().as_u16();
+            let content = answer.into_body().collect().await.unwrap().to_bytes();
+            (status, String::from_utf8_lossy(&content).into_owned())
+        })
     }
 
     #[test]
@@ -467,6 +522,50 @@ mod tests {
             timeout: Some(Duration::from_secs(5)),
         };
         assert_eq!(*drains.lock(), [told.clone(), told]);
+    }
+
+    #[test]
+    fn somebody_elses_page_and_who_has_no_token_cannot_purge() {
+        let (open, _) = endpoints(true, None);
+        let evil = [
+            ("host", "localhost:8081"),
+            ("origin", "http://evil.example"),
+        ];
+        assert_eq!(ask(&open, "POST", "/purge", &evil), 403);
+        assert_eq!(
+            ask(&open, "POST", "/purge", &[("host", "evil.example")]),
+            403
+        );
+        assert_eq!(ask(&open, "GET", "/purge", &[]), 405);
+        let (guarded, _) = endpoints(true, Some("secret"));
+        assert_eq!(purge(&guarded, r#"{"all": true}"#).0, 401);
+    }
+
+    #[test]
+    fn who_purges_is_told_who_confirmed_and_who_did_not() {
+        let (endpoints, _) = endpoints(true, None);
+        let (status, account) = purge(&endpoints, r#"{"tag": "a"}"#);
+        let account: Value = serde_json::from_str(&account).unwrap();
+        let expected = json!({ "confirmed": 1, "of": 1, "nodes": ["fra-1"], "unconfirmed": [] });
+        assert_eq!((status, account), (200, expected));
+
+        let (status, account) = purge(&endpoints, r#"{"tag": "a", "soft": true}"#);
+        let account: Value = serde_json::from_str(&account).unwrap();
+        let unconfirmed = [json!({ "node": "fra-1", "reason": "the disk is full" })];
+        let expected = json!({ "confirmed": 0, "of": 1, "nodes": [], "unconfirmed": unconfirmed });
+        assert_eq!((status, account), (503, expected));
+    }
+
+    #[test]
+    fn a_purge_that_is_not_understood_is_not_carried_out() {
+        let (mut endpoints, _) = endpoints(true, None);
+        endpoints.config.on_purge = Some(Arc::new(|_| panic!("it was")));
+        assert_eq!(purge(&endpoints, "{").0, 400);
+        assert_eq!(purge(&endpoints, vec![b' '; 2 * 1024 * 1024]).0, 413);
+        endpoints.config.on_purge = None;
+        let (status, why) = purge(&endpoints, r#"{"all": true}"#);
+        assert_eq!(status, 409);
+        assert!(why.contains("[frontend]"), "{why}");
     }
 
     #[test]
