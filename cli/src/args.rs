@@ -42,12 +42,11 @@ pub(crate) enum Command {
     Status(StatusArguments),
     /// Let a running process, or one role of it, finish its work and take no more
     Drain(DrainArguments),
+    /// Make what a running process has stored count as stale, or as gone
+    Purge(PurgeArguments),
     /// Not in this version
     #[command(hide = true, disable_help_flag = true)]
     Top(Later),
-    /// Not in this version
-    #[command(hide = true, disable_help_flag = true)]
-    Purge(Later),
     /// Not in this version
     #[command(hide = true, disable_help_flag = true)]
     Keygen(Later),
@@ -205,6 +204,50 @@ pub(crate) struct DrainArguments {
     pub(crate) wait: bool,
 }
 
+/// Make what a running process has stored count as stale, or as gone
+#[derive(Args, Debug)]
+#[command(
+    group = clap::ArgGroup::new("target").required(true),
+    after_help = "\
+A purged response is never served again; with --soft it is stale: it may be served while one request fetches it
+anew, or while the backends are away. What is being fetched when a purge comes is not stored.
+
+URLs are normalised as those of requests are. Whether https or http is of no account. A prefix ends where a segment
+of the path ends: https://www.example.com/shop is about /shop, /shop/ and /shop/shoes?size=9, and not about /shopping.
+A tag is a word of the responses' own Surrogate-Key (separated by blanks) or Cache-Tag (by commas) field.
+
+Examples:
+  scale0 purge --url 'https://www.example.com/news?page=2'
+  scale0 purge --prefix https://www.example.com/shop --soft
+  scale0 purge --tag product-17 --tag product-18
+
+Exit codes: 0 confirmed by all nodes, and then a restart does not bring back what was purged either; 1 not, and the
+nodes are named; 2 wrong usage. Repeating a purge is safe."
+)]
+pub(crate) struct PurgeArguments {
+    /// Whom to ask
+    #[command(flatten)]
+    pub(crate) admin: AdminUrl,
+    /// The responses of this URL, all variants; may be repeated
+    #[arg(long = "url", value_name = "URL", group = "target")]
+    pub(crate) urls: Vec<String>,
+    /// Those of this path and all below it, whatever their query; may be repeated
+    #[arg(long = "prefix", value_name = "URL", group = "target")]
+    pub(crate) prefixes: Vec<String>,
+    /// Those with this tag; may be repeated
+    #[arg(long = "tag", value_name = "TAG", group = "target")]
+    pub(crate) tags: Vec<String>,
+    /// Everything
+    #[arg(long, group = "target")]
+    pub(crate) all: bool,
+    /// They may be served, as stale, while they are fetched anew
+    #[arg(long)]
+    pub(crate) soft: bool,
+    /// Print the answer as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
@@ -238,6 +281,7 @@ mod tests {
         Bridge(BridgeArguments),
         Status(StatusArguments),
         Drain(DrainArguments),
+        Purge(PurgeArguments),
     }
 
     fn parse(line: &str) -> Result<Every, clap::Error> {
@@ -267,6 +311,24 @@ mod tests {
             matches!(parse("drain --role broker --timeout 30s --wait --admin http://h:1"),
             Ok(Every::Drain(drain)) if drain.role == Some(Role::Broker) && drain.timeout.unwrap().as_secs() == 30 && drain.wait && drain.admin.admin == "http://h:1")
         );
+    }
+
+    #[test]
+    fn a_purge_is_by_one_kind_of_name() {
+        assert!(
+            matches!(parse("purge --tag a --tag b --soft --json"), Ok(Every::Purge(purge)) if purge.tags == ["a", "b"] && purge.soft && purge.json)
+        );
+        assert!(
+            matches!(parse("purge --all --admin http://h:1"), Ok(Every::Purge(purge)) if purge.all && !purge.soft)
+        );
+        for wrong in [
+            "purge",
+            "purge --soft",
+            "purge --url a/b --tag c",
+            "purge --all --prefix a",
+        ] {
+            assert_eq!(parse(wrong).unwrap_err().exit_code(), 2, "{wrong}");
+        }
     }
 
     #[test]

@@ -31,8 +31,8 @@ fn main() -> ExitCode {
         Command::Check(arguments) => command::check::run(&arguments),
         Command::Status(arguments) => command::status::run(&arguments),
         Command::Drain(arguments) => command::drain::run(&arguments),
+        Command::Purge(arguments) => command::purge::run(&arguments),
         Command::Top(_) => return not_in_this_version("top"),
-        Command::Purge(_) => return not_in_this_version("purge"),
         Command::Keygen(_) => return not_in_this_version("keygen"),
         Command::Completions(_) => return not_in_this_version("completions"),
     };

@@ -124,7 +124,7 @@ async fn where_there_is_a_token_only_who_has_it_sees_or_changes_anything() {
     let config =
         site(&app, QUIET).replace("[admin]\n", &format!("[admin]\ntoken_file = {file:?}\n"));
     let scale0 = Scale0::start(&config).await;
-    for page in ["/metrics", "/status", "/drain"] {
+    for page in ["/metrics", "/status", "/drain", "/purge"] {
         assert_eq!(get(scale0.admin(), page).await.status(), 401, "{page}");
     }
     assert_eq!(get(scale0.admin(), "/healthz").await.status(), 200);

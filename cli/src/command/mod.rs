@@ -4,5 +4,6 @@ mod admin_client;
 pub(crate) mod bridge;
 pub(crate) mod check;
 pub(crate) mod drain;
+pub(crate) mod purge;
 pub(crate) mod status;
 pub(crate) mod up;
