@@ -247,7 +247,7 @@ impl Worker {
             let first = poll_fn(|cx| body.poll_first(cx));
             match tokio::time::timeout(DISK_PATIENCE, first).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_damaged)) | Err(_) => {
+                Ok(Err(_)) | Err(_) => {
                     self.shared.cache.forget_damaged(hit);
                     return None;
                 }
