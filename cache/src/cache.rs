@@ -17,7 +17,7 @@ use crate::policy::validation::{freshened, head_says};
 use crate::policy::{Forward, HeadSays, Policy, Reuse, Sharing, Trouble};
 use crate::purge::{Epoch, Purge, PurgeError, Purges, Restored};
 use crate::store::{
-    COPY_BELOW, FileStore, Found, Hit, MemoryStore, Origin, ResponseHead, Served, Store,
+    COPY_BELOW, FileStore, Found, Hit, MemoryStore, Origin, ResponseHead, Served, SledStore, Store,
     StoredContent, StoredResponse, Tiers, Usage, detach, settle,
 };
 
@@ -87,7 +87,7 @@ pub struct Cache {
 pub enum Lookup {
     /// A stored response that may be sent: send it. Where it is [`Served::WhileRevalidating`], [`Cache::refresh`] too.
     Hit(Hit),
-    /// It may be on the disk: wait with [`Cache::poll_loading`], and look again.
+    /// It may be on the disk: wait with [`Cache::poll_loading`].
     Loading(Loading),
     /// Nothing that may be sent: [`Cache::join`].
     Miss {
@@ -116,7 +116,7 @@ pub struct StoreConfig {
 pub enum StoreKind {
     /// [`FileStore`]: segments and files.
     File,
-    /// `SledStore`: a database, and files for what is large.
+    /// [`SledStore`]: a database, and files for what is large.
     Sled,
 }
 
@@ -179,7 +179,7 @@ impl Cache {
         let open = move || -> io::Result<Arc<dyn Store>> {
             Ok(match kind {
                 StoreKind::File => Arc::new(FileStore::open(&path.join("file"), capacity)?),
-                StoreKind::Sled => Arc::new(FileStore::open(&path.join("sled"), capacity)?),
+                StoreKind::Sled => Arc::new(SledStore::open(&path.join("sled"), capacity)?),
             })
         };
         let disk = Disk::new(open, counters).map_err(OpenError::Threads)?;
@@ -276,15 +276,15 @@ impl Cache {
         }
     }
 
-    /// The same with what is in memory alone: for whoever has waited for the disk long enough.
-    pub fn lookup_late(&self, now: Instant, asker: &Asker<'_>) -> Lookup {
-        self.counters.store_late.add(1);
+    /// The same with what is in memory alone, when the disk has been asked.
+    pub fn lookup_in_memory(&self, now: Instant, asker: &Asker<'_>) -> Lookup {
         let found = self.store.find(&asker.key, asker.headers);
         self.judge(now, asker, found)
     }
 
-    /// Waits for what a lookup found on the disk; then look again.
-    pub fn poll_loading(&self, cx: &mut Context<'_>, loading: &Loading) -> Poll<()> {
+    /// Waits for what a lookup found on the disk. True: look again. False: there was nothing, go on with
+    /// [`Cache::lookup_in_memory`].
+    pub fn poll_loading(&self, cx: &mut Context<'_>, loading: &Loading) -> Poll<bool> {
         self.store.poll_loading(cx, loading)
     }
 
@@ -319,6 +319,11 @@ impl Cache {
         counter.add(1);
         self.store.used(&at.at, &response);
         Lookup::Hit(Hit::new(now, response, at, served))
+    }
+
+    /// Somebody has lost patience with the disk.
+    pub fn count_late(&self) {
+        self.counters.store_late.add(1);
     }
 
     /// A hit turned out to be damaged where it lies: it is forgotten, and the next lookup is a miss.

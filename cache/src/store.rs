@@ -8,6 +8,7 @@ pub mod conformance;
 mod file;
 mod memory;
 mod response;
+mod sled;
 mod tiers;
 
 use std::fmt;
@@ -25,6 +26,7 @@ pub use memory::MemoryStore;
 pub(crate) use memory::{At, Found, Place};
 pub use response::{Hit, ResponseHead, Served, StoredResponse};
 pub(crate) use response::{Origin, StoredContent};
+pub use sled::{SledCounters, SledStore};
 pub(crate) use tiers::Tiers;
 
 /// Keeps records by key, up to a number of bytes that is its own.

@@ -40,6 +40,9 @@ pub(crate) enum AtCache {
     Alone(Account, Alone),
 }
 
+/// A URI and its variant; what memory has lost again by then is fetched.
+const MAX_LOADS: usize = 2;
+
 /// How long a request waits for the disk; then it is cheaper to ask the backend.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
@@ -163,19 +166,22 @@ impl Worker {
         let cache = &self.shared.cache;
         let asker = asking.asker();
         let patience = clock::now() + DISK_PATIENCE;
-        loop {
+        for _ in 0..MAX_LOADS {
             let loading = match cache.lookup(clock::now(), &asker) {
                 Lookup::Loading(loading) => loading,
                 found => return found,
             };
             let loaded = poll_fn(|cx| cache.poll_loading(cx, &loading));
-            if tokio::time::timeout_at(patience.into(), loaded)
-                .await
-                .is_err()
-            {
-                return cache.lookup_late(clock::now(), &asker);
+            match tokio::time::timeout_at(patience.into(), loaded).await {
+                Ok(true) => {}
+                Ok(false) => return cache.lookup_in_memory(clock::now(), &asker),
+                Err(_elapsed) => {
+                    cache.count_late();
+                    break;
+                }
             }
         }
+        cache.lookup_in_memory(clock::now(), &asker)
     }
 
     /// Answers with a stored response, and has it brought up to date where it is sent stale meanwhile.

@@ -323,11 +323,16 @@ impl MemoryStore {
     }
 
     /// Takes in what was found elsewhere, unless there is something newer.
-    pub(super) fn adopt(&self, key: CacheKey, response: Arc<StoredResponse>) {
+    /// Whether it is of use.
+    pub(super) fn adopt(&self, key: CacheKey, response: Arc<StoredResponse>) -> bool {
+        if self.max_object < response.weight() || !self.is_there(&response) {
+            return false;
+        }
         let _rearranging = self.rearranging.lock();
-        if self.cache.peek(&key).is_none() && response.weight() <= self.max_object {
+        if self.response(&key).is_none() {
             self.cache.insert(key, Entry::Response(response));
         }
+        true
     }
 
     /// The same for the variants of a URI.
@@ -336,13 +341,15 @@ impl MemoryStore {
         primary: CacheKey,
         names: Vec<HeaderName>,
         generation: u64,
-    ) {
+    ) -> bool {
         let _rearranging = self.rearranging.lock();
-        if self.cache.peek(&primary).is_none() {
+        let is_new = self.cache.peek(&primary).is_none();
+        if is_new {
             let variants = Variants::new(&names.into(), generation);
             self.cache
                 .insert(primary, Entry::Variants(Arc::new(variants)));
         }
+        is_new
     }
 
     /// Forgets what is stored under one key.

@@ -51,8 +51,11 @@ impl Tiers {
                 Found::NoVariant(at) => at.at,
             };
             match disk.look(&missing) {
-                Look::Here(Loaded::Nothing) => break,
-                Look::Here(loaded) => self.adopt(missing, loaded),
+                Look::Here(loaded) => {
+                    if !self.adopt(missing, loaded) {
+                        break;
+                    }
+                }
                 Look::Wait(loading) => return Err(loading),
             }
             found = self.memory.find(key, request);
@@ -60,25 +63,20 @@ impl Tiers {
         Ok(found)
     }
 
-    /// Waits for what a lookup has to wait for.
-    pub(crate) fn poll_loading(&self, cx: &Context<'_>, loading: &Loading) -> Poll<()> {
+    /// Waits for what a lookup has to wait for. Whether there was anything.
+    pub(crate) fn poll_loading(&self, cx: &Context<'_>, loading: &Loading) -> Poll<bool> {
         let loaded = std::task::ready!(loading.poll(cx));
-        if self
-            .disk
-            .as_ref()
-            .is_some_and(|disk| disk.is_current(loading))
-        {
-            self.adopt(*loading.key(), loaded);
-        }
-        Poll::Ready(())
+        let is_current = (self.disk.as_ref()).is_some_and(|disk| disk.is_current(loading));
+        Poll::Ready(is_current && self.adopt(*loading.key(), loaded))
     }
 
-    fn adopt(&self, key: CacheKey, loaded: Loaded) {
+    /// Whether there is something in memory now that was not before.
+    fn adopt(&self, key: CacheKey, loaded: Loaded) -> bool {
         match loaded {
-            Loaded::Nothing => {}
+            Loaded::Nothing => false,
             Loaded::Response(response) => self.memory.adopt(key, response),
             Loaded::Variants(names, generation) => {
-                self.memory.adopt_variants(key, names, generation);
+                self.memory.adopt_variants(key, names, generation)
             }
         }
     }

@@ -100,7 +100,9 @@ impl Visit {
         loop {
             match cache.lookup(now(), &self.asker()) {
                 Lookup::Loading(loading) => {
-                    block_on(poll_fn(|cx| cache.poll_loading(cx, &loading)));
+                    if !block_on(poll_fn(|cx| cache.poll_loading(cx, &loading))) {
+                        return cache.lookup_in_memory(now(), &self.asker());
+                    }
                 }
                 found => return found,
             }
