@@ -48,11 +48,6 @@ impl Origins {
             .unwrap_or(Origin::Whole)
     }
 
-    /// Whether the very setting was given.
-    pub(super) fn has(&self, path: &str) -> bool {
-        self.0.contains_key(path)
-    }
-
     fn note(&mut self, path: String, span: Option<Range<usize>>) {
         self.0.insert(path, Origin::of_span(span));
     }

@@ -32,8 +32,8 @@ use toml_edit::{Array, Document, Value};
 use crate::args::BridgeArguments;
 
 pub(crate) use address::BrokerAddress;
-pub(crate) use choices::{AccessLog, Coalesce, SetCookie};
-pub(crate) use model::{Bridge, Broker, Brokers, Config, Frontend, Log, Route};
+pub(crate) use choices::{AccessLog, Coalesce, SetCookie, Store};
+pub(crate) use model::{Bridge, Broker, Brokers, Cache, Config, Frontend, Log, Route};
 pub(crate) use names::HostPattern;
 pub(crate) use problem::ConfigError;
 pub(crate) use units::ByteCount;
