@@ -43,7 +43,7 @@ fn first_half(hash: blake3::Hash) -> Checksum {
 #[derive(Debug)]
 pub(crate) enum Metadata {
     /// A response.
-    Response(ResponseMetadata),
+    Response(Box<ResponseMetadata>),
     /// The variants of a URI.
     Variants {
         /// The fields that select one.
@@ -161,9 +161,8 @@ impl Metadata {
         if seal(key, sealed) != *sum {
             return Err(Unreadable::Damaged);
         }
-        let encoded = match sealed {
-            [VERSION, encoded @ ..] => encoded,
-            _ => return Err(Unreadable::Version),
+        let [VERSION, encoded @ ..] = sealed else {
+            return Err(Unreadable::Version);
         };
         let (on_disk, read) = bincode::serde::borrow_decode_from_slice(encoded, format())
             .map_err(|_| Unreadable::Damaged)?;
@@ -171,7 +170,9 @@ impl Metadata {
             return Err(Unreadable::Damaged);
         }
         match on_disk {
-            OnDisk::Response(response) => response.read(now, wall).map(Self::Response),
+            OnDisk::Response(response) => response
+                .read(now, wall)
+                .map(|read| Self::Response(Box::new(read))),
             OnDisk::Variants { names, generation } => names
                 .into_iter()
                 .map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
@@ -334,13 +335,13 @@ mod tests {
     }
 
     fn encoded() -> Bytes {
-        let metadata = Metadata::Response(response());
+        let metadata = Metadata::Response(Box::new(response()));
         metadata.encode(&KEY, at(10_000), wall(0)).unwrap().into()
     }
 
     fn decoded(wall: SystemTime) -> ResponseMetadata {
         match Metadata::decode(&KEY, &encoded(), at(0), wall).unwrap() {
-            Metadata::Response(response) => response,
+            Metadata::Response(response) => *response,
             Metadata::Variants { .. } => panic!("it is a response"),
         }
     }

@@ -175,7 +175,7 @@ impl Readers {
             Ok(Metadata::Variants { names, generation }) => {
                 Some(Loaded::Variants(names, generation))
             }
-            Ok(Metadata::Response(metadata)) => self.response(metadata, record, at_once),
+            Ok(Metadata::Response(metadata)) => self.response(*metadata, record, at_once),
             Err(_) => {
                 self.counters.store_damaged.add(1);
                 Some(Loaded::Nothing)

@@ -209,7 +209,7 @@ impl Spool {
                 self.appended(length, so_far, &output.checksums)
             }
             (Ok(()), Some(End::Commit(metadata))) => {
-                match self.finish(&mut output, store, *metadata) {
+                match self.finish(&mut output, store, metadata) {
                     Ok(()) => {
                         counters.store_writes.add(1);
                         self.finished(&mut output, store);
@@ -312,7 +312,7 @@ impl Spool {
         &self,
         output: &mut Output,
         store: &Arc<dyn Store>,
-        mut metadata: ResponseMetadata,
+        mut metadata: Box<ResponseMetadata>,
     ) -> std::io::Result<()> {
         if !output.open.is_empty() {
             let block = output.open.split().freeze();

@@ -287,14 +287,14 @@ fn encode(
     response: &StoredResponse,
     checksums: Box<[Checksum]>,
 ) -> std::io::Result<Vec<u8>> {
-    let metadata = Metadata::Response(ResponseMetadata {
+    let metadata = Metadata::Response(Box::new(ResponseMetadata {
         head: Arc::clone(response.head()),
         trailers: response.trailers().cloned(),
         terms: *response.terms(),
         received: response.received(),
         origin: response.origin().clone(),
         checksums,
-    });
+    }));
     let encoded = metadata.encode(key, clock::now(), clock::wall());
     encoded.ok_or_else(too_large)
 }

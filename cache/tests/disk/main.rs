@@ -1,5 +1,10 @@
 //! The store behind the memory: what outlives the process, what streams to and from the disk, and what damage does.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; what fails there fails the test"
+)]
+
 use std::fs;
 use std::future::poll_fn;
 use std::path::Path;
@@ -187,7 +192,8 @@ fn drain(reader: &mut Reader, asker: &Asker<'_>) -> Vec<u8> {
 
 /// Content of which no two blocks are alike.
 fn content(length: usize) -> Vec<u8> {
-    (0..length).map(|n| (n % 251 + n / 65_536) as u8).collect()
+    let byte = |n: usize| u8::try_from((n % 251 + n / 65_536) % 256).unwrap();
+    (0..length).map(byte).collect()
 }
 
 const FRESH: (&str, &str) = ("cache-control", "max-age=3600");
