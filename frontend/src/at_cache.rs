@@ -47,12 +47,40 @@ const MAX_LOADS: usize = 2;
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Worker {
-    /// Answers from the store or from a flight, if that can be.
-    pub(crate) async fn at_cache(self: &Rc<Self>, asking: Asking, account: Account) -> AtCache {
-        match self.try_at_cache(&asking, account).await {
+    /// Answers with what is fresh and in memory, which is what most requests are for; else says what was found.
+    pub(crate) fn at_once(
+        &self,
+        asking: &Asking,
+        account: Account,
+    ) -> Result<Response<ResponseBody>, (Account, Lookup)> {
+        match (self.shared.cache).lookup(clock::now(), &asking.asker()) {
+            Lookup::Hit(hit) if hit.served == Served::Fresh && hit.response.blocks().is_some() => {
+                let (head, content) = Self::delivery(&asking.exchange, &hit);
+                let status = CacheStatus::hit();
+                Ok(Self::deliver(
+                    &asking.exchange,
+                    &hit,
+                    head,
+                    content,
+                    account,
+                    status,
+                ))
+            }
+            found => Err((account, found)),
+        }
+    }
+
+    /// Answers from the store or from a flight, if that can be. `found` is what a lookup has found.
+    pub(crate) async fn at_cache(
+        self: &Rc<Self>,
+        asking: Asking,
+        account: Account,
+        found: Lookup,
+    ) -> AtCache {
+        match self.try_at_cache(&asking, account, Some(found)).await {
             Ok(done) => done,
             // What was found is damaged, and forgotten.
-            Err(account) => match self.try_at_cache(&asking, account).await {
+            Err(account) => match self.try_at_cache(&asking, account, None).await {
                 Ok(done) => done,
                 Err(account) => AtCache::Alone(
                     account,
@@ -71,9 +99,10 @@ impl Worker {
         self: &Rc<Self>,
         asking: &Asking,
         account: Account,
+        found: Option<Lookup>,
     ) -> Result<AtCache, Account> {
         let cache = &self.shared.cache;
-        let (mut under, forward) = match self.look(asking).await {
+        let (mut under, forward) = match self.look(asking, found).await {
             Lookup::Hit(hit) => return self.hit(asking, hit, account, CacheStatus::hit()).await,
             Lookup::Miss { under, forward } => (under, forward),
             // Whoever looked has waited already.
@@ -161,20 +190,22 @@ impl Worker {
         }
     }
 
-    /// Looks for a stored response, and waits for the disk where it may be there, within reason.
-    async fn look(&self, asking: &Asking) -> Lookup {
+    /// Looks for a stored response, unless something was found already, and waits for the disk where it may be there, within
+    /// reason.
+    async fn look(&self, asking: &Asking, mut found: Option<Lookup>) -> Lookup {
         let cache = &self.shared.cache;
         let asker = asking.asker();
         let patience = clock::now() + DISK_PATIENCE;
         for _ in 0..MAX_LOADS {
-            let loading = match cache.lookup(clock::now(), &asker) {
+            let found = found.take();
+            let loading = match found.unwrap_or_else(|| cache.lookup(clock::now(), &asker)) {
                 Lookup::Loading(loading) => loading,
                 found => return found,
             };
             let loaded = poll_fn(|cx| cache.poll_loading(cx, &loading));
             match tokio::time::timeout_at(patience.into(), loaded).await {
                 Ok(true) => {}
-                Ok(false) => return cache.lookup_in_memory(clock::now(), &asker),
+                Ok(false) => break,
                 Err(_elapsed) => {
                     cache.count_late();
                     break;
@@ -207,15 +238,26 @@ impl Worker {
         &self,
         exchange: &Exchange,
         hit: Hit,
-        mut account: Account,
+        account: Account,
         status: CacheStatus,
     ) -> Result<Response<ResponseBody>, Account> {
+        let (head, content) = Self::delivery(exchange, &hit);
+        match self.prepared(&hit, content).await {
+            Some(content) => Ok(Self::deliver(
+                exchange, &hit, head, content, account, status,
+            )),
+            None => Err(account),
+        }
+    }
+
+    /// A stored response as this client gets it.
+    fn delivery(exchange: &Exchange, hit: &Hit) -> (ResponseHead, Content) {
         let response = &hit.response;
         let delivery = Delivered::judge(exchange, response.head(), Some(response.length()));
         let content = match delivery.content {
             Sent::Nothing => Content::Nothing,
             Sent::Whole => Content::Stored {
-                body: StoredBody::from_byte(Arc::clone(response), 0).0,
+                body: StoredBody::new(Arc::clone(response)),
                 cut: Cut::NONE,
             },
             Sent::Part(part) => {
@@ -224,25 +266,7 @@ impl Worker {
                 Content::Stored { body, cut }
             }
         };
-        let Some(content) = self.prepared(&hit, content).await else {
-            return Err(account);
-        };
-        let status = match hit.served {
-            Served::Fresh | Served::Validated => status,
-            Served::Stale => status.detail("max-stale"),
-            Served::WhileRevalidating => status.detail("stale-while-revalidate"),
-            Served::InTrouble => status.detail("stale-if-error"),
-        };
-        let mut headers = delivery.head.headers;
-        response::finish(
-            &mut headers,
-            &exchange.request_id,
-            Some(&status.ttl(hit.ttl)),
-            Some(hit.age),
-        );
-        account.head(delivery.head.status, &headers, "", None);
-        let body = ResponseBody::new(content, None, account);
-        Ok(assemble(delivery.head.status, headers, body))
+        (delivery.head, content)
     }
 
     /// The same content, its first block read and found good: after the head it would be too late to say that there is none.
@@ -253,13 +277,42 @@ impl Worker {
             let first = poll_fn(|cx| body.poll_first(cx));
             match tokio::time::timeout(DISK_PATIENCE, first).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) | Err(_) => {
+                Ok(Err(_damaged)) => {
                     self.shared.cache.forget_damaged(hit);
+                    return None;
+                }
+                Err(_elapsed) => {
+                    self.shared.cache.count_late();
                     return None;
                 }
             }
         }
         Some(content)
+    }
+
+    fn deliver(
+        exchange: &Exchange,
+        hit: &Hit,
+        mut head: ResponseHead,
+        content: Content,
+        mut account: Account,
+        status: CacheStatus,
+    ) -> Response<ResponseBody> {
+        let status = match hit.served {
+            Served::Fresh | Served::Validated => status,
+            Served::Stale => status.detail("max-stale"),
+            Served::WhileRevalidating => status.detail("stale-while-revalidate"),
+            Served::InTrouble => status.detail("stale-if-error"),
+        };
+        response::finish(
+            &mut head.headers,
+            &exchange.request_id,
+            Some(&status.ttl(hit.ttl)),
+            Some(hit.age),
+        );
+        account.head(head.status, &head.headers, "", None);
+        let body = ResponseBody::new(content, None, account);
+        assemble(head.status, head.headers, body)
     }
 
     /// Answers with what a flight brings.

@@ -106,7 +106,11 @@ impl Worker {
                 facts,
                 exchange: Rc::clone(&exchange),
             };
-            match self.at_cache(asking, account).await {
+            let (account, found) = match self.at_once(&asking, account) {
+                Ok(response) => return response,
+                Err(back) => back,
+            };
+            match self.at_cache(asking, account, found).await {
                 AtCache::Answered(response) => return response,
                 AtCache::Alone(account, alone) => {
                     return self.forward(exchange, body, account, upgrade, alone).await;

@@ -92,14 +92,22 @@ pub struct StoredBody {
 }
 
 impl StoredBody {
+    /// All of the content.
+    pub fn new(response: Arc<StoredResponse>) -> Self {
+        Self {
+            response,
+            next: 0,
+            ahead: None,
+            reading: None,
+        }
+    }
+
     /// The content from the block on in which that byte lies, and how many bytes before it come with it.
     pub fn from_byte(response: Arc<StoredResponse>, first: u64) -> (Self, u64) {
         let (next, skip) = response.content().block_of(first);
         let body = Self {
-            response,
             next,
-            ahead: None,
-            reading: None,
+            ..Self::new(response)
         };
         (body, skip)
     }
