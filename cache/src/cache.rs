@@ -177,12 +177,14 @@ impl Cache {
         let StoreConfig { kind, capacity, .. } = *config;
         let path = folder.path().to_path_buf();
         let open = move || -> io::Result<Arc<dyn Store>> {
+            Folder::discard_if_told(&path, &["file", "sled"])?;
             Ok(match kind {
                 StoreKind::File => Arc::new(FileStore::open(&path.join("file"), capacity)?),
                 StoreKind::Sled => Arc::new(SledStore::open(&path.join("sled"), capacity)?),
             })
         };
-        let disk = Disk::new(open, counters).map_err(OpenError::Threads)?;
+        let discard = folder.discard_at_next_start();
+        let disk = Disk::new(open, discard, counters).map_err(OpenError::Threads)?;
         Ok((folder, purges, disk))
     }
 

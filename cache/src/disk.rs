@@ -82,16 +82,17 @@ impl Loading {
 }
 
 impl Disk {
-    /// Has a thread open a store. Until it is open there is nothing in it; if it cannot be opened, never.
+    /// Has a thread open a store, and calls `give_up` when nothing of it may be used ever after. Until it is open there is nothing in it; if it cannot be opened, never.
     ///
     /// # Errors
     /// There are no threads to be had.
     pub(crate) fn new(
         open: impl FnOnce() -> io::Result<Arc<dyn Store>> + Send + 'static,
+        give_up: impl Fn() + Send + Sync + 'static,
         counters: &Arc<CacheCounters>,
     ) -> io::Result<Self> {
         let readers = Readers::new(Arc::clone(counters));
-        let writer = Writer::new(Arc::clone(counters));
+        let writer = Writer::new(give_up, Arc::clone(counters));
         let (opened, is_open) = channel();
         let mut threads = readers.start()?;
         let when_open = move || {
@@ -211,5 +212,86 @@ impl Drop for Disk {
     fn drop(&mut self) {
         self.writer.stop();
         self.readers.stop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::mpsc::Sender;
+
+    use super::*;
+    use crate::store::{NewRecord, Record};
+
+    /// A store on a disk that stands still until it is told to go on.
+    #[derive(Debug)]
+    struct Hung(Mutex<Receiver<()>>);
+
+    impl Store for Hung {
+        fn open(&self, _: &CacheKey) -> io::Result<Option<Arc<dyn Record>>> {
+            Ok(None)
+        }
+
+        fn create(&self, _: &CacheKey) -> io::Result<Box<dyn NewRecord>> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn replace_head(&self, _: &CacheKey, _: &[u8]) -> io::Result<bool> {
+            Ok(false)
+        }
+
+        fn remove(&self, _: &CacheKey) -> io::Result<()> {
+            // Whoever told it to go on has gone, which is as good.
+            _ = self.0.lock().recv();
+            Ok(())
+        }
+
+        fn usage(&self) -> Usage {
+            Usage::default()
+        }
+    }
+
+    fn key(number: u32) -> CacheKey {
+        let mut bytes = [0; 32];
+        bytes[..4].copy_from_slice(&number.to_le_bytes());
+        CacheKey::from_bytes(bytes)
+    }
+
+    fn hung() -> (Disk, Sender<()>, Arc<AtomicUsize>) {
+        let (go_on, told) = channel();
+        let given_up = Arc::new(AtomicUsize::new(0));
+        let times = Arc::clone(&given_up);
+        let give_up = move || {
+            times.fetch_add(1, Ordering::Relaxed);
+        };
+        let open = || Ok(Arc::new(Hung(Mutex::new(told))) as Arc<dyn Store>);
+        let disk = Disk::new(open, give_up, &Arc::default()).unwrap();
+        assert!(disk.wait_until_open(Duration::from_secs(10)));
+        (disk, go_on, given_up)
+    }
+
+    #[test]
+    fn nothing_is_read_under_a_key_whose_removal_waits_for_the_disk() {
+        let (disk, go_on, given_up) = hung();
+        disk.remove(key(1));
+        assert!(matches!(disk.look(&key(1)), Look::Here(Loaded::Nothing)));
+        assert!(matches!(disk.look(&key(2)), Look::Wait(_)));
+        drop(go_on);
+        disk.close(Duration::from_secs(10));
+        assert_eq!(given_up.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn a_disk_that_stands_still_for_too_long_is_given_up_once_and_holds_nobody_up() {
+        let (disk, go_on, given_up) = hung();
+        for number in 0..200_000 {
+            disk.remove(key(number));
+        }
+        assert_eq!(given_up.load(Ordering::Relaxed), 1);
+        assert!(matches!(
+            disk.look(&key(u32::MAX)),
+            Look::Here(Loaded::Nothing)
+        ));
+        drop(go_on);
     }
 }

@@ -4,6 +4,9 @@ use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+/// The file that says that what lies beside it is of no use.
+const DISCARD: &str = "discard";
+
 /// A folder and the right to write there, for as long as this is held.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -60,6 +63,34 @@ impl Folder {
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
+
+    /// Leaves word that what lies here is of no use: [`Folder::discard_if_told`].
+    pub(crate) fn discard_at_next_start(&self) -> impl Fn() + Send + Sync + 'static {
+        let word = self.path.join(DISCARD);
+        move || {
+            if let Err(error) = File::create(&word) {
+                tracing::error!(%error, "what the store holds is out of date, and that cannot be written down: delete its folder");
+            }
+        }
+    }
+
+    /// Removes these folders where the last process left word that they are of no use.
+    ///
+    /// # Errors
+    /// They cannot be removed, and must not be used.
+    pub(crate) fn discard_if_told(path: &Path, folders: &[&str]) -> io::Result<()> {
+        let word = path.join(DISCARD);
+        if !word.exists() {
+            return Ok(());
+        }
+        for folder in folders {
+            match std::fs::remove_dir_all(path.join(folder)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                Ok(()) | Err(_) => {}
+            }
+        }
+        std::fs::remove_file(word)
+    }
 }
 
 #[cfg(test)]
@@ -74,6 +105,21 @@ mod tests {
         assert!(matches!(Folder::take(&path), Err(FolderError::InUse(_))));
         drop(first);
         assert_eq!(Folder::take(&path).unwrap().path(), path);
+    }
+
+    #[test]
+    fn what_was_given_up_is_gone_at_the_next_start_and_nothing_else_is() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::take(parent.path()).unwrap();
+        for name in ["file", "other"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        let exists = |name: &str| folder.path().join(name).exists();
+        Folder::discard_if_told(folder.path(), &["file", "sled"]).unwrap();
+        assert!(exists("file"));
+        folder.discard_at_next_start()();
+        Folder::discard_if_told(folder.path(), &["file", "sled"]).unwrap();
+        assert!(!exists("file") && exists("other") && !exists(DISCARD));
     }
 
     #[test]

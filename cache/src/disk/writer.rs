@@ -1,8 +1,10 @@
 //! The thread that writes records, one after the other.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -24,15 +26,20 @@ use crate::store::{BLOCK, Store, StoredResponse};
 /// Bytes that may wait to be written. What is beyond it is not stored on the disk: it is in memory, and stored there.
 const MAX_WAITING: usize = 64 * 1024 * 1024;
 
+/// Removals that may wait: those of a disk that stands still while a site is busy. One that is lost would bring back what was
+/// forgotten, so beyond it the whole store is given up.
+const MAX_REMOVALS: usize = 100_000;
+
 /// What a job weighs beside its content.
 const PER_JOB: usize = 1024;
 
 /// The writing side of a store. Everything goes through one queue, so that what is done to a key is done in order.
-#[derive(Debug)]
 pub(crate) struct Writer {
     jobs: Queue<Job>,
     /// Keys whose removal waits in the queue, and how often: nothing is read under them.
     removals: Mutex<HashMap<CacheKey, u32>>,
+    is_given_up: AtomicBool,
+    give_up: Box<dyn Fn() + Send + Sync>,
     counters: Arc<CacheCounters>,
 }
 
@@ -48,10 +55,16 @@ pub(super) enum Job {
 }
 
 impl Writer {
-    pub(super) fn new(counters: Arc<CacheCounters>) -> Arc<Self> {
+    /// `give_up` is called once when the store is of no use any more, and must see to it that it is not used by the next process.
+    pub(super) fn new(
+        give_up: impl Fn() + Send + Sync + 'static,
+        counters: Arc<CacheCounters>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             jobs: Queue::new(MAX_WAITING),
             removals: Mutex::default(),
+            is_given_up: AtomicBool::new(false),
+            give_up: Box::new(give_up),
             counters,
         })
     }
@@ -124,13 +137,27 @@ impl Writer {
 
     /// Forgets what lies under a key; nothing is read there from here on.
     pub(super) fn remove(&self, key: CacheKey) {
-        *self.removals.lock().entry(key).or_default() += 1;
+        {
+            let mut removals = self.removals.lock();
+            if removals.len() < MAX_REMOVALS {
+                *removals.entry(key).or_default() += 1;
+            } else if !self.is_given_up.swap(true, Ordering::AcqRel) {
+                drop(removals);
+                self.jobs.close();
+                tracing::error!(
+                    "the store's disk stands still: it is not used any more, and begins afresh with the next start"
+                );
+                return (self.give_up)();
+            } else {
+                return;
+            }
+        }
         self.jobs.push_light(Job::Remove(key));
     }
 
-    /// Whether the removal of that key is still to be carried out.
+    /// Whether the removal of that key is still to be carried out, or will never be.
     pub(super) fn is_removing(&self, key: &CacheKey) -> bool {
-        self.removals.lock().contains_key(key)
+        self.is_given_up.load(Ordering::Acquire) || self.removals.lock().contains_key(key)
     }
 
     /// Content of a body that is written while it comes.
@@ -250,6 +277,12 @@ fn checksums(blocks: &[Bytes]) -> std::io::Result<Box<[Checksum]>> {
         Ok(())
     })?;
     Ok(checksums.into())
+}
+
+impl fmt::Debug for Writer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Writer").finish_non_exhaustive()
+    }
 }
 
 /// The content in blocks of which only the last is shorter, as records have them.
