@@ -23,6 +23,9 @@ use crate::store::{
 
 const MIB: usize = 1024 * 1024;
 
+/// The largest response that is kept in memory, unless configured: this part of the capacity.
+const DEFAULT_OBJECT_SHARE: u64 = 16;
+
 /// A store behind a memory tier of nothing still needs the heads of what is being sent from it.
 const HEADS_IN_USE: u64 = 4 * MIB as u64;
 
@@ -66,6 +69,14 @@ impl Default for CacheConfig {
             policy: Policy::default(),
             seed: 0,
         }
+    }
+}
+
+impl CacheConfig {
+    /// The largest response kept in memory.
+    fn max_object(&self) -> u64 {
+        self.memory_max_object
+            .unwrap_or(self.memory / DEFAULT_OBJECT_SHARE)
     }
 }
 
@@ -147,7 +158,7 @@ impl Cache {
     /// Returns at once. The store opens in the background; [`Cache::wait_until_open`] waits for it.
     pub fn with_store(config: CacheConfig, store: &StoreConfig, wall: SystemTime) -> Self {
         let counters = Arc::new(CacheCounters::default());
-        match Self::open_store(store, wall, &counters) {
+        match Self::open_store(store, config.max_object(), wall, &counters) {
             Ok((folder, purges, disk)) => {
                 let behind = Some((folder, disk));
                 Self::of(config, counters, purges, behind, StoreState::NotOpen)
@@ -162,6 +173,7 @@ impl Cache {
 
     fn open_store(
         config: &StoreConfig,
+        max_object: u64,
         wall: SystemTime,
         counters: &Arc<CacheCounters>,
     ) -> Result<(Folder, Purges, Disk), OpenError> {
@@ -184,7 +196,7 @@ impl Cache {
             })
         };
         let discard = folder.discard_at_next_start();
-        let disk = Disk::new(open, discard, counters).map_err(OpenError::Threads)?;
+        let disk = Disk::new(open, discard, max_object, counters).map_err(OpenError::Threads)?;
         Ok((folder, purges, disk))
     }
 

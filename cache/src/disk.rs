@@ -82,16 +82,18 @@ impl Loading {
 }
 
 impl Disk {
-    /// Has a thread open a store, and calls `give_up` when nothing of it may be used ever after. Until it is open there is nothing in it; if it cannot be opened, never.
+    /// Has a thread open a store, and calls `give_up` when nothing of it may be used ever after. `max_object` is what the memory keeps
+    /// of one response. Until it is open there is nothing in it; if it cannot be opened, never.
     ///
     /// # Errors
     /// There are no threads to be had.
     pub(crate) fn new(
         open: impl FnOnce() -> io::Result<Arc<dyn Store>> + Send + 'static,
         give_up: impl Fn() + Send + Sync + 'static,
+        max_object: u64,
         counters: &Arc<CacheCounters>,
     ) -> io::Result<Self> {
-        let readers = Readers::new(Arc::clone(counters));
+        let readers = Readers::new(max_object, Arc::clone(counters));
         let writer = Writer::new(give_up, Arc::clone(counters));
         let (opened, is_open) = channel();
         let mut threads = readers.start()?;
@@ -140,11 +142,13 @@ impl Disk {
 
     /// Keeps a response under a key.
     pub(crate) fn save(&self, key: CacheKey, response: &Arc<StoredResponse>) {
+        self.outdate(&key);
         self.writer.save(key, response);
     }
 
     /// Keeps a new head of a response under a key.
     pub(crate) fn renew(&self, key: CacheKey, response: &Arc<StoredResponse>) {
+        self.outdate(&key);
         self.writer.renew(key, response);
     }
 
@@ -265,7 +269,7 @@ mod tests {
             times.fetch_add(1, Ordering::Relaxed);
         };
         let open = || Ok(Arc::new(Hung(Mutex::new(told))) as Arc<dyn Store>);
-        let disk = Disk::new(open, give_up, &Arc::default()).unwrap();
+        let disk = Disk::new(open, give_up, 1024, &Arc::default()).unwrap();
         assert!(disk.wait_until_open(Duration::from_secs(10)));
         (disk, go_on, given_up)
     }

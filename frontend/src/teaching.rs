@@ -40,7 +40,8 @@ impl Worker {
             for target in told_targets(exchange, &head.headers) {
                 cache.invalidate(&exchange.cache_key_of(&target));
             }
-            if is_the_representation(exchange, head)
+            if exchange.rules.cache
+                && is_the_representation(exchange, head)
                 && let Some(content) = whole()
             {
                 let asker = Asker {

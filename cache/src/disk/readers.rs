@@ -26,6 +26,9 @@ const MAX_WAITING: usize = 1024;
 /// Bodies up to this size are read with their heads, and kept in memory with them; longer ones are read block by block, each time.
 const READ_WHOLE: u64 = 4 * BLOCK as u64;
 
+/// A body takes at most this part of what the memory keeps of one response; the head takes some too.
+const SHARE_OF_OBJECT: u64 = 2;
+
 /// What a record turned out to be.
 #[derive(Debug, Clone)]
 pub(crate) enum Loaded {
@@ -44,6 +47,8 @@ pub(crate) struct Readers {
     jobs: Queue<Job>,
     /// One read per key serves all who want it.
     loading: Mutex<HashMap<CacheKey, Arc<Load<Loaded>>>>,
+    /// Bodies up to this size go into memory.
+    read_whole: u64,
     counters: Arc<CacheCounters>,
 }
 
@@ -54,11 +59,13 @@ enum Job {
 }
 
 impl Readers {
-    pub(super) fn new(counters: Arc<CacheCounters>) -> Arc<Self> {
+    /// `max_object` is what the memory keeps of one response.
+    pub(super) fn new(max_object: u64, counters: Arc<CacheCounters>) -> Arc<Self> {
         Arc::new(Self {
             store: OnceLock::new(),
             jobs: Queue::new(MAX_WAITING),
             loading: Mutex::default(),
+            read_whole: READ_WHOLE.min(max_object / SHARE_OF_OBJECT),
             counters,
         })
     }
@@ -207,7 +214,7 @@ impl Readers {
             checksums: checksums.into(),
             readers: Arc::clone(self),
         };
-        let content = if length <= READ_WHOLE {
+        let content = if length <= self.read_whole {
             let mut blocks = Vec::with_capacity(recorded.checksums.len());
             for number in 0..recorded.checksums.len() as u64 {
                 let block = recorded.block(number)?;

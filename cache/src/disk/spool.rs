@@ -57,9 +57,12 @@ pub(crate) struct Reading {
     load: Arc<Load<Result<Bytes, Damaged>>>,
 }
 
-#[derive(Debug)]
+/// Asked right before a record takes its place: what was forgotten since must not come back.
+type StillWanted = Box<dyn Fn() -> bool + Send>;
+
 enum End {
-    Commit(Box<ResponseMetadata>),
+    /// If it is still wanted when its turn has come.
+    Commit(Box<ResponseMetadata>, StillWanted),
     Abandon,
 }
 
@@ -102,9 +105,13 @@ impl Spool {
         self.queue(state);
     }
 
-    /// The body was complete.
-    pub(crate) fn commit(self: &Arc<Self>, metadata: ResponseMetadata) {
-        self.end(End::Commit(Box::new(metadata)));
+    /// The body was complete. It takes its place if it is `still_wanted` when everything before it has been written.
+    pub(crate) fn commit(
+        self: &Arc<Self>,
+        metadata: ResponseMetadata,
+        still_wanted: impl Fn() -> bool + Send + 'static,
+    ) {
+        self.end(End::Commit(Box::new(metadata), Box::new(still_wanted)));
     }
 
     /// It is not worth storing any more.
@@ -201,14 +208,19 @@ impl Spool {
         let length: usize = pieces.iter().map(Bytes::len).sum();
         let appended = match end {
             Some(End::Abandon) => Ok(()),
-            Some(End::Commit(_)) | None => self.append(&mut output, store, pieces),
+            Some(End::Commit(..)) | None => self.append(&mut output, store, pieces),
         };
         match (appended, end) {
             (Ok(()), None) => {
                 let so_far = output.record.as_ref().and_then(|record| record.so_far());
                 self.appended(length, so_far, &output.checksums)
             }
-            (Ok(()), Some(End::Commit(metadata))) => {
+            (Ok(()), Some(End::Commit(_, still_wanted))) if !still_wanted() => {
+                output.record = None;
+                self.close();
+                false
+            }
+            (Ok(()), Some(End::Commit(metadata, _))) => {
                 match self.finish(&mut output, store, metadata) {
                     Ok(()) => {
                         counters.store_writes.add(1);
@@ -326,6 +338,15 @@ impl Spool {
             None => store.create(&self.key)?,
         };
         record.commit(&head)
+    }
+}
+
+impl fmt::Debug for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Commit(..) => "Commit",
+            Self::Abandon => "Abandon",
+        })
     }
 }
 

@@ -181,7 +181,11 @@ impl Fill {
         let response = Arc::new(stored.renewed(Arc::new(head), terms, now, origin));
         let under = self.shared.under;
         let at = match self.store_as.take() {
-            Some(place) if self.is_kept() => flights.store.insert_renewed(&place, &response),
+            Some(place) if self.is_kept() => {
+                let at = flights.store.insert_renewed(&place, &response);
+                self.remove_if_outdated();
+                at
+            }
             // The origin does not want it kept any longer.
             Some(_) | None => {
                 flights.store.remove(&self.shared.primary);
@@ -437,14 +441,16 @@ impl Fill {
         let Some((announced, kept)) = kept else {
             return spool.abandon();
         };
-        spool.commit(ResponseMetadata {
+        let metadata = ResponseMetadata {
             head: Arc::clone(&announced.head),
             trailers: trailers.cloned(),
             terms: kept.terms,
             received: announced.received,
             origin: self.origin(&announced.head),
             checksums: Box::default(),
-        });
+        };
+        let shared = Arc::clone(&self.shared);
+        spool.commit(metadata, move || !shared.is_outdated());
     }
 
     fn abandon_spool(&mut self) {
@@ -477,7 +483,15 @@ impl Fill {
             self.origin(&announced.head),
         ));
         let is_in = flights.store.insert(&place, &response);
+        self.remove_if_outdated();
         is_in.then_some(response)
+    }
+
+    /// An invalidation between the look before a response is stored and the storing is caught by a look after it.
+    fn remove_if_outdated(&self) {
+        if self.shared.is_outdated() {
+            self.shared.flights.store.remove(&self.shared.primary);
+        }
     }
 
     /// What purges have to know of the response with that head.

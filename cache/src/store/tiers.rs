@@ -94,13 +94,18 @@ impl Tiers {
 
     /// Stores a response unless it is too large.
     pub(crate) fn insert(&self, place: &Place, response: &Arc<StoredResponse>) -> bool {
-        let Some(inserted) = self.memory.insert(place, response) else {
-            return false;
+        let in_memory = self.memory.insert(place, response);
+        let Some(disk) = &self.disk else {
+            return in_memory.is_some();
         };
-        if let Some(disk) = &self.disk {
-            Self::save_variants(disk, place, &inserted);
-            disk.save(inserted.at, response);
-        }
+        let inserted = in_memory.unwrap_or_else(|| {
+            // Too large to be kept beside others, and yet small enough to have come whole.
+            let reserved = self.memory.reserve(place);
+            self.memory.forget(&reserved.at);
+            reserved
+        });
+        Self::save_variants(disk, place, &inserted);
+        disk.save(inserted.at, response);
         true
     }
 

@@ -311,6 +311,25 @@ fn a_body_longer_than_memory_takes_goes_to_the_disk_as_it_comes_and_comes_back_w
 }
 
 #[test]
+fn a_body_of_about_the_size_that_memory_takes_is_stored_wherever_it_fits() {
+    each_store(|kind, path| {
+        let cache = open(path, kind);
+        let most = usize::try_from(MIB).unwrap();
+        for length in [most - 2000, most - 1, most, most + 1] {
+            let visit = Visit::to(&format!("/{length}"));
+            visit.fetch(&cache, &[FRESH], &content(length));
+        }
+        cache.close(PATIENCE);
+        drop(cache);
+        let cache = open(path, kind);
+        for length in [most - 2000, most - 1, most, most + 1] {
+            let visit = Visit::to(&format!("/{length}"));
+            assert!(visit.body(&cache).unwrap() == content(length), "{length}");
+        }
+    });
+}
+
+#[test]
 fn whoever_is_slower_than_a_long_body_reads_on_from_the_disk_and_whoever_comes_late_from_its_start()
 {
     each_store(|kind, path| {
