@@ -273,7 +273,5 @@ mod tests {
     fn an_answer_of_a_later_version_is_refused_as_such() {
         assert_eq!(Coalesce::read("site"), Err("not in this version"));
         assert_eq!(Coalesce::read("global"), Err("not in this version"));
-        assert_eq!(Store::read("file"), Err("not in this version"));
-        assert_eq!(Store::read("sled"), Err("not in this version"));
     }
 }
