@@ -39,8 +39,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// - **Memory:** sled's page caches of 16 MiB for each of the two generations, about as much again around them, and some 100 bytes
 ///   for each record: a process that wrote 1,000,000 records of 1 KiB had 107 MiB, one that opened them (in 1.2 s) 43 MiB.
 /// - **Failure:** a database that is corrupt, that panics, or that takes longer than 10 s to open is renamed aside, removed, counted
-///   and reported ([`SledStore::take_incidents`]), and an empty one takes its place, all in a thread of the store's. A start never
-///   waits longer than 2 s; until the database is open the store gives nothing and takes nothing, and removals wait for it.
+///   and logged, and an empty one takes its place, all in a thread of the store's. A start never waits longer than 2 s; until the
+///   database is open the store gives nothing and takes nothing, and removals wait for it.
 /// - **Kill:** what was committed, replaced or removed in the last 200 ms or so may be lost by a `kill -9`, and nothing else; what was
 ///   synced by [`Store::sync`] survives a loss of power. After a kill the number of records in [`Usage`] may be off by what was
 ///   changed in the last second.
@@ -85,11 +85,6 @@ impl SledStore {
     /// What went wrong, and what was done about it.
     pub fn counters(&self) -> &Arc<SledCounters> {
         &self.generations.counters
-    }
-
-    /// A line for the log for each database that was dropped since this was asked last; of many the last sixteen.
-    pub fn take_incidents(&self) -> Vec<String> {
-        self.generations.take_incidents()
     }
 }
 
@@ -187,7 +182,6 @@ mod tests {
         let _lock = held(directory.path());
         let store = SledStore::open_within(directory.path(), CAPACITY, LONG, SHORT).unwrap();
         assert_eq!(store.counters().dropped_slow.get(), 1);
-        assert_eq!(store.take_incidents().len(), 1);
         assert!(!has(&store, 0));
         put(&store, 0, b"again").unwrap();
         assert!(has(&store, 0));
@@ -223,7 +217,6 @@ mod tests {
         assert!(has(&store, 1) && !has(&store, 0));
         assert_eq!(store.counters().database_panics.get(), 1);
         assert_eq!(store.counters().dropped_failed.get(), 1);
-        assert_eq!(store.take_incidents().len(), 1);
         assert_eq!(held.read(0).unwrap(), "short");
         drop(store);
         assert!(!directory.path().join("db-0").exists());

@@ -1,6 +1,5 @@
 //! The two generations that a store looks into, and how one follows the other.
 
-use std::collections::VecDeque;
 use std::fs;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -34,9 +33,6 @@ const TURNS: usize = 64;
 /// A look-up that finds a body gone looks again so often: the record was replaced, or carried over, meanwhile.
 const LOOKS: usize = 4;
 
-/// Messages that nobody has taken; the oldest go.
-const INCIDENTS: usize = 16;
-
 /// About what sled keeps in memory of each record beside its page cache, as measured: see the store's documentation.
 const MEMORY_PER_RECORD: u64 = 100;
 
@@ -69,7 +65,6 @@ pub(super) struct Generations {
     disk_is_full: AtomicBool,
     turns: [Mutex<()>; TURNS],
     orders: SyncSender<Order>,
-    incidents: Mutex<VecDeque<String>>,
     next_body: AtomicU64,
 }
 
@@ -114,7 +109,6 @@ impl Generations {
             disk_is_full: AtomicBool::new(false),
             turns: [const { Mutex::new(()) }; TURNS],
             orders,
-            incidents: Mutex::default(),
             // Random, so that no number of an earlier process comes again.
             next_body: AtomicU64::new(RandomState::new().hash_one(directory)),
         };
@@ -362,10 +356,6 @@ impl Generations {
             .wait_until(at_most, || self.settled.load(Ordering::Acquire));
     }
 
-    pub(super) fn take_incidents(&self) -> Vec<String> {
-        self.incidents.lock().drain(..).collect()
-    }
-
     /// Passes an answer on, and has the keeper look at a database that failed.
     fn ask<T>(&self, answer: io::Result<T>) -> io::Result<T> {
         answer.inspect_err(|_| self.order(Order::Look))
@@ -392,14 +382,6 @@ impl Generations {
     pub(super) fn close(&self) {
         let pair = std::mem::take(&mut *self.pair.write());
         drop(pair);
-    }
-
-    pub(super) fn report(&self, incident: String) {
-        let mut incidents = self.incidents.lock();
-        if incidents.len() == INCIDENTS {
-            incidents.pop_front();
-        }
-        incidents.push_back(incident);
     }
 }
 

@@ -143,9 +143,11 @@ impl Keeper<'_> {
             }
         };
         let name = generation::name(number);
-        all.report(format!(
-            "{name} could not be opened, and was dropped: {why}"
-        ));
+        tracing::warn!(
+            database = name,
+            why,
+            "a database of the store could not be opened: it is dropped"
+        );
         generation::discard(&all.directory.join(name));
         None
     }
@@ -198,10 +200,10 @@ impl Keeper<'_> {
         let pair = all.pair();
         for failed in pair.each().filter(|generation| generation.has_failed()) {
             all.counters.dropped_failed.add(1);
-            all.report(format!(
-                "{} failed, and was dropped",
-                generation::name(failed.number)
-            ));
+            tracing::warn!(
+                database = generation::name(failed.number),
+                "a database of the store failed: it is dropped"
+            );
             failed.retire();
             all.leave(failed);
         }
