@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::Bytes;
 
 use crate::asker::Asker;
-use crate::counters::CacheCounters;
+use crate::counters::{CacheCounters, Counted};
 use crate::disk::{Content, Disk, Folder, FolderError, Loading};
 use crate::flights::{Behind, Fill, Flights, FlightsConfig, Join, MAX_MARKERS, Rejoin};
 use crate::key::CacheKey;
@@ -88,7 +88,8 @@ pub struct Cache {
     purges: Arc<Purges>,
     counters: Arc<CacheCounters>,
     policy: Policy,
-    state: StoreState,
+    /// What was asked for behind the memory tier.
+    configured: Option<StoreConfig>,
     /// Held for as long as anything is written there.
     _folder: Option<Folder>,
 }
@@ -131,6 +132,16 @@ pub enum StoreKind {
     Sled,
 }
 
+impl StoreKind {
+    /// Its name, as in a configuration and in metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::File => "file",
+            Self::Sled => "sled",
+        }
+    }
+}
+
 /// What stands behind the memory tier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StoreState {
@@ -138,10 +149,22 @@ pub enum StoreState {
     None,
     /// A store that is open.
     Open,
-    /// A store that is being opened, or could not be: the log says which.
+    /// A store that is being opened, could not be, or was given up: the log says which.
     NotOpen,
     /// A store was asked for, and its folder is in use or cannot be written: the log says why.
     Without,
+}
+
+impl StoreState {
+    /// Its name, as operators are told it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Open => "open",
+            Self::NotOpen => "not-open",
+            Self::Without => "without",
+        }
+    }
 }
 
 impl Cache {
@@ -149,7 +172,7 @@ impl Cache {
     pub fn new(config: CacheConfig) -> Self {
         let counters = Arc::new(CacheCounters::default());
         let purges = Purges::in_memory(Arc::clone(&counters));
-        Self::of(config, counters, purges, None, StoreState::None)
+        Self::of(config, counters, purges, None, None)
     }
 
     /// A cache with a store behind its memory. Whatever is wrong with the store is logged, and the cache runs without: a site is
@@ -161,12 +184,12 @@ impl Cache {
         match Self::open_store(store, config.max_object(), wall, &counters) {
             Ok((folder, purges, disk)) => {
                 let behind = Some((folder, disk));
-                Self::of(config, counters, purges, behind, StoreState::NotOpen)
+                Self::of(config, counters, purges, behind, Some(store))
             }
             Err(error) => {
                 tracing::error!(%error, "running without a store on the disk");
                 let purges = Purges::in_memory(Arc::clone(&counters));
-                Self::of(config, counters, purges, None, StoreState::Without)
+                Self::of(config, counters, purges, None, Some(store))
             }
         }
     }
@@ -205,7 +228,7 @@ impl Cache {
         counters: Arc<CacheCounters>,
         purges: Purges,
         behind: Option<(Folder, Disk)>,
-        state: StoreState,
+        configured: Option<&StoreConfig>,
     ) -> Self {
         let purges = Arc::new(purges);
         let (folder, disk) = behind.unzip();
@@ -238,7 +261,7 @@ impl Cache {
             purges,
             counters,
             policy: config.policy,
-            state,
+            configured: configured.cloned(),
             _folder: folder,
         }
     }
@@ -262,15 +285,28 @@ impl Cache {
 
     /// What stands behind the memory tier.
     pub fn store_state(&self) -> StoreState {
-        match self.store_usage() {
-            Some(_) => StoreState::Open,
-            None => self.state,
+        match (&self.configured, self.store.disk()) {
+            (None, _) => StoreState::None,
+            (Some(_), None) => StoreState::Without,
+            (Some(_), Some(disk)) if disk.store().is_some() => StoreState::Open,
+            (Some(_), Some(_)) => StoreState::NotOpen,
         }
+    }
+
+    /// What was asked for behind the memory tier.
+    pub fn store_config(&self) -> Option<&StoreConfig> {
+        self.configured.as_ref()
+    }
+
+    /// What the store behind the memory tier counts itself; nothing while it is not open.
+    pub fn store_counters(&self) -> Vec<Counted> {
+        let store = self.store.disk().and_then(Disk::store);
+        store.map_or_else(Vec::new, |store| store.counters())
     }
 
     /// What the store behind the memory tier holds, if there is one and it is open.
     pub fn store_usage(&self) -> Option<Usage> {
-        self.store.disk()?.usage()
+        Some(self.store.disk()?.store()?.usage())
     }
 
     /// Bytes that wait to be written to the disk.
@@ -331,7 +367,10 @@ impl Cache {
             }
         };
         counter.add(1);
-        self.store.used(&at.at, &response);
+        let is_from_disk = self.store.used(&at.at, &response);
+        if is_from_disk && served == Served::Fresh {
+            self.counters.hits_from_disk.add(1);
+        }
         Lookup::Hit(Hit::new(now, response, at, served))
     }
 

@@ -36,7 +36,7 @@ pub(crate) use spool::{Reading, Spool};
 use crate::counters::CacheCounters;
 use crate::flights::Invalidations;
 use crate::key::CacheKey;
-use crate::store::{Store, StoredResponse, Usage};
+use crate::store::{Store, StoredResponse};
 use load::Load;
 use readers::Readers;
 use writer::Writer;
@@ -181,14 +181,15 @@ impl Disk {
 
     /// A response under that key was used without the store being asked.
     pub(crate) fn touch(&self, key: &CacheKey) {
-        if let Some(store) = self.readers.store() {
+        if let Some(store) = self.store() {
             store.touch(key);
         }
     }
 
-    /// What the store holds; nothing while it is not open.
-    pub(crate) fn usage(&self) -> Option<Usage> {
-        self.readers.store().map(|store| store.usage())
+    /// The store, once it is open and while it is not given up.
+    pub(crate) fn store(&self) -> Option<&Arc<dyn Store>> {
+        let store = self.readers.store()?;
+        (!self.writer.is_given_up()).then_some(store)
     }
 
     /// Bytes that wait to be written.
@@ -225,7 +226,7 @@ mod tests {
     use std::sync::mpsc::Sender;
 
     use super::*;
-    use crate::store::{NewRecord, Record};
+    use crate::store::{NewRecord, Record, Usage};
 
     /// A store on a disk that stands still until it is told to go on.
     #[derive(Debug)]

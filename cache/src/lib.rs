@@ -52,7 +52,7 @@ pub mod store;
 
 pub use asker::Asker;
 pub use cache::{Cache, CacheConfig, Lookup, StoreConfig, StoreKind, StoreState};
-pub use counters::{CacheCounters, Counter};
+pub use counters::{CacheCounters, Counted, Counter};
 pub use disk::{Damaged, FolderError, Loading, StoredBody, is_metadata};
 pub use flights::{Behind, Chunk, Failure, Fill, Join, Reader, Rejoin, Turn, Verdict};
 pub use key::CacheKey;

@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::counters::Counted;
 use crate::key::CacheKey;
 
 pub use blocks::{BLOCK, COPY_BELOW};
@@ -36,7 +37,7 @@ pub(crate) use tiers::Tiers;
 /// concern; an [`Err`] is counted, and costs a request to the origin and nothing more.
 ///
 /// Every call may take as long as a disk takes: it comes from a thread that may wait. Those whose name ends in `now` and
-/// [`Store::may_hold`], [`Store::touch`] and [`Store::usage`] come from threads that may not.
+/// [`Store::may_hold`], [`Store::touch`], [`Store::usage`] and [`Store::counters`] come from threads that may not.
 ///
 /// Calls about one key may come from several threads at once. A record that is open stays readable, or fails, whatever happens to
 /// its key; what was read before and what is read after belong to the same record.
@@ -86,6 +87,11 @@ pub trait Store: fmt::Debug + Send + Sync {
 
     /// What it holds.
     fn usage(&self) -> Usage;
+
+    /// What it counts, for whoever exports it; names that are in every answer.
+    fn counters(&self) -> Vec<Counted> {
+        Vec::new()
+    }
 
     /// Returns when everything so far would survive a loss of power.
     ///

@@ -236,7 +236,7 @@ impl Readers {
             Content::Recorded(recorded)
         };
         let content = Arc::new(StoredContent::new(content, trailers));
-        let response = StoredResponse::new(head, content, terms, received, origin);
+        let response = StoredResponse::loaded(head, content, terms, received, origin);
         Some(Loaded::Response(Arc::new(response)))
     }
 }

@@ -110,6 +110,11 @@ impl Writer {
         self.jobs.weight()
     }
 
+    /// Whether the store is of no use any more.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.is_given_up.load(Ordering::Relaxed)
+    }
+
     /// Stores a response.
     pub(super) fn save(&self, key: CacheKey, response: &Arc<StoredResponse>) {
         let weight = usize::try_from(response.weight()).unwrap_or(usize::MAX);

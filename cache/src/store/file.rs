@@ -29,6 +29,7 @@ use record::{InlineRecord, LargeRecord};
 use segment::Stored;
 
 use super::{NewRecord, Record, Store, Usage};
+use crate::counters::Counted;
 use crate::key::CacheKey;
 
 pub use counters::FileCounters;
@@ -163,6 +164,10 @@ impl Store for FileStore {
 
     fn usage(&self) -> Usage {
         self.log.usage()
+    }
+
+    fn counters(&self) -> Vec<Counted> {
+        self.log.counters.each().collect()
     }
 
     fn sync(&self) -> io::Result<()> {

@@ -46,6 +46,8 @@ pub struct StoredResponse {
     /// The epoch for which it is known that no purge has hit it.
     spared: AtomicU64,
     uses: AtomicU32,
+    /// It came from the disk, rather than from its origin.
+    is_loaded: bool,
 }
 
 /// What purges have to know of a response.
@@ -94,6 +96,21 @@ impl StoredResponse {
             spared: AtomicU64::new(origin.born.get()),
             origin,
             uses: AtomicU32::new(0),
+            is_loaded: false,
+        }
+    }
+
+    /// The same, read from a disk.
+    pub(crate) fn loaded(
+        head: Arc<ResponseHead>,
+        content: Arc<StoredContent>,
+        terms: Terms,
+        received: Instant,
+        origin: Origin,
+    ) -> Self {
+        Self {
+            is_loaded: true,
+            ..Self::new(head, content, terms, received, origin)
         }
     }
 
@@ -224,6 +241,11 @@ impl StoredResponse {
     /// Counts a use; how many there are now.
     pub(crate) fn count_use(&self) -> u32 {
         self.uses.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+    }
+
+    /// Whether that use of it had to go to the disk: the first after it was loaded, and each where its content is only there.
+    pub(super) fn is_from_disk(&self, uses: u32) -> bool {
+        (self.is_loaded && uses == 1) || matches!(self.content(), Content::Recorded(_))
     }
 
     pub(super) fn uses(&self) -> u32 {

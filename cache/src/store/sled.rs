@@ -17,6 +17,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use super::{NewRecord, Record, Store, Usage};
+use crate::counters::Counted;
 use crate::key::CacheKey;
 use generations::{Generations, OPEN_LIMIT};
 use record::NewSledRecord;
@@ -112,6 +113,10 @@ impl Store for SledStore {
 
     fn usage(&self) -> Usage {
         self.generations.usage()
+    }
+
+    fn counters(&self) -> Vec<Counted> {
+        self.generations.counters.each().collect()
     }
 
     fn sync(&self) -> io::Result<()> {

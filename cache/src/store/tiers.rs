@@ -180,12 +180,15 @@ impl Tiers {
         self.memory.forget(key);
     }
 
-    /// What is in memory was used: now and then the disk is told, so that it keeps what is in demand.
-    pub(crate) fn used(&self, key: &CacheKey, response: &StoredResponse) {
-        if response.count_use().is_power_of_two()
+    /// What is in memory was used: now and then the disk is told, so that it keeps what is in demand. Whether this use had to go to
+    /// the disk.
+    pub(crate) fn used(&self, key: &CacheKey, response: &StoredResponse) -> bool {
+        let uses = response.count_use();
+        if uses.is_power_of_two()
             && let Some(disk) = &self.disk
         {
             disk.touch(key);
         }
+        response.is_from_disk(uses)
     }
 }

@@ -207,7 +207,7 @@ fn each_store(test: impl Fn(StoreKind, &Path)) {
 
 fn counter(cache: &Cache, name: &str) -> u64 {
     let mut each = cache.counters().each();
-    each.find(|(other, _)| *other == name).expect(name).1
+    each.find(|counted| counted.name == name).expect(name).value
 }
 
 #[test]
@@ -245,6 +245,27 @@ fn what_is_stored_is_there_after_a_restart_with_its_variants_and_its_age() {
         assert!(Visit::to("/de").speaking("fr").body(&cache).is_none());
         assert_eq!(Visit::to("/blocks").body(&cache).unwrap(), content(200_000));
         assert_eq!(counter(&cache, "store_damaged"), 0);
+    });
+}
+
+#[test]
+fn hits_from_memory_are_told_from_those_that_had_to_go_to_the_disk() {
+    each_store(|kind, path| {
+        let cache = open(path, kind);
+        Visit::to("/short").fetch(&cache, &[FRESH], &content(1000));
+        Visit::to("/long").fetch(&cache, &[FRESH], &content(2_000_000));
+        cache.close(PATIENCE);
+        drop(cache);
+
+        let cache = open(path, kind);
+        for (path, hits_from_disk) in [("/short", 1), ("/short", 1), ("/long", 2), ("/long", 3)] {
+            assert!(Visit::to(path).hit(&cache).is_some());
+            assert_eq!(counter(&cache, "hits_from_disk"), hits_from_disk, "{path}");
+        }
+        assert_eq!(counter(&cache, "hits"), 4);
+        assert_eq!(cache.store_usage().unwrap().records, 2);
+        let counted = cache.store_counters();
+        assert!(counted.iter().any(|counted| counted.name == "damaged"));
     });
 }
 

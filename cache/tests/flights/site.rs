@@ -276,9 +276,9 @@ impl Site {
         self.cache
             .counters()
             .each()
-            .find(|(other, _)| *other == name)
+            .find(|counted| counted.name == name)
             .expect(name)
-            .1
+            .value
     }
 
     async fn serve(&self, request: &Request, habits: Habits) -> Outcome {

@@ -69,7 +69,7 @@ pub(crate) fn bytes_on_disk(directory: &Path) -> u64 {
 
 pub(crate) fn counter(store: &FileStore, name: &str) -> u64 {
     let mut each = store.counters().each();
-    each.find(|(counter, _)| *counter == name).unwrap().1
+    each.find(|counted| counted.name == name).unwrap().value
 }
 
 /// The store as a killed process leaves it: nothing is written or deleted any more.

@@ -86,6 +86,19 @@ fn overview(status: &Value) -> String {
             number(&cache["stored_responses"]),
             number(&cache["stored_bytes"]),
         );
+        let store = &cache["store"];
+        if store["path"].is_string() {
+            _ = writeln!(
+                to,
+                "store     {} {}  records {}  bytes {} of {}  waiting {}",
+                word(&store["kind"]),
+                word(&store["state"]),
+                number(&store["records"]),
+                number(&store["bytes"]),
+                number(&store["capacity"]),
+                number(&store["waiting"]),
+            );
+        }
         for broker in frontend["brokers"].as_array().into_iter().flatten() {
             let (node, state) = (word(&broker["node"]), word(&broker["state"]));
             _ = writeln!(
@@ -167,12 +180,15 @@ mod tests {
         );
         let status = json!({
             "node": "n", "site": "s", "version": "1",
-            "frontend": { "ready": true, "connections": 3, "brokers": [{ "node": "b", "state": "live", "lane": 0, "outstanding": 1 }] },
+            "frontend": { "ready": true, "connections": 3, "cache": { "store": {
+                "kind": "file", "state": "open", "path": "/x", "records": 4, "bytes": 9, "capacity": 10, "waiting": 0,
+            } }, "brokers": [{ "node": "b", "state": "live", "lane": 0, "outstanding": 1 }] },
             "broker": { "services": [{ "name": "shop", "backends": 2, "queued": 5, "oldest_ms": 7 }] },
             "bridge": [{ "services": "shop", "up": false }, { "services": "*", "up": true, "requests": 9 }],
         });
         let text = overview(&status);
         for line in [
+            "store     file open  records 4  bytes 9 of 10  waiting 0",
             "  to broker b  lane 0  live  outstanding 1",
             "  service shop  backends 2  queued 5  oldest 7 ms",
             "bridge    shop  application down",

@@ -1,5 +1,6 @@
 //! What a frontend tells about itself.
 
+use scale0_cache::{Cache, Counted, StoreConfig, StoreState};
 use serde_json::{Value, json};
 
 use super::Kind::{Counter, Gauge};
@@ -27,7 +28,7 @@ impl Source for Frontend {
         let counters: serde_json::Map<_, _> = cache
             .counters()
             .each()
-            .map(|(name, value)| (name.to_owned(), value.into()))
+            .map(|counted| (counted.name.to_owned(), counted.value.into()))
             .collect();
         let addresses: Vec<String> = self.addresses().iter().map(ToString::to_string).collect();
         let status = json!({
@@ -42,6 +43,7 @@ impl Source for Frontend {
                 "stored_bytes": cache.store().bytes(),
                 "flights": cache.flights(),
                 "flight_bytes": cache.flight_bytes(),
+                "store": store_status(cache),
                 "counters": counters,
             },
         });
@@ -153,15 +155,9 @@ impl Frontend {
 
     fn cache_metrics(&self, metrics: &mut Metrics) {
         let cache = &self.shared.cache;
-        for (name, value) in cache.counters().each() {
-            let help = "See docs/metrics.md.";
-            metrics.add(
-                format!("scale0_cache_{name}_total"),
-                Counter,
-                help,
-                &[],
-                value,
-            );
+        for Counted { name, help, value } in cache.counters().each() {
+            let name = format!("scale0_cache_{name}_total");
+            metrics.add(name, Counter, help, &[], value);
         }
         let mut gauge = |name, help, value: u64| metrics.add(name, Gauge, help, &[], value);
         gauge(
@@ -184,6 +180,9 @@ impl Frontend {
             "Content that flights hold for their readers.",
             cache.flight_bytes() as u64,
         );
+        if let Some(store) = cache.store_config() {
+            store_metrics(cache, store, metrics);
+        }
     }
 
     fn connections(&self) -> usize {
@@ -192,6 +191,62 @@ impl Frontend {
             .map(|lane| lane.connections.load(std::sync::atomic::Ordering::Relaxed))
             .sum()
     }
+}
+
+fn store_metrics(cache: &Cache, store: &StoreConfig, metrics: &mut Metrics) {
+    for Counted { name, help, value } in cache.store_counters() {
+        let name = format!("scale0_store_{}_{name}_total", store.kind.name());
+        metrics.add(name, Counter, help, &[], value);
+    }
+    let usage = cache.store_usage().unwrap_or_default();
+    let mut gauge = |name, help, value: u64| metrics.add(name, Gauge, help, &[], value);
+    gauge(
+        "scale0_store_open",
+        "Whether the store is open.",
+        u64::from(cache.store_state() == StoreState::Open),
+    );
+    gauge(
+        "scale0_store_records",
+        "Records in the store: responses, and what tells variants apart.",
+        usage.records,
+    );
+    gauge(
+        "scale0_store_bytes",
+        "Bytes of the store on the disk.",
+        usage.bytes,
+    );
+    gauge(
+        "scale0_store_capacity_bytes",
+        "Bytes that the store may have on the disk.",
+        store.capacity,
+    );
+    gauge(
+        "scale0_store_memory_bytes",
+        "Memory that the store's bookkeeping takes.",
+        usage.memory,
+    );
+    gauge(
+        "scale0_store_waiting_bytes",
+        "Bytes that wait to be written to the disk.",
+        cache.store_waiting() as u64,
+    );
+}
+
+fn store_status(cache: &Cache) -> Value {
+    let state = cache.store_state().name();
+    let Some(store) = cache.store_config() else {
+        return json!({ "kind": "none", "state": state });
+    };
+    let usage = cache.store_usage().unwrap_or_default();
+    json!({
+        "kind": store.kind.name(),
+        "state": state,
+        "path": store.path.display().to_string(),
+        "records": usage.records,
+        "bytes": usage.bytes,
+        "capacity": store.capacity,
+        "waiting": cache.store_waiting(),
+    })
 }
 
 fn lane_metrics(lane: &LaneSnapshot, metrics: &mut Metrics) {
