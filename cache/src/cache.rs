@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::asker::Asker;
 use crate::counters::{CacheCounters, Counted};
-use crate::disk::{Content, Disk, Folder, FolderError, Loading};
+use crate::disk::{Content, Disk, Folder, FolderError, Loading, Stored, StoredBody};
 use crate::flights::{Behind, Fill, Flights, FlightsConfig, Join, MAX_MARKERS, Rejoin};
 use crate::key::CacheKey;
 use crate::policy::validation::{freshened, head_says};
@@ -379,10 +379,16 @@ impl Cache {
         self.counters.store_late.add(1);
     }
 
-    /// A hit turned out to be damaged where it lies: it is forgotten, and the next lookup is a miss.
-    pub fn forget_damaged(&self, hit: &Hit) {
-        self.counters.store_damaged.add(1);
-        self.store.forget(&hit.at);
+    /// The content of a hit from the block on in which that byte lies, and how many bytes before it come with it. If a block turns
+    /// out to be damaged, the response is forgotten, and the next lookup is a miss.
+    pub fn content(&self, hit: &Hit, first: u64) -> (StoredBody, u64) {
+        let is_in_memory = hit.response.blocks().is_some();
+        let stored = (!is_in_memory).then(|| Stored {
+            at: hit.at,
+            tiers: Arc::clone(&self.store),
+            counters: Arc::clone(&self.counters),
+        });
+        StoredBody::from_byte(Arc::clone(&hit.response), first, stored)
     }
 
     /// Opens the flight that brings a response up to date which is sent stale meanwhile; none where one is under way, or failed

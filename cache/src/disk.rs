@@ -29,7 +29,7 @@ pub use folder::FolderError;
 pub(crate) use metadata::ResponseMetadata;
 pub use metadata::is_metadata;
 pub(crate) use readers::Loaded;
-pub(crate) use recorded::Content;
+pub(crate) use recorded::{Content, Stored};
 pub use recorded::{Damaged, StoredBody};
 pub(crate) use spool::{Reading, Spool};
 

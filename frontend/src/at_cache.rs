@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::rc::{Rc, Weak};
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::HeaderValue;
@@ -12,7 +11,7 @@ use scale0_cache::policy::{
     ByteRange, CacheStatus, Conditional, Forward, Ranged, Trouble, judge_conditionals, judge_range,
     not_modified_head, not_satisfiable_head, partial_head,
 };
-use scale0_cache::{CacheKey, Hit, Join, Lookup, Reader, ResponseHead, Served, StoredBody, Turn};
+use scale0_cache::{CacheKey, Hit, Join, Lookup, Reader, ResponseHead, Served, Turn};
 
 use crate::account::Account;
 use crate::body::{Content, ResponseBody, stated_length};
@@ -55,7 +54,7 @@ impl Worker {
     ) -> Result<Response<ResponseBody>, (Account, Lookup)> {
         match (self.shared.cache).lookup(clock::now(), &asking.asker()) {
             Lookup::Hit(hit) if hit.served == Served::Fresh && hit.response.blocks().is_some() => {
-                let (head, content) = Self::delivery(&asking.exchange, &hit);
+                let (head, content) = self.delivery(&asking.exchange, &hit);
                 let status = CacheStatus::hit();
                 Ok(Self::deliver(
                     &asking.exchange,
@@ -241,7 +240,7 @@ impl Worker {
         account: Account,
         status: CacheStatus,
     ) -> Result<Response<ResponseBody>, Account> {
-        let (head, content) = Self::delivery(exchange, &hit);
+        let (head, content) = self.delivery(exchange, &hit);
         match self.prepared(&hit, content).await {
             Some(content) => Ok(Self::deliver(
                 exchange, &hit, head, content, account, status,
@@ -251,17 +250,17 @@ impl Worker {
     }
 
     /// A stored response as this client gets it.
-    fn delivery(exchange: &Exchange, hit: &Hit) -> (ResponseHead, Content) {
+    fn delivery(&self, exchange: &Exchange, hit: &Hit) -> (ResponseHead, Content) {
         let response = &hit.response;
         let delivery = Delivered::judge(exchange, response.head(), Some(response.length()));
         let content = match delivery.content {
             Sent::Nothing => Content::Nothing,
             Sent::Whole => Content::Stored {
-                body: StoredBody::new(Arc::clone(response)),
+                body: self.shared.cache.content(hit, 0).0,
                 cut: Cut::NONE,
             },
             Sent::Part(part) => {
-                let (body, skip) = StoredBody::from_byte(Arc::clone(response), part.first);
+                let (body, skip) = self.shared.cache.content(hit, part.first);
                 let cut = Cut::after(skip, part.length());
                 Content::Stored { body, cut }
             }
@@ -277,10 +276,8 @@ impl Worker {
             let first = poll_fn(|cx| body.poll_first(cx));
             match tokio::time::timeout(DISK_PATIENCE, first).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_damaged)) => {
-                    self.shared.cache.forget_damaged(hit);
-                    return None;
-                }
+                Ok(Err(_damaged)) => return None,
+                // A slow disk is no damage: what lies there is as good as before.
                 Err(_elapsed) => {
                     self.shared.cache.count_late();
                     return None;

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use super::load::Load;
 use super::metadata::{Checksum, checksum};
 use super::readers::Readers;
-use crate::store::{BLOCK, Record, StoredResponse};
+use crate::counters::CacheCounters;
+use crate::key::CacheKey;
+use crate::store::{BLOCK, Record, StoredResponse, Tiers};
 
 /// Where the content of a stored response lies, if not in memory.
 #[derive(Clone)]
@@ -89,25 +91,40 @@ pub struct StoredBody {
     /// Read already, and not given away yet.
     ahead: Option<Bytes>,
     reading: Option<Arc<Load<Result<Bytes, Damaged>>>>,
+    /// None of what is in memory.
+    stored: Option<Stored>,
+}
+
+/// Where a response is stored.
+#[derive(Debug)]
+pub(crate) struct Stored {
+    pub(crate) at: CacheKey,
+    pub(crate) tiers: Arc<Tiers>,
+    pub(crate) counters: Arc<CacheCounters>,
+}
+
+impl Stored {
+    /// What is damaged stays so: the next who asks for it is to fetch it.
+    fn forget_damaged(&self) {
+        self.counters.store_damaged.add(1);
+        self.tiers.forget(&self.at);
+    }
 }
 
 impl StoredBody {
-    /// All of the content.
-    pub fn new(response: Arc<StoredResponse>) -> Self {
-        Self {
-            response,
-            next: 0,
-            ahead: None,
-            reading: None,
-        }
-    }
-
     /// The content from the block on in which that byte lies, and how many bytes before it come with it.
-    pub fn from_byte(response: Arc<StoredResponse>, first: u64) -> (Self, u64) {
+    pub(crate) fn from_byte(
+        response: Arc<StoredResponse>,
+        first: u64,
+        stored: Option<Stored>,
+    ) -> (Self, u64) {
         let (next, skip) = response.content().block_of(first);
         let body = Self {
+            response,
             next,
-            ..Self::new(response)
+            ahead: None,
+            reading: None,
+            stored,
         };
         (body, skip)
     }
@@ -137,7 +154,8 @@ impl StoredBody {
         }
     }
 
-    /// The next block, or part of one; `None` behind the last.
+    /// The next block, or part of one; `None` behind the last. A response whose block is damaged is forgotten; where only too many
+    /// read at once, it is not.
     pub fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Damaged>>> {
         if let Some(block) = self.ahead.take() {
             return Poll::Ready(Some(Ok(block)));
@@ -174,6 +192,11 @@ impl StoredBody {
         };
         self.reading = None;
         self.next += 1;
+        if read.is_err()
+            && let Some(stored) = &self.stored
+        {
+            stored.forget_damaged();
+        }
         Poll::Ready(Some(read))
     }
 }

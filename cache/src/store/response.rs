@@ -155,7 +155,7 @@ impl StoredResponse {
         self.head.status
     }
 
-    /// The content's blocks, where they are in memory; else read it with [`crate::StoredBody`].
+    /// The content's blocks, where they are in memory; else read it with [`crate::Cache::content`].
     pub fn blocks(&self) -> Option<&[Bytes]> {
         match &self.content.content {
             Content::Blocks(blocks) => Some(blocks),

@@ -18,7 +18,7 @@ use http::{HeaderMap, Method, StatusCode};
 use scale0_cache::purge::{Purge, Target};
 use scale0_cache::{
     Asker, Cache, CacheConfig, CacheKey, Chunk, Fill, Hit, Join, Lookup, Reader, RequestFacts,
-    ResponseHead, StoreConfig, StoreKind, StoreState, StoredBody, Turn,
+    ResponseHead, StoreConfig, StoreKind, StoreState, Turn,
 };
 
 const MIB: u64 = 1024 * 1024;
@@ -122,7 +122,7 @@ impl Visit {
     }
 
     fn body(&self, cache: &Cache) -> Option<Vec<u8>> {
-        read(&self.hit(cache)?).ok()
+        read(cache, &self.hit(cache)?).ok()
     }
 
     fn lead(&self, cache: &Cache) -> (Fill, Reader) {
@@ -169,8 +169,8 @@ fn push(fill: &mut Fill, body: &[u8]) {
     }
 }
 
-fn read(hit: &Hit) -> Result<Vec<u8>, scale0_cache::Damaged> {
-    let (mut body, _) = StoredBody::from_byte(Arc::clone(&hit.response), 0);
+fn read(cache: &Cache, hit: &Hit) -> Result<Vec<u8>, scale0_cache::Damaged> {
+    let (mut body, _) = cache.content(hit, 0);
     let mut whole = Vec::new();
     while let Some(block) = block_on(poll_fn(|cx| body.poll_block(cx))) {
         whole.extend_from_slice(&block?);
@@ -232,7 +232,7 @@ fn what_is_stored_is_there_after_a_restart_with_its_variants_and_its_age() {
         let hit = Visit::to("/plain").hit(&cache).expect("it was stored");
         assert_eq!(hit.response.head().headers["x"], "y");
         assert!(hit.ttl <= 3600 && 3500 < hit.ttl);
-        assert_eq!(read(&hit).unwrap(), content(1000));
+        assert_eq!(read(&cache, &hit).unwrap(), content(1000));
         assert_eq!(Visit::to("/empty").body(&cache).unwrap(), b"");
         assert_eq!(
             Visit::to("/de").speaking("de").body(&cache).unwrap(),
@@ -323,7 +323,7 @@ fn a_body_longer_than_memory_takes_goes_to_the_disk_as_it_comes_and_comes_back_w
         let cache = open(path, kind);
         assert_eq!(visit.body(&cache).unwrap(), body);
         let hit = visit.hit(&cache).unwrap();
-        let (mut middle, skip) = StoredBody::from_byte(Arc::clone(&hit.response), 2_000_001);
+        let (mut middle, skip) = cache.content(&hit, 2_000_001);
         let block = block_on(poll_fn(|cx| middle.poll_block(cx)))
             .unwrap()
             .unwrap();
@@ -463,13 +463,37 @@ fn a_flipped_bit_anywhere_is_a_miss_or_an_abort_and_never_a_wrong_byte() {
         fs::write(into(file), &bytes).unwrap();
         let cache = open(copy.path(), StoreKind::File);
         for (visit, body) in visits.iter().zip(&bodies) {
-            match visit.hit(&cache).map(|hit| read(&hit)) {
+            match visit.hit(&cache).map(|hit| read(&cache, &hit)) {
                 Some(Ok(whole)) => assert!(whole == *body, "{} at {at}", file.display()),
                 Some(Err(_)) | None => unusable += 1,
             }
         }
     }
     assert!(0 < unusable, "some of it was damage");
+}
+
+#[test]
+fn what_turns_out_to_be_damaged_while_it_is_sent_is_a_miss_from_there_on() {
+    each_store(|kind, path| {
+        let cache = open(path, kind);
+        let visit = Visit::to("/long");
+        visit.fetch(&cache, &[FRESH], &content(1_000_000));
+        cache.close(PATIENCE);
+        drop(cache);
+        let length = |file: &std::path::PathBuf| fs::metadata(file).unwrap().len();
+        let largest = files_below(path).into_iter().max_by_key(length).unwrap();
+        let mut bytes = fs::read(&largest).unwrap();
+        bytes[700_000] ^= 1;
+        fs::write(&largest, bytes).unwrap();
+
+        let cache = open(path, kind);
+        let hit = visit.hit(&cache).unwrap();
+        let (mut body, _) = cache.content(&hit, 0);
+        block_on(poll_fn(|cx| body.poll_first(cx))).unwrap();
+        assert!(read(&cache, &hit).is_err());
+        assert_eq!(counter(&cache, "store_damaged"), 1);
+        assert!(visit.hit(&cache).is_none());
+    });
 }
 
 fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
