@@ -46,10 +46,15 @@ replay seed:
 replay-flights seed:
     FLIGHTS_SEED={{ seed }} cargo test -p scale0-cache --test flights simulation -- --nocapture
 
-# The decoders on bytes that a fuzzer makes up. Needs cargo-fuzz; see wire/fuzz/README.md.
+# The decoders on bytes that a fuzzer makes up. Needs cargo-fuzz; see wire/fuzz/README.md and cache/fuzz/README.md.
 fuzz seconds="60":
     mkdir -p wire/fuzz/found
     cd wire && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none message fuzz/found fuzz/corpus -- -max_len=8192 -max_total_time={{ seconds }}
+    mkdir -p cache/fuzz/found/fields cache/fuzz/found/records
+    cd cache && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none fields fuzz/found/fields fuzz/corpus/fields -- -max_total_time={{ seconds }}
+    cd cache && for target in metadata purges segments; do \
+        RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $target fuzz/found/records fuzz/corpus/records -- -max_total_time={{ seconds }} || exit; \
+    done
 
 # The golden messages, read and written by a second implementation.
 vectors:

@@ -161,6 +161,11 @@ impl Metadata {
         if seal(key, sealed) != *sum {
             return Err(Unreadable::Damaged);
         }
+        Self::decode_sealed(sealed, now, wall)
+    }
+
+    /// The same without the checksum, which has been compared.
+    fn decode_sealed(sealed: &[u8], now: Instant, wall: SystemTime) -> Result<Self, Unreadable> {
         let [VERSION, encoded @ ..] = sealed else {
             return Err(Unreadable::Version);
         };
@@ -287,9 +292,10 @@ fn number_of<T: PartialEq>(all: &[T], one: &T) -> u8 {
         .unwrap_or(u8::MAX)
 }
 
-/// For fuzzing: whether these bytes are the head of a record under the key of nothing. Never panics, whatever they are.
-pub fn is_metadata(bytes: &Bytes, now: Instant, wall: SystemTime) -> bool {
-    Metadata::decode(&CacheKey::from_bytes([0; 32]), bytes, now, wall).is_ok()
+/// Whether these bytes would be the head of a record with the right checksum behind them: what is read of a disk when damage has gone
+/// unnoticed. Never panics, whatever they are.
+pub fn is_metadata(bytes: &[u8], now: Instant, wall: SystemTime) -> bool {
+    Metadata::decode_sealed(bytes, now, wall).is_ok()
 }
 
 #[cfg(test)]
