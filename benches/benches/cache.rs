@@ -11,17 +11,21 @@ use scale0_benches::{
     AUTHORITY, REQUEST_FIELDS, RESPONSE_FIELDS, TARGET, criterion, epoch, header_map,
 };
 use scale0_cache::policy::{Policy, Sharing};
+use scale0_cache::store::{FileStore, SledStore, Store};
 use scale0_cache::{
     Asker, Cache, CacheConfig, CacheKey, Chunk, Fill, Join, Lookup, Reader, RequestFacts,
-    ResponseHead, Turn, Verdict,
+    ResponseHead, StoreConfig, StoreKind, Turn, Verdict, is_metadata,
 };
 
 fn main() {
     let mut criterion = criterion();
     door(&mut criterion);
+    reuse(&mut criterion);
     lookups(&mut criterion);
     flight_of_one(&mut criterion);
     flight_of_many(&mut criterion);
+    stores(&mut criterion);
+    metadata(&mut criterion);
     criterion.final_summary();
 }
 
@@ -41,6 +45,29 @@ fn door(criterion: &mut Criterion) {
                 let (policy, head) = (Policy::default(), black_box(&head));
                 Sharing::judge(policy, &leader, head, Duration::ZERO, wall())
             });
+        });
+    }
+    group.finish();
+}
+
+/// What every request pays that has found something: may it be sent now?
+fn reuse(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("cache/reuse");
+    group.throughput(Throughput::Elements(1));
+    let request = RequestFacts::of(&Method::GET, &header_map(REQUEST_FIELDS), false);
+    let sharing = Sharing::judge(
+        Policy::default(),
+        &request,
+        &shared(),
+        Duration::ZERO,
+        wall(),
+    );
+    let terms = sharing.kept().expect("it is shared").terms;
+    for (name, elapsed) in [("fresh", 1), ("stale", 1_000_000)] {
+        let elapsed = Duration::from_secs(elapsed);
+        assert_eq!(terms.reuse(&request, elapsed).is_sent(), name == "fresh");
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(&terms).reuse(black_box(&request), elapsed));
         });
     }
     group.finish();
@@ -106,6 +133,74 @@ fn flight_of_many(criterion: &mut Criterion) {
     }
 }
 
+/// Records of 1 KiB: written anew, and found again where the system has them in memory.
+fn stores(criterion: &mut Criterion) {
+    let keys: Vec<_> = (0..RECORDS)
+        .map(|number| CacheKey::new("https", AUTHORITY, &format!("/{number}")))
+        .collect();
+    for kind in [StoreKind::File, StoreKind::Sled] {
+        let folder = tempfile::tempdir().expect("there is room for temporary files");
+        let store: Box<dyn Store> = match kind {
+            StoreKind::File => FileStore::open(folder.path(), CAPACITY).map(boxed),
+            StoreKind::Sled => SledStore::open(folder.path(), CAPACITY).map(boxed),
+        }
+        .expect("an empty store opens");
+        let mut group = criterion.benchmark_group(format!("cache/{}", kind.name()));
+        group.throughput(Throughput::Elements(1));
+        let mut next = keys.iter().cycle();
+        let mut put = || {
+            let key = next.next().expect("it begins again");
+            let mut new = store.create(key).expect("there is room");
+            new.append(&CONTENT).expect("there is room");
+            new.commit(&[7; 300]).expect("there is room");
+        };
+        // So that there is something of each to find.
+        keys.iter().for_each(|_| put());
+        group.bench_function("put", |bencher| bencher.iter(&mut put));
+        let mut next = keys.iter().cycle();
+        group.bench_function("get", |bencher| {
+            bencher.iter(|| {
+                let key = next.next().expect("it begins again");
+                let found = store.open_now(key).unwrap_or_else(|| store.open(key));
+                let record = found.expect("nothing is damaged").expect("it is there");
+                let block = record.read_now(0).unwrap_or_else(|| record.read(0));
+                block.expect("nothing is damaged")
+            });
+        });
+        group.finish();
+    }
+}
+
+fn boxed<S: Store + 'static>(store: S) -> Box<dyn Store> {
+    Box::new(store)
+}
+
+/// The head of a record, as the cache writes it: to a response's head, terms, labels and checksums.
+fn metadata(criterion: &mut Criterion) {
+    let folder = tempfile::tempdir().expect("there is room for temporary files");
+    let store = StoreConfig {
+        kind: StoreKind::File,
+        path: folder.path().into(),
+        capacity: CAPACITY,
+    };
+    let site = Site::of(Cache::with_store(CacheConfig::default(), &store, wall()));
+    site.cache.wait_until_open(PATIENCE);
+    site.fly(&site.asker(), &shared(), 0);
+    site.cache.close(PATIENCE);
+    drop(site);
+    let store = FileStore::open(&folder.path().join("file"), CAPACITY).expect("it was closed");
+    let record = store.open(&key()).expect("nothing is damaged");
+    let head = record.expect("it was written").head();
+    let (unsealed, _checksum) = head
+        .split_last_chunk::<16>()
+        .expect("a checksum is at its end");
+    let now = epoch();
+    assert!(is_metadata(unsealed, now, wall()));
+    criterion.bench_function("cache/metadata", |bencher| {
+        bencher.iter(|| is_metadata(black_box(unsealed), now, wall()));
+    });
+}
+
 /// A cache, and requests of one target.
 struct Site {
     cache: Cache,
@@ -115,8 +210,12 @@ struct Site {
 
 impl Site {
     fn new() -> Self {
+        Self::of(Cache::new(CacheConfig::default()))
+    }
+
+    fn of(cache: Cache) -> Self {
         Self {
-            cache: Cache::new(CacheConfig::default()),
+            cache,
             now: epoch(),
             request: header_map(REQUEST_FIELDS),
         }
@@ -198,6 +297,15 @@ impl Site {
         self.cache.join(self.now, under, asker)
     }
 }
+
+/// More than the processor's caches hold of a store's index.
+const RECORDS: u64 = 20_000;
+
+/// Enough for them, several times.
+const CAPACITY: u64 = 256 * 1024 * 1024;
+
+/// How long a store may take to open, and to write what is left.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The content of every response.
 const CONTENT: Bytes = Bytes::from_static(&[b'x'; 1024]);
