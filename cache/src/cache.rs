@@ -350,7 +350,7 @@ impl Cache {
                 return miss(asker, at.under, Forward::VaryMiss);
             }
         };
-        let (counter, served) = match response.reuse(now, &asker.facts, &self.purges) {
+        let (counter, served) = match response.reuse_for(now, asker, &self.purges) {
             Reuse::Fresh => (&self.counters.hits, Served::Fresh),
             Reuse::Stale => (&self.counters.stale_as_wanted, Served::Stale),
             Reuse::WhileRevalidating => (
@@ -360,6 +360,10 @@ impl Cache {
             Reuse::ValidateStale => {
                 self.counters.stale.add(1);
                 return miss(asker, at.under, Forward::Stale);
+            }
+            Reuse::OtherPart => {
+                self.counters.misses.add(1);
+                return miss(asker, at.under, Forward::Partial);
             }
             Reuse::ValidateForRequest | Reuse::NotForThis => {
                 self.counters.refused_by_request.add(1);
@@ -406,7 +410,8 @@ impl Cache {
         let Found::Response(at, response) = self.store.find(&asker.key, asker.headers) else {
             return None;
         };
-        if !response.stands_in(now, &asker.facts, &self.purges, trouble) {
+        let stands_in = response.stands_in(now, &asker.facts, &self.purges, trouble);
+        if !stands_in || !response.has_bytes_for(asker) {
             return None;
         }
         self.counters.stale_in_trouble.add(1);

@@ -90,6 +90,14 @@ counters! {
         refused_outdated,
         /// Responses stored.
         insertions,
+        /// Parts (206) stored by themselves.
+        parts_stored,
+        /// Parts put together with what was stored: a longer part, or the whole.
+        parts_combined,
+        /// Stored parts that became the whole because it was asked for and its rest was fetched.
+        parts_completed,
+        /// Stored parts whose rest could not be had: the whole was fetched.
+        parts_discontinued,
         /// Stored responses that made room for others.
         evictions,
         /// Complete responses that were not stored because they are larger than `memory_max_object`.

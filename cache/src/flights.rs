@@ -30,6 +30,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use parking_lot::{Mutex, MutexGuard};
 
 pub use failure::Failure;
@@ -239,21 +240,27 @@ impl Flights {
             {
                 return Err(at.under);
             }
-            Found::Response(at, response) => match response.reuse(now, facts, &self.purges) {
+            Found::Response(at, response) => match response.reuse_for(now, asker, &self.purges) {
                 Reuse::Fresh => {
                     self.store.used(&at.at, &response);
                     return Ok(Join::Stored(Hit::new(now, response, at, Served::Fresh)));
                 }
+                Reuse::NotForThis => {}
+                _ if response.part().is_some() => aim = Aim::completing(response),
                 Reuse::Stale
+                | Reuse::OtherPart
                 | Reuse::WhileRevalidating
                 | Reuse::ValidateStale
                 | Reuse::ValidateForRequest => aim = Aim::Renew(response),
-                Reuse::NotForThis => {}
             },
             Found::NoVariant(_) | Found::Nothing => {}
         }
         match facts.coalescing() {
             Coalescing::WaitOnly => return Ok(Join::Alone(Alone::HeadWithoutGet)),
+            Coalescing::Part if !aim.is_cheap() && alone.is_none() && self.keeps_part(asker) => {
+                let (fill, reader) = self.open(None, now, under, asker, Aim::Part);
+                return Ok(Join::Lead { fill, reader });
+            }
             Coalescing::Part if !aim.is_cheap() => {
                 return Ok(Join::Alone(Alone::Bypass(Bypass::Range)));
             }
@@ -275,6 +282,17 @@ impl Flights {
             }
             Some(reason) => Ok(Join::Alone(reason)),
         }
+    }
+
+    /// Whether a part that this request fetches may be stored. Its own preconditions are the origin's to judge, which may save it
+    /// the content.
+    fn keeps_part(&self, asker: &Asker<'_>) -> bool {
+        asker.facts.is_kept()
+            && asker.facts.range().is_some()
+            && ![IF_NONE_MATCH, IF_MODIFIED_SINCE]
+                .iter()
+                .any(|it| asker.headers.contains_key(it))
+            && 0 < self.store.memory().max_object()
     }
 
     fn take_seat(shared: &Arc<SharedFlight>, now: Instant, asker: &Asker<'_>) -> Option<Reader> {
@@ -378,7 +396,11 @@ impl Flights {
         let group = shard.map(|shard| shard.groups.entry(under).or_default());
         let is_last = (group.as_ref()).is_none_or(|group| group.len() + 1 == MAX_FLIGHTS_PER_KEY);
         let continuation = aim.continuation().cloned();
-        let mut flight = Flight::new(now, asker.facts, self.bounds(is_last), aim);
+        let leader = match aim {
+            Aim::Part => asker.facts.sent_with_range(),
+            Aim::Whole | Aim::Renew(_) | Aim::Complete(_) | Aim::Rest(_) => asker.facts,
+        };
+        let mut flight = Flight::new(now, leader, self.bounds(is_last), aim);
         let seat = flight.seat(now, &asker.facts, asker.deadline, true);
         let shared = SharedFlight::new(Arc::clone(self), under, asker, flight);
         if let Some(group) = group {

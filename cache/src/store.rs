@@ -4,6 +4,7 @@
 //! which keeps **records** beyond the life of the process: a body in blocks, and a head of which it knows nothing.
 
 mod blocks;
+mod combined;
 pub mod conformance;
 mod file;
 mod memory;
@@ -22,6 +23,7 @@ use crate::key::CacheKey;
 
 pub use blocks::{BLOCK, COPY_BELOW};
 pub(crate) use blocks::{detach, settle};
+pub(crate) use combined::{Combined, combine};
 pub use file::{FileCounters, FileStore};
 pub use memory::MemoryStore;
 pub(crate) use memory::{At, Found, Place};

@@ -8,8 +8,8 @@ use http::header::HeaderValue;
 use http::{Method, Response, StatusCode};
 use scale0_cache::flights::MAX_VARIANT_HOPS;
 use scale0_cache::policy::{
-    ByteRange, CacheStatus, Conditional, Forward, Ranged, Trouble, judge_conditionals, judge_range,
-    not_modified_head, not_satisfiable_head, partial_head,
+    ByteRange, CacheStatus, Conditional, Forward, Part, Ranged, Trouble, judge_conditionals,
+    judge_range, not_modified_head, not_satisfiable_head, partial_head,
 };
 use scale0_cache::{CacheKey, Hit, Join, Lookup, Reader, ResponseHead, Served, Turn};
 
@@ -252,7 +252,12 @@ impl Worker {
     /// A stored response as this client gets it.
     fn delivery(&self, exchange: &Exchange, hit: &Hit) -> (ResponseHead, Content) {
         let response = &hit.response;
-        let delivery = Delivered::judge(exchange, response.head(), Some(response.length()));
+        let delivery = match response.part() {
+            Some(part) => Delivered::of_part(exchange, response.head(), part),
+            None => Delivered::judge(exchange, response.head(), Some(response.length())),
+        };
+        // The place of what is stored in the whole.
+        let begin = response.part().map_or(0, |part| part.range.first);
         let content = match delivery.content {
             Sent::Nothing => Content::Nothing,
             Sent::Whole => Content::Stored {
@@ -260,7 +265,7 @@ impl Worker {
                 cut: Cut::NONE,
             },
             Sent::Part(part) => {
-                let (body, skip) = self.shared.cache.content(hit, part.first);
+                let (body, skip) = self.shared.cache.content(hit, part.first - begin);
                 let cut = Cut::after(skip, part.length());
                 Content::Stored { body, cut }
             }
@@ -409,6 +414,22 @@ enum Sent {
 }
 
 impl Delivered {
+    /// Of a stored part, which has all bytes that this client asks for: the cache has seen to that.
+    fn of_part(exchange: &Exchange, head: &ResponseHead, part: &Part) -> Self {
+        let request = &exchange.headers;
+        if judge_conditionals(request, head) == Conditional::NotModified {
+            return Self {
+                head: not_modified_head(head),
+                content: Sent::Nothing,
+            };
+        }
+        let wanted = part.answer(request, head).unwrap_or(part.range);
+        Self {
+            head: partial_head(head, &wanted, part.total),
+            content: Sent::Part(wanted),
+        }
+    }
+
     /// `length` is that of the whole content, where it is known.
     fn judge(exchange: &Exchange, head: &ResponseHead, length: Option<u64>) -> Self {
         let request = &exchange.headers;
@@ -424,18 +445,18 @@ impl Delivered {
                 content: Sent::Nothing,
             };
         }
-        let length = length.unwrap_or(u64::MAX);
-        match judge_range(request, head, length) {
-            // Without a length there is no telling where the last byte is.
-            Ranged::Part(part) if length != u64::MAX => Self {
+        // Without a length there is no telling where the last byte is.
+        let ranged = length.map(|length| (judge_range(request, head, length), length));
+        match ranged {
+            Some((Ranged::Part(part), length)) => Self {
                 head: partial_head(head, &part, length),
                 content: Sent::Part(part),
             },
-            Ranged::NotSatisfiable => Self {
+            Some((Ranged::NotSatisfiable, length)) => Self {
                 head: not_satisfiable_head(head, length),
                 content: Sent::Nothing,
             },
-            Ranged::Whole | Ranged::Part(_) => Self {
+            Some((Ranged::Whole, _)) | None => Self {
                 head: head.clone(),
                 content: Sent::Whole,
             },

@@ -116,6 +116,12 @@ impl Fetch {
         let head = exchange
             .encode(shared, &headers, None, false)
             .map_err(|error| Failure::of_request(&error))?;
+        // What asks for a part is not to share an answer on its way with what asks for the whole.
+        let flight = if self.fill.asks_for_part() {
+            FlightKey(0)
+        } else {
+            FlightKey(self.fill.key().flight_key())
+        };
         self.worker.dispatcher.open(OpenRequest {
             head,
             content: Bytes::new(),
@@ -123,7 +129,7 @@ impl Fetch {
             idempotent: true,
             upgrade: false,
             service: exchange.service,
-            flight: FlightKey(self.fill.key().flight_key()),
+            flight,
             timeout: self.due.saturating_duration_since(clock::now()),
             idle_timeout: exchange.rules.idle_timeout,
             hold: exchange.rules.hold,

@@ -12,13 +12,16 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use super::flight::{Aim, Announced, Continuation, MIN_WINDOW, Room};
 use super::pace::Pace;
 use super::shared::SharedFlight;
-use super::{Failure, GroupLock};
+use super::{Failure, Flights, GroupLock};
 use crate::disk::{Content, ResponseMetadata, Spool};
 use crate::key::CacheKey;
+use crate::policy::part::{Part, are_of_one, joined_head};
 use crate::policy::terms::is_error_to_stand_in_for;
 use crate::policy::validation::{ask_whether_current, confirms, freshened};
 use crate::policy::{LeaderOnly, Sharing, Trouble, strip_conditionals};
-use crate::store::{At, Origin, Place, ResponseHead, StoredContent, StoredResponse, settle};
+use crate::store::{
+    At, Combined, Origin, Place, ResponseHead, StoredContent, StoredResponse, combine, settle,
+};
 
 /// What a flight's head decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +39,7 @@ pub enum Verdict {
     Confirmed,
     /// The origin says that it is in trouble, and what is stored stands in: the flight has ended. Send CANCEL.
     StoodInFor,
-    /// It confirms something that is not stored here: send the request again, dressed anew. Happens once at most.
+    /// It confirms, or continues, something that is not stored here: send the request again, dressed anew. Happens once at most.
     Again,
 }
 
@@ -80,6 +83,15 @@ impl Fill {
         self.shared.under
     }
 
+    /// Whether the response to the request that is sent is of use to others who ask under that key: not if it asks for a part, or
+    /// for what follows one.
+    pub fn asks_for_part(&self) -> bool {
+        match self.shared.lock().flight.aim() {
+            Aim::Part | Aim::Complete(_) => true,
+            Aim::Whole | Aim::Renew(_) | Aim::Rest(_) => false,
+        }
+    }
+
     /// How many clients the flight serves now.
     pub fn waiters(&self) -> usize {
         self.shared.lock().flight.taken_seats()
@@ -94,14 +106,24 @@ impl Fill {
     /// Makes the client's fields those of the request that is sent for the flight: without conditions and ranges of the client's
     /// own, and with ours, by which a stored response is validated or a body continued.
     pub fn dress(&self, request: &mut HeaderMap) {
-        strip_conditionals(request);
-        match self.shared.lock().flight.aim() {
-            Aim::Whole => {}
-            Aim::Renew(stored) => ask_whether_current(request, &stored.head().headers),
-            Aim::Rest(rest) => {
-                request.insert(RANGE, rest.range());
-                request.insert(IF_RANGE, rest.if_range());
+        let inner = self.shared.lock();
+        let aim = inner.flight.aim();
+        // A request for one part has no conditions but `If-Range`, by which the origin sends the whole instead.
+        if !matches!(aim, Aim::Part) {
+            strip_conditionals(request);
+        }
+        let rest = match aim {
+            Aim::Whole | Aim::Part => None,
+            Aim::Renew(stored) => {
+                ask_whether_current(request, &stored.head().headers);
+                None
             }
+            Aim::Complete(part) => Continuation::of_part(part),
+            Aim::Rest(rest) => Some(rest.clone()),
+        };
+        if let Some(rest) = rest {
+            request.insert(RANGE, rest.range());
+            request.insert(IF_RANGE, rest.if_range());
         }
     }
 
@@ -115,11 +137,22 @@ impl Fill {
         now: Instant,
         wall: SystemTime,
         request: &HeaderMap,
-        head: ResponseHead,
+        mut head: ResponseHead,
     ) -> Verdict {
         let (leader, delay, stored) = {
-            let inner = self.shared.lock();
-            let flight = &inner.flight;
+            let mut inner = self.shared.lock();
+            let flight = &mut inner.flight;
+            if let Aim::Complete(part) = flight.aim() {
+                match completed(part, &head) {
+                    Completed::Whole(whole) => head = whole,
+                    Completed::Replaced => flight.aim_at_the_whole(),
+                    Completed::Nothing => {
+                        flight.aim_at_the_whole();
+                        self.shared.flights.counters.parts_discontinued.add(1);
+                        return Verdict::Again;
+                    }
+                }
+            }
             let stored = flight.aim().stored().cloned();
             (*flight.leader(), flight.delay(now), stored)
         };
@@ -255,6 +288,8 @@ impl Fill {
                 }
             }
         };
+        // What was stored of it comes with the head.
+        self.shared.count_weight(&mut inner);
         let wakes = inner.take_readers();
         drop(inner);
         drop(group);
@@ -345,6 +380,9 @@ impl Fill {
             }
             None => self.store(trailers.as_ref()),
         };
+        if matches!(self.shared.lock().flight.aim(), Aim::Complete(_)) {
+            self.shared.flights.counters.parts_completed.add(1);
+        }
         self.end_complete(trailers, stored.as_deref());
         Ok(())
     }
@@ -482,6 +520,11 @@ impl Fill {
             announced.received,
             self.origin(&announced.head),
         ));
+        if response.status() == StatusCode::PARTIAL_CONTENT {
+            self.store_part(&place, &response);
+            self.remove_if_outdated();
+            return None;
+        }
         let is_in = flights.store.insert(&place, &response);
         self.remove_if_outdated();
         is_in.then_some(response)
@@ -491,6 +534,43 @@ impl Fill {
     fn remove_if_outdated(&self) {
         if self.shared.is_outdated() {
             self.shared.flights.store.remove(&self.shared.primary);
+        }
+    }
+
+    /// Puts a part together with what is stored, where they belong together.
+    fn store_part(&self, place: &Place, newer: &StoredResponse) {
+        let Flights {
+            store, counters, ..
+        } = &*self.shared.flights;
+        let (Some(part), Some(blocks)) = (newer.part(), newer.blocks()) else {
+            return;
+        };
+        let (head, blocks, counter) =
+            match combine(store.stored_at(place), newer.head(), part, blocks.to_vec()) {
+                Combined::Alone(head, blocks) => (head, blocks, &counters.parts_stored),
+                Combined::Together(head, blocks) => (head, blocks, &counters.parts_combined),
+                Combined::Renewed(head, whole) => {
+                    let origin = self.origin(&head);
+                    let (terms, received) = (*newer.terms(), newer.received());
+                    let renewed = whole.renewed(Arc::new(head), terms, received, origin);
+                    if store.insert_renewed(place, &Arc::new(renewed)).is_some() {
+                        counters.parts_combined.add(1);
+                    }
+                    return;
+                }
+                Combined::Kept => return,
+            };
+        let origin = self.origin(&head);
+        let content = StoredContent::new(Content::Blocks(settle(&blocks)), None);
+        let response = StoredResponse::new(
+            Arc::new(head),
+            Arc::new(content),
+            *newer.terms(),
+            newer.received(),
+            origin,
+        );
+        if response.is_sound() && store.insert(place, &Arc::new(response)) {
+            counter.add(1);
         }
     }
 
@@ -553,6 +633,36 @@ impl Fill {
         drop(group);
         flights.counters.vanished.add(1);
         wakes.wake();
+    }
+}
+
+/// What a response is to a stored part that was to be completed by it.
+enum Completed {
+    /// Exactly what was missing. This is the head of the whole.
+    Whole(ResponseHead),
+    /// An answer to a request for the whole.
+    Replaced,
+    /// Neither.
+    Nothing,
+}
+
+fn completed(stored: &StoredResponse, head: &ResponseHead) -> Completed {
+    match head.status {
+        StatusCode::PARTIAL_CONTENT => {
+            let fits = |(part, next): (&Part, Part)| {
+                part.is_continued_by(&next) && are_of_one(&stored.head().headers, &head.headers)
+            };
+            match stored.part().zip(Part::of(head)).filter(|it| fits(*it)) {
+                Some((part, _)) => {
+                    let whole = Part::whole(part.total);
+                    Completed::Whole(joined_head(stored.head(), &head.headers, &whole))
+                }
+                None => Completed::Nothing,
+            }
+        }
+        // They answer a range, or a condition; the whole was asked for.
+        StatusCode::RANGE_NOT_SATISFIABLE | StatusCode::NOT_MODIFIED => Completed::Nothing,
+        _ => Completed::Replaced,
     }
 }
 

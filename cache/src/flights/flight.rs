@@ -108,22 +108,37 @@ pub(super) enum Aim {
     Whole,
     /// Whether what is stored is still current, and else a response, whole.
     Renew(Arc<StoredResponse>),
+    /// What follows a stored part, which begins with the first byte: both together are the whole.
+    Complete(Arc<StoredResponse>),
+    /// The part that its client asks for. Nobody else can join.
+    Part,
     /// The rest of one that some clients have the beginning of.
     Rest(Continuation),
 }
 
 impl Aim {
+    /// The whole, of which that is a part; what is there already is not fetched again where that is certain to fit.
+    pub(super) fn completing(part: Arc<StoredResponse>) -> Self {
+        let begins = part.part().is_some_and(|part| part.range.first == 0);
+        let is_certain = strong_validator(&part.head().headers).is_some();
+        if begins && is_certain && part.blocks().is_some() {
+            Self::Complete(part)
+        } else {
+            Self::Whole
+        }
+    }
+
     pub(super) fn continuation(&self) -> Option<&Continuation> {
         match self {
             Self::Rest(continuation) => Some(continuation),
-            Self::Whole | Self::Renew(_) => None,
+            Self::Whole | Self::Renew(_) | Self::Complete(_) | Self::Part => None,
         }
     }
 
     pub(super) fn stored(&self) -> Option<&Arc<StoredResponse>> {
         match self {
             Self::Renew(stored) => Some(stored),
-            Self::Whole | Self::Rest(_) => None,
+            Self::Whole | Self::Complete(_) | Self::Part | Self::Rest(_) => None,
         }
     }
 
@@ -141,6 +156,15 @@ impl Aim {
 }
 
 impl Continuation {
+    /// What follows a stored part.
+    pub(super) fn of_part(stored: &StoredResponse) -> Option<Self> {
+        Some(Self {
+            offset: stored.length(),
+            validator: strong_validator(&stored.head().headers)?.clone(),
+            variant: None,
+        })
+    }
+
     /// The value for `Range`.
     pub fn range(&self) -> HeaderValue {
         HeaderValue::try_from(format!("bytes={}-", self.offset)).expect("digits are a field value")
@@ -384,7 +408,8 @@ impl Flight {
         &self.leader
     }
 
-    /// Whether it is to be kept, and too long for the memory, and everything up to now is held: then the disk can have it.
+    /// Whether it is to be kept, and too long for the memory, and everything up to now is held: then the disk can have it. Parts
+    /// that are so long are not kept.
     pub(super) fn outgrows_memory(&self, next: usize) -> bool {
         let Some(announced) = &self.announced else {
             return false;
@@ -392,6 +417,7 @@ impl Flight {
         let end = self.window.end() + next as u64;
         self.aim.continuation().is_none()
             && announced.sharing.kept().is_some()
+            && announced.head.status != StatusCode::PARTIAL_CONTENT
             && self.window.is_whole()
             && self.end.is_none()
             && self.bounds.max_object < announced.length.unwrap_or(0).max(end)
@@ -442,6 +468,12 @@ impl Flight {
         }
         let leader_only = self.aim.continuation().is_none() && !announced.sharing.is_shared();
         self.announced = Some(Arc::new(announced));
+        if let Aim::Complete(part) = &self.aim {
+            for block in part.blocks().unwrap_or_default() {
+                // The part pins nothing but itself.
+                self.window.push(block.clone(), 0);
+            }
+        }
         if !leader_only {
             return Ok(0);
         }
@@ -546,8 +578,9 @@ impl Flight {
             return 0;
         };
         let is_stored = self.may_be_stored();
-        let for_one =
-            self.aim.continuation().is_none() && !announced.sharing.is_shared() && !is_stored;
+        let for_one = self.aim.continuation().is_none()
+            && !(announced.sharing.is_shared() || is_stored)
+            || matches!(self.aim, Aim::Part) && !is_stored;
         if is_short || for_one {
             return MIN_WINDOW.min(self.bounds.buffer);
         }

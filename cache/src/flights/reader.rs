@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use super::Failure;
 use super::flight::{Announced, Continuation, End, Read};
@@ -338,6 +338,9 @@ impl Reader {
 
     fn behind(&self) -> Behind {
         let of_head = |announced: &Announced| {
+            if announced.head.status == StatusCode::PARTIAL_CONTENT {
+                return None;
+            }
             let validator = strong_validator(&announced.head.headers)?.clone();
             Some(Continuation {
                 offset: 0,

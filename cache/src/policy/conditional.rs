@@ -27,7 +27,7 @@ pub enum Conditional {
 /// `If-Unmodified-Since` are the origin's business.
 pub fn judge_conditionals(request: &HeaderMap, head: &ResponseHead) -> Conditional {
     // Preconditions count only where the answer without them would be a success (RFC 9110 §13.2.1).
-    if head.status != StatusCode::OK {
+    if !matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
         return Conditional::Full;
     }
     let matches = if request.contains_key(IF_NONE_MATCH) {

@@ -21,6 +21,7 @@ pub struct RequestFacts {
     min_fresh: Option<u32>,
     max_stale: Option<u32>,
     range: Option<RangeSpec>,
+    is_sent_with_range: bool,
     is_kept: bool,
     waits: bool,
 }
@@ -35,8 +36,8 @@ pub enum Coalescing {
     LeadOnly,
     /// A HEAD: it takes the head of a running GET, and is dispatched alone where there is none.
     WaitOnly,
-    /// A GET for a part: answered from a stored whole, or from a flight that has come as far; dispatched alone otherwise, as to
-    /// fetch the whole for it may cost any multiple of what it asks for.
+    /// A GET for a part: answered from a stored whole or part, or from a flight that has come as far; otherwise that part alone is
+    /// fetched, as the whole may cost any multiple of it.
     Part,
     /// Dispatched alone, whatever is in flight.
     Never(Bypass),
@@ -99,6 +100,7 @@ impl RequestFacts {
             min_fresh: directives.min_fresh,
             max_stale: directives.max_stale,
             range,
+            is_sent_with_range: false,
             is_kept: true,
             waits: true,
         }
@@ -126,6 +128,19 @@ impl RequestFacts {
             waits: false,
             ..self
         }
+    }
+
+    /// The same for a request that is sent with its `Range`: then a part is an answer to it.
+    pub(crate) fn sent_with_range(self) -> Self {
+        Self {
+            is_sent_with_range: true,
+            ..self
+        }
+    }
+
+    /// Whether the request that is sent asks for a part.
+    pub(crate) fn is_sent_with_range(&self) -> bool {
+        self.is_sent_with_range
     }
 
     /// Whether it takes the answer to another request that is under way.

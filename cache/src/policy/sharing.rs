@@ -36,7 +36,7 @@ pub enum Sharing {
 pub enum LeaderOnly {
     /// The request is not one whose response is stored: no plain GET, or `no-store`.
     Request,
-    /// Its status cannot be stored: 206, 304, or one that `must-understand` wants understood.
+    /// Its status cannot be stored: a 206 that was not asked for or contradicts itself, 304, or one that `must-understand` wants understood.
     Status,
     /// `no-store`.
     NoStore,

@@ -4,7 +4,7 @@ use http::StatusCode;
 use http::header::{CONTENT_TYPE, SET_COOKIE};
 
 use super::freshness::is_heuristically_cacheable;
-use super::{Directives, Freshness, LeaderOnly, RequestFacts};
+use super::{Directives, Freshness, LeaderOnly, Part, RequestFacts};
 use crate::store::ResponseHead;
 
 /// What an operator may decide where the RFCs leave a choice.
@@ -40,14 +40,18 @@ pub fn may_store(
     if request.is_head() || !request.may_be_answered_from_store() {
         return Err(LeaderOnly::Request);
     }
-    // 206 until ranges are; 304 answers our own validation and is no representation; 1xx are not
-    // final.
-    if head.status.as_u16() < 200
-        || matches!(
-            head.status,
-            StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED
-        )
-    {
+    // 304 answers our own validation and is no representation; 1xx are not final.
+    if head.status.as_u16() < 200 || head.status == StatusCode::NOT_MODIFIED {
+        return Err(LeaderOnly::Status);
+    }
+    let is_what_was_asked_for = match (head.status, request.is_sent_with_range()) {
+        (StatusCode::PARTIAL_CONTENT, true) => Part::of(head).is_some(),
+        (StatusCode::PARTIAL_CONTENT, false) => false,
+        (StatusCode::OK, _) | (_, false) => true,
+        // Above all a 416 says nothing about the whole.
+        (_, true) => false,
+    };
+    if !is_what_was_asked_for {
         return Err(LeaderOnly::Status);
     }
     if directives.must_understand && !is_understood(head.status) {
@@ -83,7 +87,7 @@ pub fn may_store(
 /// The statuses whose caching rules we implement: for `must-understand` (RFC 9111 §5.2.2.3), all of
 /// RFC 9110 that may be stored here.
 fn is_understood(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 200..=205 | 300..=303 | 305..=308 | 400..=417 | 421 | 422 | 426 | 500..=505)
+    matches!(status.as_u16(), 200..=206 | 300..=303 | 305..=308 | 400..=417 | 421 | 422 | 426 | 500..=505)
 }
 
 /// A stream of events never ends and is for one reader.

@@ -51,6 +51,8 @@ pub enum Reuse {
     ValidateStale,
     /// It is fresh, but this request asks for more: validate it first.
     ValidateForRequest,
+    /// It is a part of the representation, and not all of what is asked for.
+    OtherPart,
     /// It is not for this request, validated or not.
     NotForThis,
 }
@@ -60,7 +62,9 @@ impl Reuse {
     pub fn is_sent(self) -> bool {
         match self {
             Self::Fresh | Self::Stale | Self::WhileRevalidating => true,
-            Self::ValidateStale | Self::ValidateForRequest | Self::NotForThis => false,
+            Self::ValidateStale | Self::ValidateForRequest | Self::OtherPart | Self::NotForThis => {
+                false
+            }
         }
     }
 }

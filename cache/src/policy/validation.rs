@@ -101,7 +101,8 @@ pub enum HeadSays {
 
 /// Compares the head of a response to HEAD with what is stored.
 pub fn head_says(head: &ResponseHead, stored: &ResponseHead) -> HeadSays {
-    if head.status != StatusCode::OK || stored.status != StatusCode::OK {
+    let is_stored_well = matches!(stored.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
+    if head.status != StatusCode::OK || !is_stored_well {
         return if head.status.is_server_error() || head.status == StatusCode::NOT_MODIFIED {
             HeadSays::Nothing
         } else {
@@ -112,8 +113,11 @@ pub fn head_says(head: &ResponseHead, stored: &ResponseHead) -> HeadSays {
         (Some(new), Some(old)) => new != old,
         _ => false,
     };
-    if differs(&ETAG) || differs(&LAST_MODIFIED) || differs(&CONTENT_LENGTH) {
+    let is_part = stored.status == StatusCode::PARTIAL_CONTENT;
+    if differs(&ETAG) || differs(&LAST_MODIFIED) || (!is_part && differs(&CONTENT_LENGTH)) {
         HeadSays::Changed
+    } else if is_part {
+        HeadSays::Nothing
     } else {
         HeadSays::Current
     }

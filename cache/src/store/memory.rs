@@ -220,6 +220,19 @@ impl MemoryStore {
         response.purged(&self.purges) != Purged::Hard
     }
 
+    /// What is stored in that place, fresh or not, and not purged.
+    pub(super) fn stored_at(&self, place: &Place) -> Option<Arc<StoredResponse>> {
+        match self.cache.peek(&place.primary) {
+            Some(Entry::Variants(variants)) if variants.names == place.names => {
+                self.response(&place.key.of_generation(variants.generation))
+            }
+            Some(Entry::Response(response)) if place.names.is_empty() => {
+                Some(response).filter(|it| self.is_there(it))
+            }
+            Some(_) | None => None,
+        }
+    }
+
     /// Where a response with `vary` to `request` is stored. The fields that select its variant are those of all responses of the
     /// URI together, so that an origin that names other fields now and then does not make the variants displace each other.
     pub(crate) fn place(
@@ -325,7 +338,8 @@ impl MemoryStore {
     /// Takes in what was found elsewhere, unless there is something newer.
     /// Whether it is of use.
     pub(super) fn adopt(&self, key: CacheKey, response: Arc<StoredResponse>) -> bool {
-        if self.max_object < response.weight() || !self.is_there(&response) {
+        if self.max_object < response.weight() || !response.is_sound() || !self.is_there(&response)
+        {
             return false;
         }
         let _rearranging = self.rearranging.lock();

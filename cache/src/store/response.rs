@@ -8,10 +8,11 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::At;
+use crate::asker::Asker;
 use crate::disk::Content;
 use crate::key::CacheKey;
 use crate::policy::validation::has_validator;
-use crate::policy::{RequestFacts, Reuse, Staleness, Terms, Trouble};
+use crate::policy::{Coalescing, Part, RequestFacts, Reuse, Staleness, Terms, Trouble};
 use crate::purge::{Epoch, Labels, Purged, Purges};
 
 /// The head of a response, ready to be sent: hop-by-hop fields are gone, ours are in.
@@ -34,7 +35,7 @@ impl ResponseHead {
     }
 }
 
-/// A complete response that a shared cache may reuse. Immutable, and shared by reference: a hit
+/// A complete response, or one part of one, that a shared cache may reuse. Immutable, and shared by reference: a hit
 /// copies nothing of it.
 #[derive(Debug)]
 pub struct StoredResponse {
@@ -43,6 +44,8 @@ pub struct StoredResponse {
     terms: Terms,
     received: Instant,
     origin: Origin,
+    /// Which bytes these are, where they are not all.
+    part: Option<Part>,
     /// The epoch for which it is known that no purge has hit it.
     spared: AtomicU64,
     uses: AtomicU32,
@@ -80,7 +83,7 @@ impl StoredContent {
 }
 
 impl StoredResponse {
-    /// A complete response, received at that time.
+    /// A complete response, or a part of one, received at that time.
     pub(crate) fn new(
         head: Arc<ResponseHead>,
         content: Arc<StoredContent>,
@@ -88,11 +91,13 @@ impl StoredResponse {
         received: Instant,
         origin: Origin,
     ) -> Self {
+        let part = Part::of(&head).filter(|part| part.range.length() == content.length);
         Self {
             head,
             content,
             terms,
             received,
+            part,
             spared: AtomicU64::new(origin.born.get()),
             origin,
             uses: AtomicU32::new(0),
@@ -153,6 +158,36 @@ impl StoredResponse {
     /// The status code.
     pub(crate) fn status(&self) -> StatusCode {
         self.head.status
+    }
+
+    /// Which part of the whole it is, where it is one: it answers requests that [`Part::answer`] does, and no others.
+    pub fn part(&self) -> Option<&Part> {
+        self.part.as_ref()
+    }
+
+    /// Whether it is what it says. A part that is shorter or longer than it says is of no use to anybody.
+    pub(crate) fn is_sound(&self) -> bool {
+        self.part.is_some() || self.status() != StatusCode::PARTIAL_CONTENT
+    }
+
+    /// What it is to a request with these fields now: [`StoredResponse::reuse`], and for a part that also depends on the bytes
+    /// that are asked for. A part is never renewed, so it serves while it is fresh, or where the client takes it stale.
+    pub(crate) fn reuse_for(&self, now: Instant, asker: &Asker<'_>, purges: &Purges) -> Reuse {
+        let reuse = self.reuse(now, &asker.facts, purges);
+        match reuse {
+            _ if self.part.is_none() => reuse,
+            Reuse::Fresh | Reuse::Stale if !self.has_bytes_for(asker) => Reuse::OtherPart,
+            Reuse::WhileRevalidating => Reuse::ValidateStale,
+            _ => reuse,
+        }
+    }
+
+    /// Whether all bytes are here that the request asks for.
+    pub(crate) fn has_bytes_for(&self, asker: &Asker<'_>) -> bool {
+        self.part.is_none_or(|part| {
+            asker.facts.coalescing() == Coalescing::Part
+                && part.answer(asker.headers, &self.head).is_some()
+        })
     }
 
     /// The content's blocks, where they are in memory; else read it with [`crate::Cache::content`].

@@ -92,6 +92,11 @@ impl Tiers {
         self.memory.place(primary, vary, request, response)
     }
 
+    /// What is in memory in that place.
+    pub(crate) fn stored_at(&self, place: &Place) -> Option<Arc<StoredResponse>> {
+        self.memory.stored_at(place)
+    }
+
     /// Stores a response unless it is too large.
     pub(crate) fn insert(&self, place: &Place, response: &Arc<StoredResponse>) -> bool {
         let in_memory = self.memory.insert(place, response);

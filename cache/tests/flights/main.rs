@@ -14,6 +14,7 @@
 
 mod drops;
 mod pace;
+mod partial;
 mod races;
 mod renewing;
 mod sharing;

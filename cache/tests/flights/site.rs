@@ -10,7 +10,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
 use scale0_cache::flights::MAX_VARIANT_HOPS;
-use scale0_cache::policy::Trouble;
+use scale0_cache::policy::{
+    RangeSpec, Ranged, Trouble, judge_range, not_satisfiable_head, partial_head,
+};
 use scale0_cache::{
     Asker, Cache, CacheConfig, CacheKey, Chunk, Failure, Fill, Hit, Join, Lookup, Reader, Rejoin,
     RequestFacts, ResponseHead, Served, Turn, Verdict,
@@ -24,6 +26,16 @@ pub(crate) struct Site {
     pub(crate) world: World,
     pub(crate) cache: Rc<Cache>,
     origin: Rc<Origin>,
+    /// Every response that a client got whole, as it went out.
+    pub(crate) sent: Rc<RefCell<Vec<Sent>>>,
+}
+
+/// A response that a client got whole.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    pub(crate) asked: HeaderMap,
+    pub(crate) head: ResponseHead,
+    pub(crate) body: Vec<u8>,
 }
 
 #[derive(Default)]
@@ -37,6 +49,8 @@ struct Origin {
 #[derive(Debug, Clone)]
 pub(crate) struct Resource {
     pub(crate) fields: Vec<(&'static str, &'static str)>,
+    /// Another content under the same path.
+    pub(crate) version: u64,
     pub(crate) length: usize,
     pub(crate) says_length: bool,
     pub(crate) knows_ranges: bool,
@@ -72,6 +86,7 @@ impl Default for Resource {
     fn default() -> Self {
         Self {
             fields: vec![("cache-control", "max-age=60"), ("etag", "\"v1\"")],
+            version: 0,
             length: 10_000,
             says_length: true,
             knows_ranges: true,
@@ -188,6 +203,7 @@ impl Site {
             world: World::new(),
             cache: Rc::new(Cache::new(config)),
             origin: Rc::default(),
+            sent: Rc::default(),
         }
     }
 
@@ -228,6 +244,7 @@ impl Site {
                     .fold(7, |hash, byte| hash * 31 + u64::from(*byte));
             }
         }
+        owner = owner.wrapping_add(resource.version.wrapping_mul(0x9e37_79b9));
         let salt = request.path.bytes().fold(owner, |hash, byte| {
             hash.wrapping_mul(31).wrapping_add(byte.into())
         });
@@ -290,14 +307,14 @@ impl Site {
                 {
                     self.fetch(fill, request.clone());
                 }
-                return self.hit(&hit);
+                return self.hit(&request.headers, &hit);
             }
             Lookup::Miss { under, .. } => under,
             Lookup::Loading(_) => panic!("there is no disk"),
             Lookup::GatewayTimeout => return Outcome::Error(FAILURE),
         };
         let mut hops = 0;
-        let mut reader = loop {
+        let (mut reader, head) = loop {
             self.world.step().await;
             let mut reader = match self.cache.join(self.world.now(), under, &asker) {
                 Join::Lead { fill, reader } => {
@@ -305,14 +322,14 @@ impl Site {
                     reader
                 }
                 Join::Wait(reader) => reader,
-                Join::Stored(hit) => return self.hit(&hit),
+                Join::Stored(hit) => return self.hit(&request.headers, &hit),
                 Join::Alone(_) => return self.alone(request).await,
                 Join::Failed(failure) => return self.failed(&asker, failure),
             };
             self.world.step().await;
             match reader.head(&asker).await {
                 Turn::Yours(_) if request.facts.is_head() => return Outcome::Head,
-                Turn::Yours(_) => break reader,
+                Turn::Yours(head) => break (reader, head),
                 Turn::Released(_) | Turn::Unfit => return self.alone(request).await,
                 Turn::Variant(key) if hops < MAX_VARIANT_HOPS => {
                     hops += 1;
@@ -320,11 +337,56 @@ impl Site {
                 }
                 Turn::Variant(_) => return self.alone(request).await,
                 Turn::Missed => {}
-                Turn::Stored(hit) => return self.hit(&hit),
+                Turn::Stored(hit) => return self.hit(&request.headers, &hit),
                 Turn::Failed(failure) => return self.failed(&asker, failure),
             }
         };
-        self.read(&mut reader, request, habits).await
+        let (begin, total) = (reader.offset(), reader.whole_length());
+        match self.read(&mut reader, request, habits).await {
+            Outcome::Whole {
+                body,
+                shared,
+                first,
+                last,
+            } => Outcome::Whole {
+                body: self.deliver(&request.headers, &head, begin, total, body),
+                shared,
+                first,
+                last,
+            },
+            other => other,
+        }
+    }
+
+    /// What of the content from `begin` on goes to a client that asked so, as a frontend cuts it.
+    fn deliver(
+        &self,
+        asked: &HeaderMap,
+        head: &ResponseHead,
+        begin: u64,
+        total: Option<u64>,
+        mut body: Vec<u8>,
+    ) -> Vec<u8> {
+        // Without a length there is no telling where the last byte is.
+        let ranged = total.map_or(Ranged::Whole, |total| judge_range(asked, head, total));
+        let head = match ranged {
+            Ranged::Part(part) => {
+                let from = (part.first - begin) as usize;
+                body = body[from..from + part.length() as usize].to_vec();
+                partial_head(head, &part, total.unwrap())
+            }
+            Ranged::NotSatisfiable => {
+                body.clear();
+                not_satisfiable_head(head, total.unwrap())
+            }
+            Ranged::Whole => head.clone(),
+        };
+        self.sent.borrow_mut().push(Sent {
+            asked: asked.clone(),
+            head,
+            body: body.clone(),
+        });
+        body
     }
 
     async fn read(&self, reader: &mut Reader, request: &Request, habits: Habits) -> Outcome {
@@ -380,20 +442,39 @@ impl Site {
         self.origin.executions.set(self.origin.executions.get() + 1);
         let resource = self.origin.resources.borrow()[&request.path].clone();
         self.world.sleep(resource.latency).await;
+        let whole = Bytes::from(self.expected(request));
         match resource.fate {
-            Fate::Complete => self.whole(self.expected(request), false),
+            Fate::Complete if request.headers.contains_key("range") => {
+                let (_, body) = answer(&resource, &whole, &request.headers);
+                self.whole(body.into(), false)
+            }
+            Fate::Complete => self.whole(whole.into(), false),
             _ => Outcome::Error(FAILURE),
         }
     }
 
-    fn hit(&self, hit: &Hit) -> Outcome {
-        self.whole(hit.response.blocks().unwrap().concat(), true)
+    fn hit(&self, asked: &HeaderMap, hit: &Hit) -> Outcome {
+        let (response, bytes) = (&hit.response, hit.response.blocks().unwrap().concat());
+        let Some(part) = response.part() else {
+            let total = Some(response.length());
+            return self.whole(self.deliver(asked, response.head(), 0, total, bytes), true);
+        };
+        // As a part it may be sent to nobody else than who asks for bytes within it.
+        let wanted = part.answer(asked, response.head()).unwrap();
+        let from = (wanted.first - part.range.first) as usize;
+        let body = bytes[from..from + wanted.length() as usize].to_vec();
+        self.sent.borrow_mut().push(Sent {
+            asked: asked.clone(),
+            head: partial_head(response.head(), &wanted, part.total),
+            body: body.clone(),
+        });
+        self.whole(body, true)
     }
 
     fn failed(&self, asker: &Asker<'_>, failure: Failure) -> Outcome {
         let now = self.world.now();
         match self.cache.stand_in(now, asker, failure.trouble) {
-            Some(hit) => self.hit(&hit),
+            Some(hit) => self.hit(asker.headers, &hit),
             None => Outcome::Error(failure),
         }
     }
@@ -512,21 +593,20 @@ fn answer(resource: &Resource, whole: &Bytes, request: &HeaderMap) -> (ResponseH
             );
         }
     }
-    if let Some(range) = request.get("range") {
-        let matches = headers.get("etag") == request.get("if-range");
-        if resource.knows_ranges && matches {
-            let offset: usize = range
-                .to_str()
-                .unwrap()
-                .trim_start_matches("bytes=")
-                .trim_end_matches('-')
-                .parse()
-                .unwrap();
-            body = whole.slice(offset..);
+    let condition = request.get("if-range");
+    let is_current = condition.is_none_or(|tag| headers.get("etag") == Some(tag));
+    if let Some(range) = RangeSpec::of(request).filter(|_| resource.knows_ranges && is_current) {
+        let total = whole.len();
+        let content_range = if let Some(part) = range.within(total as u64) {
+            body = whole.slice(part.first as usize..=part.last as usize);
             status = StatusCode::PARTIAL_CONTENT;
-            let content_range = format!("bytes {offset}-{}/{}", whole.len() - 1, whole.len());
-            headers.insert("content-range", content_range.parse().unwrap());
-        }
+            format!("bytes {}-{}/{total}", part.first, part.last)
+        } else {
+            body = Bytes::new();
+            status = StatusCode::RANGE_NOT_SATISFIABLE;
+            format!("bytes */{total}")
+        };
+        headers.insert("content-range", content_range.parse().unwrap());
     }
     if resource.says_length {
         headers.insert("content-length", body.len().into());
