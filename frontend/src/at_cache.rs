@@ -33,6 +33,14 @@ pub(crate) struct Alone {
     pub(crate) learn: Option<(CacheKey, Asking)>,
 }
 
+/// What memory says to a request.
+pub(crate) enum AtOnce {
+    /// The answer.
+    Answered(Response<ResponseBody>),
+    /// This, which takes more than a look.
+    Found(Account, Lookup),
+}
+
 /// What became of a request at the cache.
 pub(crate) enum AtCache {
     Answered(Response<ResponseBody>),
@@ -47,16 +55,12 @@ const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Answers with what is fresh and in memory, which is what most requests are for; else says what was found.
-    pub(crate) fn at_once(
-        &self,
-        asking: &Asking,
-        account: Account,
-    ) -> Result<Response<ResponseBody>, (Account, Lookup)> {
+    pub(crate) fn at_once(&self, asking: &Asking, account: Account) -> AtOnce {
         match (self.shared.cache).lookup(clock::now(), &asking.asker()) {
             Lookup::Hit(hit) if hit.served == Served::Fresh && hit.response.blocks().is_some() => {
                 let (head, content) = self.delivery(&asking.exchange, &hit);
                 let status = CacheStatus::hit();
-                Ok(Self::deliver(
+                AtOnce::Answered(Self::deliver(
                     &asking.exchange,
                     &hit,
                     head,
@@ -65,7 +69,7 @@ impl Worker {
                     status,
                 ))
             }
-            found => Err((account, found)),
+            found => AtOnce::Found(account, found),
         }
     }
 

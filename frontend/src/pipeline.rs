@@ -15,7 +15,7 @@ use scale0_cache::{RequestFacts, ResponseHead};
 use scale0_wire::FlightKey;
 
 use crate::account::Account;
-use crate::at_cache::{Alone, AtCache};
+use crate::at_cache::{Alone, AtCache, AtOnce};
 use crate::body::{Content, ResponseBody, stated_length};
 use crate::clock;
 use crate::conversation::{Conversation, ReadError, read_ahead};
@@ -107,8 +107,8 @@ impl Worker {
                 exchange: Rc::clone(&exchange),
             };
             let (account, found) = match self.at_once(&asking, account) {
-                Ok(response) => return response,
-                Err(back) => back,
+                AtOnce::Answered(response) => return response,
+                AtOnce::Found(account, found) => (account, found),
             };
             match self.at_cache(asking, account, found).await {
                 AtCache::Answered(response) => return response,
