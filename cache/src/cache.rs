@@ -188,7 +188,7 @@ impl Cache {
             }
             Err(error) => {
                 tracing::error!(%error, "running without a store on the disk");
-                let purges = Purges::in_memory(Arc::clone(&counters));
+                let purges = Purges::out_of_reach(Arc::clone(&counters));
                 Self::of(config, counters, purges, None, Some(store))
             }
         }

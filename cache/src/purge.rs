@@ -113,16 +113,39 @@ pub struct PurgeError {
 /// All purges of a cache, in memory, and where its responses outlive the process, on the disk.
 pub struct Purges {
     table: PurgeTable,
-    log: Option<PurgeLog>,
+    log: Log,
     counters: Arc<CacheCounters>,
+}
+
+/// Where purges are written down.
+#[derive(Debug)]
+enum Log {
+    /// Nowhere: nothing outlives the process.
+    Needless,
+    /// There.
+    Here(PurgeLog),
+    /// Nowhere, though the next process may use what was stored before.
+    OutOfReach,
 }
 
 impl Purges {
     /// For a cache that begins empty with every process.
     pub fn in_memory(counters: Arc<CacheCounters>) -> Self {
+        let (table, log) = (PurgeTable::default(), Log::Needless);
         Self {
-            table: PurgeTable::default(),
-            log: None,
+            table,
+            log,
+            counters,
+        }
+    }
+
+    /// For a cache whose folder is out of reach just now. What lies there may be used by the next process, which will not know of
+    /// these purges: none of them can be confirmed.
+    pub fn out_of_reach(counters: Arc<CacheCounters>) -> Self {
+        let (table, log) = (PurgeTable::default(), Log::OutOfReach);
+        Self {
+            table,
+            log,
             counters,
         }
     }
@@ -142,7 +165,7 @@ impl Purges {
         let (log, restored) = PurgeLog::open(folder, wall, &table)?;
         let purges = Self {
             table,
-            log: Some(log),
+            log: Log::Here(log),
             counters,
         };
         Ok((purges, restored))
@@ -167,15 +190,19 @@ impl Purges {
             .collect();
         self.count(purges);
         let epoch = self.table.purge(&marks);
-        let Some(log) = &self.log else {
-            return Ok(epoch);
-        };
         let records = marks.iter().map(|&(what, soft)| Record {
             epoch: epoch.0,
             what,
             soft,
         });
-        log.append(records, &self.table).map_err(|source| {
+        let written = match &self.log {
+            Log::Needless => Ok(()),
+            Log::Here(log) => log.append(records, &self.table),
+            Log::OutOfReach => Err(io::Error::other(
+                "the store is out of reach of this process",
+            )),
+        };
+        written.map_err(|source| {
             self.counters.purges_unconfirmed.add(purges.len() as u64);
             PurgeError { epoch, source }
         })?;

@@ -452,17 +452,19 @@ impl Fill {
 
     /// A body that turns out to be too long for the memory goes to the disk from here on.
     fn spool(&mut self, chunk: &Bytes) {
-        if self.spool.is_none() && self.store_as.is_some() && self.is_kept() {
-            let mut inner = self.shared.lock();
-            if inner.flight.outgrows_memory(chunk.len())
-                && let Some(place) = self.store_as.take()
-                && let Some(spool) = self.shared.flights.store.spool(&place)
-            {
-                for piece in inner.flight.spool_to(&spool) {
-                    spool.push(piece);
-                }
-                self.spool = Some(spool);
+        let outgrows_memory = self.spool.is_none()
+            && self.store_as.is_some()
+            && self.shared.flights.store.disk().is_some()
+            && self.shared.lock().flight.outgrows_memory(chunk.len());
+        if outgrows_memory
+            && self.is_kept()
+            && let Some(place) = self.store_as.take()
+            && let Some(spool) = self.shared.flights.store.spool(&place)
+        {
+            for piece in self.shared.lock().flight.spool_to(&spool) {
+                spool.push(piece);
             }
+            self.spool = Some(spool);
         }
         if let Some(spool) = &self.spool {
             spool.push(chunk.clone());

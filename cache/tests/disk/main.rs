@@ -403,6 +403,22 @@ fn a_second_process_runs_without_a_store_and_the_first_goes_on() {
 }
 
 #[test]
+fn a_purge_is_not_confirmed_by_whoever_may_find_the_purged_in_the_folder_later() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = open(folder.path(), StoreKind::File);
+    let second = open(folder.path(), StoreKind::File);
+    Visit::to("/").fetch(&second, &[FRESH], b"memory");
+    let (target, soft) = (Target::All, false);
+    assert!(second.purge(&[Purge { target, soft }]).is_err());
+    assert!(
+        Visit::to("/").hit(&second).is_none(),
+        "it holds all the same"
+    );
+    assert_eq!(counter(&second, "purges_unconfirmed"), 1);
+    drop(first);
+}
+
+#[test]
 fn a_folder_that_cannot_be_written_costs_the_store_and_nothing_else() {
     let cache = open(Path::new("/dev/null/store"), StoreKind::File);
     assert_eq!(cache.store_state(), StoreState::Without);
