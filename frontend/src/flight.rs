@@ -132,7 +132,12 @@ impl Fetch {
             flight,
             timeout: self.due.saturating_duration_since(clock::now()),
             idle_timeout: exchange.rules.idle_timeout,
-            hold: exchange.rules.hold,
+            // With something stale at hand nobody need wait for a backend to come.
+            hold: if self.fill.has_stand_in(clock::now()) {
+                Duration::ZERO
+            } else {
+                exchange.rules.hold
+            },
             trace: exchange.trace(),
         })
     }

@@ -92,6 +92,14 @@ impl Fill {
         }
     }
 
+    /// Whether something stored answers its clients where the backend cannot be reached.
+    pub fn has_stand_in(&self, now: Instant) -> bool {
+        let inner = self.shared.lock();
+        let (flight, purges) = (&inner.flight, &self.shared.flights.purges);
+        let stored = flight.aim().stored();
+        stored.is_some_and(|it| it.stands_in(now, flight.leader(), purges, Trouble::Unreachable))
+    }
+
     /// How many clients the flight serves now.
     pub fn waiters(&self) -> usize {
         self.shared.lock().flight.taken_seats()
