@@ -104,7 +104,7 @@ pub enum Alone {
 pub enum Rejoin {
     /// A slower flight holds its place: go on with [`Reader::poll_chunk`].
     Wait(Reader),
-    /// Fetch the rest ([`Fill::continuation`] says from where) and go on with
+    /// Fetch the rest ([`Fill::dress`] says from where) and go on with
     /// [`Reader::poll_chunk`].
     Lead {
         /// The fetching end.

@@ -2,10 +2,10 @@
 
 use http::HeaderMap;
 
-/// Labels for this many segments of a path below its root; more is noted as [`DEEPER`].
+/// Labels for this many segments of a path below its root; more is noted as `DEEPER`.
 pub const MAX_PREFIXES: usize = 32;
 
-/// Labels for this many tags of a response; more is noted as [`MORE_TAGS`]. They take 4 KiB then, which is less than the fields
+/// Labels for this many tags of a response; more is noted as `MORE_TAGS`. They take 4 KiB then, which is less than the fields
 /// themselves do as tags go.
 pub const MAX_TAGS: usize = 512;
 

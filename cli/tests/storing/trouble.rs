@@ -93,8 +93,8 @@ async fn without_an_origin_the_stale_response_stands_in_also_after_a_restart() {
             .unwrap()
     })
     .await;
-    // What is not stored need not wait for the application here.
-    let config = stored(&origin, "file", folder.path(), "") + "[limits]\nhold = \"0s\"\n";
+    // What is not stored waits so long for the application.
+    let config = stored(&origin, "file", folder.path(), "") + "[limits]\nhold = \"1s\"\n";
     let mut scale0 = Scale0::start(&config).await;
     scale0.get("/page").await;
     drop(origin);
