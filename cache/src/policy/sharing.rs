@@ -115,7 +115,12 @@ impl Sharing {
         };
         let speaks_of_reuse = freshness.is_explicit() || terms.staleness == Staleness::Never;
         let is_worth_keeping = speaks_of_reuse && has_validator(&head.headers);
-        leader_only(reason, is_worth_keeping.then_some(shareable))
+        // What was never fresh was never anybody else's: no staleness makes it so.
+        let kept = Shareable {
+            terms: shareable.terms.always_validated(),
+            ..shareable
+        };
+        leader_only(reason, is_worth_keeping.then_some(kept))
     }
 
     /// Whether anybody but the leader may have it.
@@ -470,6 +475,29 @@ mod tests {
                 kept: None,
             };
             assert_eq!(sharing, expected, "{request:?}");
+        }
+    }
+
+    #[test]
+    fn what_was_never_fresh_is_kept_to_be_validated_and_for_nothing_else() {
+        for cache_control in [
+            "max-age=0, stale-while-revalidate=60, stale-if-error=60",
+            "no-cache",
+        ] {
+            let fields = [("cache-control", cache_control), ("etag", "\"a\"")];
+            let head = ResponseHead {
+                status: StatusCode::OK,
+                headers: headers(&fields),
+            };
+            let facts = RequestFacts::of(&Method::GET, &HeaderMap::new(), false);
+            let sharing = Sharing::judge(Policy::default(), &facts, &head, Duration::ZERO, wall());
+            let kept = sharing.kept().expect("it has a validator");
+            assert_eq!(
+                kept.terms.reuse(&facts, Duration::ZERO),
+                Reuse::ValidateStale
+            );
+            let trouble = crate::policy::Trouble::Unreachable;
+            assert!(!kept.terms.stands_in(&facts, trouble, Duration::ZERO));
         }
     }
 

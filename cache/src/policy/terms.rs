@@ -104,6 +104,15 @@ impl Terms {
         }
     }
 
+    /// The same for a response that nobody may have unvalidated.
+    pub(crate) fn always_validated(self) -> Self {
+        Self {
+            validated_always: true,
+            staleness: Staleness::Never,
+            ..self
+        }
+    }
+
     /// What such a response is to `request`, `elapsed` after it was received.
     pub fn reuse(&self, request: &RequestFacts, elapsed: Duration) -> Reuse {
         if self.freshness.source == Source::Heuristic && request.is_personal() {

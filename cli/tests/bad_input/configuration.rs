@@ -61,8 +61,8 @@ fn a_wrong_file_names_its_line_its_key_and_what_would_be_right() {
             &["scale0.toml:4:12", "coalesce", "not in this version"],
         ),
         (
-            "[broker]\n[cache]\nstore = \"sled\"\n",
-            &["scale0.toml:3:9", "not in this version"],
+            "[broker]\n[frontend]\n[cache]\nstore = \"rocks\"\n",
+            &["scale0.toml:4:9", "\"file\", \"sled\" or \"none\""],
         ),
         (
             "[broker]\n[[broker.peer]]\nsite = \"nyc\"\n",
