@@ -158,9 +158,12 @@ impl Disk {
         &self,
         key: CacheKey,
         committed: impl FnOnce() + Send + 'static,
-    ) -> Arc<Spool> {
+    ) -> Option<Arc<Spool>> {
+        if self.readers.store().is_none() || self.writer.is_given_up() {
+            return None;
+        }
         let (writer, readers) = (Arc::clone(&self.writer), Arc::clone(&self.readers));
-        Spool::new(key, writer, readers, Box::new(committed))
+        Some(Spool::new(key, writer, readers, Box::new(committed)))
     }
 
     /// What was read under a key before is of no use from here on.
@@ -287,10 +290,39 @@ mod tests {
     }
 
     #[test]
+    fn whoever_waits_for_a_body_hears_at_once_that_it_was_abandoned() {
+        let (disk, go_on, _) = hung();
+        disk.remove(key(1));
+        let spool = disk.spool(key(2), || ()).expect("the store is open");
+        spool.push(bytes::Bytes::from(vec![1; 8 * 1024 * 1024]));
+        let woken = Arc::new(Woken::default());
+        let waker = std::task::Waker::from(Arc::clone(&woken));
+        let cx = Context::from_waker(&waker);
+        let mut reading = None;
+        assert!(spool.poll_room(&cx).is_pending());
+        assert!(spool.poll_read(&cx, 0, &mut reading).is_pending());
+        spool.abandon();
+        assert_eq!(woken.0.load(Ordering::Relaxed), 2);
+        assert!(spool.poll_room(&cx).is_ready());
+        let read = spool.poll_read(&cx, 0, &mut reading);
+        assert_eq!(read, Poll::Ready(Err(Damaged)));
+        drop(go_on);
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl std::task::Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[test]
     fn a_disk_that_stands_still_for_too_long_is_given_up_once_and_holds_nobody_up() {
         let (disk, go_on, given_up) = hung();
         for number in 0..200_000 {
-            disk.remove(key(number));
+            disk.remove(key(number % 7));
         }
         assert_eq!(given_up.load(Ordering::Relaxed), 1);
         assert!(matches!(

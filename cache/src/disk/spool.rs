@@ -114,9 +114,10 @@ impl Spool {
         self.end(End::Commit(Box::new(metadata), Box::new(still_wanted)));
     }
 
-    /// It is not worth storing any more.
+    /// It is not worth storing any more. Whoever waits hears so at once: the disk may stand still.
     pub(crate) fn abandon(self: &Arc<Self>) {
         self.end(End::Abandon);
+        self.release();
     }
 
     fn end(self: &Arc<Self>, end: End) {
@@ -216,6 +217,7 @@ impl Spool {
                 self.appended(length, so_far, &output.checksums)
             }
             (Ok(()), Some(End::Commit(_, still_wanted))) if !still_wanted() => {
+                counters.refused_outdated.add(1);
                 output.record = None;
                 self.close();
                 false
@@ -253,7 +255,8 @@ impl Spool {
         checksums: &[Checksum],
     ) -> bool {
         let mut state = self.state.lock();
-        state.waiting -= length;
+        // What was abandoned meanwhile waits for nothing.
+        state.waiting = state.waiting.saturating_sub(length);
         state.written = so_far;
         let known = state.checksums.len();
         state.checksums.extend_from_slice(&checksums[known..]);
@@ -279,9 +282,13 @@ impl Spool {
     }
 
     /// Nothing more is taken in, and nobody waits.
-    fn close(&self) {
+    pub(super) fn close(&self) {
+        self.state.lock().end = Some(End::Abandon);
+        self.release();
+    }
+
+    fn release(&self) {
         let mut state = self.state.lock();
-        state.end = Some(End::Abandon);
         state.is_over = true;
         state.pieces.clear();
         state.waiting = 0;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
@@ -36,11 +36,19 @@ const PER_JOB: usize = 1024;
 /// The writing side of a store. Everything goes through one queue, so that what is done to a key is done in order.
 pub(crate) struct Writer {
     jobs: Queue<Job>,
-    /// Keys whose removal waits in the queue, and how often: nothing is read under them.
-    removals: Mutex<HashMap<CacheKey, u32>>,
+    removals: Mutex<Removals>,
     is_given_up: AtomicBool,
     give_up: Box<dyn Fn() + Send + Sync>,
     counters: Arc<CacheCounters>,
+}
+
+/// Removals that wait in the queue.
+#[derive(Debug, Default)]
+struct Removals {
+    /// How often each key is to be removed: nothing is read under it.
+    by_key: HashMap<CacheKey, u32>,
+    /// How many those are together.
+    waiting: usize,
 }
 
 #[derive(Debug)]
@@ -144,8 +152,9 @@ impl Writer {
     pub(super) fn remove(&self, key: CacheKey) {
         {
             let mut removals = self.removals.lock();
-            if removals.len() < MAX_REMOVALS {
-                *removals.entry(key).or_default() += 1;
+            if removals.waiting < MAX_REMOVALS {
+                *removals.by_key.entry(key).or_default() += 1;
+                removals.waiting += 1;
             } else if !self.is_given_up.swap(true, Ordering::AcqRel) {
                 drop(removals);
                 self.jobs.close();
@@ -162,7 +171,7 @@ impl Writer {
 
     /// Whether the removal of that key is still to be carried out, or will never be.
     pub(super) fn is_removing(&self, key: &CacheKey) -> bool {
-        self.is_given_up.load(Ordering::Acquire) || self.removals.lock().contains_key(key)
+        self.is_given_up.load(Ordering::Acquire) || self.removals.lock().by_key.contains_key(key)
     }
 
     /// Content of a body that is written while it comes.
@@ -198,19 +207,22 @@ impl Writer {
     fn give_up(&self) {
         self.jobs.close();
         while let Some(job) = self.jobs.pop() {
-            if let Job::Remove(key) = job {
-                self.removed(&key);
+            match job {
+                Job::Remove(key) => self.removed(&key),
+                Job::Spool(spool) => spool.close(),
+                Job::Response(..) | Job::Renewed(..) | Job::Variants(..) | Job::Sync(_) => {}
             }
         }
     }
 
     fn removed(&self, key: &CacheKey) {
         let mut removals = self.removals.lock();
-        if let Some(count) = removals.get_mut(key) {
+        if let Some(count) = removals.by_key.get_mut(key) {
             *count -= 1;
             if *count == 0 {
-                removals.remove(key);
+                removals.by_key.remove(key);
             }
+            removals.waiting -= 1;
         }
     }
 
@@ -260,8 +272,15 @@ impl Writer {
             }
             Job::Remove(key) => store.remove(&key)?,
             Job::Spool(spool) => {
-                if spool.write(store, &self.counters) {
-                    self.spool(&spool);
+                let more = catch_unwind(AssertUnwindSafe(|| spool.write(store, &self.counters)));
+                match more {
+                    Ok(true) => self.spool(&spool),
+                    Ok(false) => {}
+                    Err(panic) => {
+                        // Whoever waits for it would wait for ever.
+                        spool.close();
+                        resume_unwind(panic);
+                    }
                 }
             }
             Job::Sync(done) => {

@@ -134,11 +134,11 @@ impl Tiers {
         let reserved = self.memory.reserve(place);
         Self::save_variants(disk, place, &reserved);
         let (tiers, at) = (Arc::downgrade(self), reserved.at);
-        Some(disk.spool(at, move || {
+        disk.spool(at, move || {
             if let Some(tiers) = tiers.upgrade() {
                 tiers.forget_older(&at);
             }
-        }))
+        })
     }
 
     /// The disk has something newer under that key.

@@ -177,7 +177,7 @@ fn parts(text: &str) -> Result<(Vec<String>, String), String> {
     Ok((authorities, target.into_owned()))
 }
 
-/// Tells who confirmed: for now this node is the only one that was asked. Not confirmed, it is a 503, as repeating it is right.
+/// Tells who confirmed, of all that were asked: this node. Not confirmed, it is a 503, as repeating it is right.
 pub(super) fn answer(node: &str, done: Result<(), String>) -> Answer {
     let (status, nodes, unconfirmed) = match done {
         Ok(()) => (StatusCode::OK, vec![node], vec![]),
