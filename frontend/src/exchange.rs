@@ -11,6 +11,7 @@ use scale0_wire::{DecodeError, RequestHead, ServiceId, TraceContext};
 
 use crate::error_response::ErrorResponse;
 use crate::fields::{self, BadRequest};
+use crate::forwarded::Way;
 use crate::route::{Rules, Service};
 use crate::target;
 use crate::worker::Shared;
@@ -28,7 +29,7 @@ pub(crate) struct Exchange {
     pub(crate) target: String,
     pub(crate) secure: bool,
     pub(crate) client: IpAddr,
-    forwarded_for: String,
+    way: Way,
     pub(crate) request_id: String,
     pub(crate) rules: Rules,
     pub(crate) service: ServiceId,
@@ -93,7 +94,7 @@ impl Exchange {
             target,
             secure: origin.secure,
             client: origin.client,
-            forwarded_for: origin.forwarded_for,
+            way: origin.way,
             request_id: id,
             rules,
             service,
@@ -150,8 +151,9 @@ impl Exchange {
         holds_content: bool,
     ) -> Result<Bytes, DecodeError> {
         let via = via(self.version, &shared.node);
+        let way = self.way.to_string();
         let mut ours: Vec<(&str, &[u8])> = vec![
-            ("x-forwarded-for", self.forwarded_for.as_bytes()),
+            ("x-forwarded-for", way.as_bytes()),
             ("x-forwarded-proto", self.scheme().as_bytes()),
             ("x-forwarded-host", &self.authority),
             ("x-request-id", self.request_id.as_bytes()),

@@ -162,18 +162,18 @@ pub(crate) fn check(
             "the only transfer coding served is chunked",
         ));
     }
-    for framing in [
+    let nominated = Nominated::of(headers);
+    let framing = [
         header::CONTENT_LENGTH,
         header::HOST,
         header::TRANSFER_ENCODING,
         header::COOKIE,
         header::AUTHORIZATION,
-    ] {
-        if headers.contains_key(header::CONNECTION) && Nominated::of(headers).names(&framing) {
-            return Err(BadRequest::new(
-                "Connection must not name a field that frames, routes or authorises the request",
-            ));
-        }
+    ];
+    if framing.iter().any(|name| nominated.names(name)) {
+        return Err(BadRequest::new(
+            "Connection must not name a field that frames, routes or authorises the request",
+        ));
     }
     if headers
         .get(header::EXPECT)

@@ -1,5 +1,6 @@
 //! Who the client is, and what is believed of what it says about others.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,12 +19,29 @@ pub(crate) struct TrustedProxies(Vec<IpNet>);
 pub(crate) struct Origin {
     /// The client, as far as it is known.
     pub(crate) client: IpAddr,
-    /// `X-Forwarded-For`: the client and the trusted proxies on the way.
-    pub(crate) forwarded_for: String,
+    /// The client and the trusted proxies on the way.
+    pub(crate) way: Way,
     /// Whether the client came over TLS.
     pub(crate) secure: bool,
     /// `X-Request-Id`.
     pub(crate) request_id: String,
+}
+
+/// Whom a request came by, as `X-Forwarded-For` tells it. Most requests tell nobody: they are answered here.
+#[derive(Debug)]
+pub(crate) struct Way {
+    /// Before the peer, the first of them first.
+    said: Vec<IpAddr>,
+    peer: IpAddr,
+}
+
+impl fmt::Display for Way {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for address in &self.said {
+            write!(to, "{address}, ")?;
+        }
+        write!(to, "{}", self.peer)
+    }
 }
 
 impl TrustedProxies {
@@ -49,12 +67,15 @@ impl TrustedProxies {
         if !self.trusts(peer) {
             return Origin {
                 client: peer,
-                forwarded_for: peer.to_string(),
+                way: Way {
+                    said: Vec::new(),
+                    peer,
+                },
                 secure,
                 request_id: ids.next(),
             };
         }
-        let said: Vec<IpAddr> = headers
+        let mut said: Vec<IpAddr> = headers
             .get_all("x-forwarded-for")
             .into_iter()
             .filter_map(|value| value.to_str().ok())
@@ -72,13 +93,7 @@ impl TrustedProxies {
             .iter()
             .rposition(|address| !self.trusts(*address))
             .unwrap_or(0);
-        let way: Vec<String> = said
-            .get(client_at..)
-            .unwrap_or_default()
-            .iter()
-            .chain([&peer])
-            .map(IpAddr::to_string)
-            .collect();
+        said.drain(..client_at);
         let secure = match headers
             .get("x-forwarded-proto")
             .map(http::HeaderValue::as_bytes)
@@ -95,8 +110,8 @@ impl TrustedProxies {
             })
             .map_or_else(|| ids.next(), str::to_owned);
         Origin {
-            client: said.get(client_at).copied().unwrap_or(peer),
-            forwarded_for: way.join(", "),
+            client: said.first().copied().unwrap_or(peer),
+            way: Way { said, peer },
             secure,
             request_id,
         }
@@ -106,21 +121,29 @@ impl TrustedProxies {
 /// Makes request ids: unlike any other of this process, and unlike those of others by their beginning.
 #[derive(Debug)]
 pub(crate) struct RequestIds {
-    instance: u64,
+    beginning: String,
     next: AtomicU64,
 }
 
 impl RequestIds {
-    pub(crate) const fn new(instance: u64) -> Self {
+    pub(crate) fn new(instance: u64) -> Self {
         Self {
-            instance,
+            beginning: format!("{instance:016x}-"),
             next: AtomicU64::new(1),
         }
     }
 
     fn next(&self) -> String {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        format!("{:016x}-{number:x}", self.instance)
+        let mut id = String::with_capacity(self.beginning.len() + 16);
+        id.push_str(&self.beginning);
+        // Without the formatter, which every hit would wait for.
+        let digits = (u64::BITS - number.leading_zeros()).div_ceil(4).max(1);
+        for digit in (0..digits).rev() {
+            let [lowest, ..] = (number >> (4 * digit)).to_le_bytes();
+            id.extend(char::from_digit(u32::from(lowest & 0xf), 16));
+        }
+        id
     }
 }
 
@@ -154,9 +177,20 @@ mod tests {
         ];
         let origin = origin("192.0.2.1", &said);
         assert_eq!(origin.client.to_string(), "192.0.2.1");
-        assert_eq!(origin.forwarded_for, "192.0.2.1");
+        assert_eq!(origin.way.to_string(), "192.0.2.1");
         assert!(!origin.secure);
         assert_eq!(origin.request_id, "0000000000000007-1");
+    }
+
+    #[test]
+    fn ids_are_counted_in_hexadecimal() {
+        let ids = RequestIds::new(7);
+        ids.next.store(0xf, Ordering::Relaxed);
+        assert_eq!(ids.next(), "0000000000000007-f");
+        assert_eq!(ids.next(), "0000000000000007-10");
+        ids.next.store(u64::MAX, Ordering::Relaxed);
+        assert_eq!(ids.next(), "0000000000000007-ffffffffffffffff");
+        assert_eq!(ids.next(), "0000000000000007-0");
     }
 
     #[test]
@@ -169,7 +203,7 @@ mod tests {
         ];
         let origin = origin("::ffff:127.0.0.1", &said);
         assert_eq!(origin.client.to_string(), "192.0.2.9");
-        assert_eq!(origin.forwarded_for, "192.0.2.9, 10.1.1.1, 127.0.0.1");
+        assert_eq!(origin.way.to_string(), "192.0.2.9, 10.1.1.1, 127.0.0.1");
         assert!(origin.secure);
         assert_eq!(origin.request_id, "mine");
     }
@@ -183,7 +217,7 @@ mod tests {
                 ("x-request-id", "two words"),
             ],
         );
-        assert_eq!(origin.forwarded_for, "10.0.0.2, 127.0.0.1");
+        assert_eq!(origin.way.to_string(), "10.0.0.2, 127.0.0.1");
         assert_eq!(origin.request_id, "0000000000000007-1");
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -254,8 +255,9 @@ async fn connection(
         let worker = Rc::clone(&worker);
         service_fn(move |request| {
             let answering = watched.request(crate::clock::now());
-            let worker = Rc::clone(&worker);
-            async move { Ok::<_, Infallible>(worker.serve(peer, answering, request).await) }
+            Rc::clone(&worker)
+                .serve(peer, answering, request)
+                .map(Ok::<_, Infallible>)
         })
     };
     let connection =

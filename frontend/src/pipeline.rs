@@ -5,13 +5,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::future::{Either, ready};
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode, Version};
 use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use scale0_cache::policy::{CacheStatus, Forward};
-use scale0_cache::{RequestFacts, ResponseHead};
+use scale0_cache::{Lookup, RequestFacts, ResponseHead};
 use scale0_wire::FlightKey;
 
 use crate::account::Account;
@@ -28,25 +29,67 @@ use crate::response;
 use crate::route::Coalesce;
 use crate::session::{Delivery, Failure, OpenRequest};
 use crate::tunnel;
-use crate::watch::Answering;
+use crate::watch::{Answering, Watched};
 use crate::worker::{TakenSeat, Worker};
+
+/// A request, as far as it can be handled without waiting.
+enum Begun {
+    Answered(Response<ResponseBody>),
+    Waiting(Waiting),
+}
+
+/// A request whose answer has to be waited for.
+struct Waiting {
+    exchange: Rc<Exchange>,
+    body: Incoming,
+    account: Account,
+    upgrade: Option<(HeaderValue, OnUpgrade)>,
+    source: Source,
+}
+
+/// Where an answer is to come from.
+enum Source {
+    /// The cache, which has found this so far.
+    Cache(Asking, Lookup),
+    /// A backend that is asked for this client alone.
+    Alone(Alone),
+}
 
 impl Worker {
     /// Answers one request. While the node drains it is its connection's last.
-    pub(crate) async fn serve(
+    ///
+    /// What needs no waiting is answered in the call: hyper moves the future about, and that of the long way is large.
+    pub(crate) fn serve(
         self: Rc<Self>,
         peer: SocketAddr,
         answering: Answering,
         request: Request<Incoming>,
-    ) -> Response<ResponseBody> {
+    ) -> impl Future<Output = Response<ResponseBody>> {
         let may_close = request.version() != Version::HTTP_2;
         let watched = Arc::clone(answering.watched());
         if !may_close {
             watched.speaks_http2();
         }
         watched.set_last(request.body().size_hint().exact().is_none());
-        let mut response = Rc::clone(&self).answer(peer, answering, request).await;
-        watched.interims().written().await;
+        match self.begin(peer, answering, request) {
+            Begun::Answered(response) => {
+                Either::Left(ready(self.last_or_not(response, may_close, &watched)))
+            }
+            Begun::Waiting(waiting) => Either::Right(Box::pin(async move {
+                let response = self.answer(waiting).await;
+                watched.interims().written().await;
+                self.last_or_not(response, may_close, &watched)
+            })),
+        }
+    }
+
+    /// Says so where no other request is read from the connection.
+    fn last_or_not(
+        &self,
+        mut response: Response<ResponseBody>,
+        may_close: bool,
+        watched: &Watched,
+    ) -> Response<ResponseBody> {
         let is_last = self.draining.get() || watched.is_last();
         if may_close && is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response
@@ -56,12 +99,12 @@ impl Worker {
         response
     }
 
-    async fn answer(
-        self: Rc<Self>,
+    fn begin(
+        &self,
         peer: SocketAddr,
         answering: Answering,
         mut request: Request<Incoming>,
-    ) -> Response<ResponseBody> {
+    ) -> Begun {
         let started = clock::now();
         // A request with content is answered as what it is: the protocol may be switched by one without (RFC 9110 §7.8).
         let upgrade = fields::wanted_upgrade(request.version(), request.headers())
@@ -74,24 +117,24 @@ impl Worker {
             Err((error, id)) => {
                 let account =
                     Account::refused(&self.shared, Some(answering), peer.ip(), &id, started);
-                return self.error(&error, &id, account, None);
+                return Begun::Answered(self.error(&error, &id, account, None));
             }
         };
-        let account = Account::open(&self.shared, Some(answering), &exchange);
+        let mut account = Account::open(&self.shared, Some(answering), &exchange);
         let is_shareable_method = matches!(exchange.method, Method::GET | Method::HEAD);
         let rules = &exchange.rules;
-        let alone = if !is_shareable_method {
-            Alone {
+        let source = if !is_shareable_method {
+            Source::Alone(Alone {
                 forward: Forward::Method,
                 detail: None,
                 learn: None,
-            }
+            })
         } else if upgrade.is_some() || (!rules.cache && rules.coalesce == Coalesce::Off) {
-            Alone {
+            Source::Alone(Alone {
                 forward: Forward::Bypass,
                 detail: None,
                 learn: None,
-            }
+            })
         } else {
             let mut facts =
                 RequestFacts::of(&exchange.method, &exchange.headers, !body.is_end_stream());
@@ -106,16 +149,37 @@ impl Worker {
                 facts,
                 exchange: Rc::clone(&exchange),
             };
-            let (account, found) = match self.at_once(&asking, account) {
-                AtOnce::Answered(response) => return response,
-                AtOnce::Found(account, found) => (account, found),
-            };
-            match self.at_cache(asking, account, found).await {
-                AtCache::Answered(response) => return response,
-                AtCache::Alone(account, alone) => {
-                    return self.forward(exchange, body, account, upgrade, alone).await;
+            match self.at_once(&asking, account) {
+                AtOnce::Answered(response) => return Begun::Answered(response),
+                AtOnce::Found(opened, found) => {
+                    account = opened;
+                    Source::Cache(asking, found)
                 }
             }
+        };
+        Begun::Waiting(Waiting {
+            exchange,
+            body,
+            account,
+            upgrade,
+            source,
+        })
+    }
+
+    async fn answer(self: &Rc<Self>, waiting: Waiting) -> Response<ResponseBody> {
+        let Waiting {
+            exchange,
+            body,
+            account,
+            upgrade,
+            source,
+        } = waiting;
+        let (account, alone) = match source {
+            Source::Alone(alone) => (account, alone),
+            Source::Cache(asking, found) => match self.at_cache(asking, account, found).await {
+                AtCache::Answered(response) => return response,
+                AtCache::Alone(account, alone) => (account, alone),
+            },
         };
         self.forward(exchange, body, account, upgrade, alone).await
     }

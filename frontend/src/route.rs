@@ -118,7 +118,8 @@ impl RouteTable {
         if self.routes.is_empty() {
             return &self.otherwise;
         }
-        let parents = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
+        let dots = if self.under.is_empty() { "" } else { host }.match_indices('.');
+        let parents = dots.map(|(dot, _)| &host[dot + 1..]);
         let lists = [self.exact.get(host), Some(&self.any)]
             .into_iter()
             .chain(parents.map(|parent| self.under.get(parent)))

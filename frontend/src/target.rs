@@ -113,7 +113,7 @@ fn is_unreserved(byte: u8) -> bool {
 }
 
 fn has_dot_segment(path: &str) -> bool {
-    path.split('/').any(|segment| matches!(segment, "." | ".."))
+    path.contains("/.") && path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
 fn escapes_normalised(path: &str) -> Result<String, BadTarget> {

@@ -35,12 +35,13 @@ pub fn judge_conditionals(request: &HeaderMap, head: &ResponseHead) -> Condition
     } else {
         // Without a Last-Modified the Date of the response is what the client may have seen (RFC
         // 9111 §4.3.2).
-        let changed =
-            date_field(&head.headers, &LAST_MODIFIED).or_else(|| date_field(&head.headers, &DATE));
-        match (date_field(request, &IF_MODIFIED_SINCE), changed) {
-            (Some(since), Some(changed)) => changed <= since,
-            _ => false,
-        }
+        let changed = || {
+            [LAST_MODIFIED, DATE]
+                .iter()
+                .find_map(|name| date_field(&head.headers, name))
+        };
+        date_field(request, &IF_MODIFIED_SINCE)
+            .is_some_and(|since| changed().is_some_and(|changed| changed <= since))
     };
     if matches {
         Conditional::NotModified
