@@ -18,6 +18,12 @@ pub(super) struct NoWait {
         expect(dead_code, reason = "only Linux is ever asked")
     )]
     impossible: AtomicBool,
+    /// It cannot because it has no disk: no read waits there, unless memory is so short that it is swapped out.
+    #[cfg_attr(
+        not(target_os = "linux"),
+        expect(dead_code, reason = "only Linux is ever asked")
+    )]
+    is_memory: AtomicBool,
 }
 
 impl NoWait {
@@ -34,11 +40,19 @@ impl NoWait {
             return None;
         }
         let wanted = buffer.len();
-        let buffers = &mut [IoSliceMut::new(buffer)];
-        match preadv2(file, buffers, offset, ReadWriteFlags::NOWAIT) {
+        let flags = if self.is_memory.load(Ordering::Relaxed) {
+            ReadWriteFlags::empty()
+        } else {
+            ReadWriteFlags::NOWAIT
+        };
+        match preadv2(file, &mut [IoSliceMut::new(buffer)], offset, flags) {
             Ok(read) if read == wanted => Some(Ok(())),
             // A part is there, or the file ends: a read that waits will tell.
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => None,
+            Err(Errno::OPNOTSUPP) if flags == ReadWriteFlags::NOWAIT && lies_in_memory(file) => {
+                self.is_memory.store(true, Ordering::Relaxed);
+                self.read(file, buffer, offset)
+            }
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL) => {
                 self.impossible.store(true, Ordering::Relaxed);
                 None
@@ -51,5 +65,35 @@ impl NoWait {
     #[cfg(not(target_os = "linux"))]
     pub(super) fn read(&self, _: &File, _: &mut [u8], _: u64) -> Option<io::Result<()>> {
         None
+    }
+}
+
+/// Whether a file lies on a tmpfs.
+#[cfg(target_os = "linux")]
+fn lies_in_memory(file: &File) -> bool {
+    /// `TMPFS_MAGIC` of linux/magic.h.
+    const TMPFS: u64 = 0x0102_1994;
+    rustix::fs::fstatfs(file).is_ok_and(|statistics| statistics.f_type as u64 == TMPFS)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_in_memory_is_read_without_waiting() {
+        let Ok(mut file) = tempfile::tempfile_in("/dev/shm") else {
+            return;
+        };
+        io::Write::write_all(&mut file, b"abc").unwrap();
+        let mut read = [0; 2];
+        let nowait = NoWait::default();
+        assert!(
+            nowait
+                .read(&file, &mut read, 1)
+                .is_some_and(|it| it.is_ok())
+        );
+        assert_eq!(&read, b"bc");
+        assert!(nowait.read(&file, &mut read, 2).is_none(), "beyond the end");
     }
 }
