@@ -100,7 +100,7 @@ counters! {
         parts_discontinued,
         /// Stored responses that made room for others.
         evictions,
-        /// Complete responses that were not stored because they are larger than `memory_max_object`.
+        /// Responses that are larger than `memory_max_object`, and were not stored in memory, or larger than the store takes.
         refused_too_large,
         /// Shareable responses that were not stored because their beginning had to leave the flight's
         /// window.

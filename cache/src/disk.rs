@@ -28,7 +28,7 @@ pub(crate) use folder::Folder;
 pub use folder::FolderError;
 pub(crate) use metadata::ResponseMetadata;
 pub use metadata::is_metadata;
-pub(crate) use readers::Loaded;
+pub(crate) use readers::{Loaded, READ_WHOLE};
 pub(crate) use recorded::{Content, Stored};
 pub use recorded::{Damaged, StoredBody};
 pub(crate) use spool::{Reading, Spool};
@@ -152,14 +152,17 @@ impl Disk {
         self.writer.renew(key, response);
     }
 
-    /// Begins a body that is to be written under a key while it comes. `committed` is called, by the thread that writes, when it
+    /// Begins a body, of that length if it is known, that is to be written under a key while it comes. `committed` is called, by the thread that writes, when it
     /// has taken the place of what was there.
     pub(crate) fn spool(
         &self,
         key: CacheKey,
+        length: Option<u64>,
         committed: impl FnOnce() + Send + 'static,
     ) -> Option<Arc<Spool>> {
-        if self.readers.store().is_none() || self.writer.is_given_up() {
+        let store = self.store()?;
+        if store.max_body() < length.unwrap_or(0) {
+            self.readers.count_too_large();
             return None;
         }
         let (writer, readers) = (Arc::clone(&self.writer), Arc::clone(&self.readers));
@@ -293,7 +296,7 @@ mod tests {
     fn whoever_waits_for_a_body_hears_at_once_that_it_was_abandoned() {
         let (disk, go_on, _) = hung();
         disk.remove(key(1));
-        let spool = disk.spool(key(2), || ()).expect("the store is open");
+        let spool = disk.spool(key(2), None, || ()).expect("the store is open");
         spool.push(bytes::Bytes::from(vec![1; 8 * 1024 * 1024]));
         let woken = Arc::new(Woken::default());
         let waker = std::task::Waker::from(Arc::clone(&woken));

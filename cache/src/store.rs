@@ -64,6 +64,11 @@ pub trait Store: fmt::Debug + Send + Sync {
         None
     }
 
+    /// The longest body that it takes, in bytes. What is known to be longer is not begun.
+    fn max_body(&self) -> u64 {
+        u64::MAX
+    }
+
     /// Begins a record, which is nowhere until [`NewRecord::commit`] puts it in place of what was there.
     ///
     /// # Errors
@@ -111,6 +116,11 @@ pub trait Record: fmt::Debug + Send + Sync {
 
     /// The length of the body in bytes.
     fn length(&self) -> u64;
+
+    /// Bytes of the body that it has in memory for as long as it is open: they count there.
+    fn memory(&self) -> u64 {
+        0
+    }
 
     /// A block of the body: [`BLOCK`] bytes, or what is left where it is the last.
     ///

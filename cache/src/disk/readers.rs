@@ -24,10 +24,7 @@ const THREADS: usize = 4;
 const MAX_WAITING: usize = 1024;
 
 /// Bodies up to this size are read with their heads, and kept in memory with them; longer ones are read block by block, each time.
-const READ_WHOLE: u64 = 4 * BLOCK as u64;
-
-/// A body takes at most this part of what the memory keeps of one response; the head takes some too.
-const SHARE_OF_OBJECT: u64 = 2;
+pub(crate) const READ_WHOLE: u64 = 4 * BLOCK as u64;
 
 /// What a record turned out to be.
 #[derive(Debug, Clone)]
@@ -65,7 +62,7 @@ impl Readers {
             store: OnceLock::new(),
             jobs: Queue::new(MAX_WAITING),
             loading: Mutex::default(),
-            read_whole: READ_WHOLE.min(max_object / SHARE_OF_OBJECT),
+            read_whole: READ_WHOLE.min(max_object),
             counters,
         })
     }
@@ -96,6 +93,11 @@ impl Readers {
     /// The store, once it is open.
     pub(super) fn store(&self) -> Option<&Arc<dyn Store>> {
         self.store.get()
+    }
+
+    /// The store does not take a body.
+    pub(super) fn count_too_large(&self) {
+        self.counters.refused_too_large.add(1);
     }
 
     /// Whether there may be a record under that key.

@@ -34,7 +34,7 @@ impl Recorded {
 
     /// What it takes in memory.
     pub(crate) fn weight(&self) -> u64 {
-        (self.checksums.len() * size_of::<Checksum>()) as u64
+        self.record.memory() + (self.checksums.len() * size_of::<Checksum>()) as u64
     }
 
     /// One of its blocks.

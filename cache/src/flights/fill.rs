@@ -467,7 +467,7 @@ impl Fill {
         if outgrows_memory
             && self.is_kept()
             && let Some(place) = self.store_as.take()
-            && let Some(spool) = self.shared.flights.store.spool(&place)
+            && let Some(spool) = (self.shared.flights.store).spool(&place, self.announced_length())
         {
             for piece in self.shared.lock().flight.spool_to(&spool) {
                 spool.push(piece);
@@ -477,6 +477,14 @@ impl Fill {
         if let Some(spool) = &self.spool {
             spool.push(chunk.clone());
         }
+    }
+
+    fn announced_length(&self) -> Option<u64> {
+        let inner = self.shared.lock();
+        inner
+            .flight
+            .announced()
+            .and_then(|announced| announced.length)
     }
 
     /// The body on its way to the disk was complete.

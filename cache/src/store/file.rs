@@ -42,7 +42,7 @@ pub use counters::FileCounters;
 /// start does not read the records.
 ///
 /// - *Bound*: what it has on the disk, with what is being written and what is open though forgotten, is at most the capacity, and a
-///   segment more (a 64th; below 4 MiB up to a 16th) for the moment in which records move. A record may take an eighth of the capacity.
+///   segment more (a 64th; below 4 MiB up to a 16th) for the moment in which records move. A body may take an eighth of the capacity.
 /// - *After `kill -9`* everything that was committed is there; after a loss of power, what was committed before the last
 ///   [`Store::sync`].
 /// - *Damage* costs the records that are damaged. Where it hides whose they were it costs all that is older, too, since it might
@@ -144,6 +144,10 @@ impl Store for FileStore {
             (Some(body), Some(file)) => self.large_record(stored, file, body),
             (_, _) => Self::inline_record(stored),
         })))
+    }
+
+    fn max_body(&self) -> u64 {
+        self.log.limits.body
     }
 
     fn create(&self, key: &CacheKey) -> io::Result<Box<dyn NewRecord>> {

@@ -11,6 +11,7 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use super::StoredResponse;
 use crate::counters::CacheCounters;
+use crate::disk::READ_WHOLE;
 use crate::key::CacheKey;
 use crate::policy::{Vary, variant};
 use crate::purge::{Purged, Purges};
@@ -22,8 +23,8 @@ const MAX_VARIANTS: usize = 32;
 /// The largest response that is stored, unless configured: this part of the capacity.
 const DEFAULT_OBJECT_SHARE: u64 = 16;
 
-/// A shard holds at least this many of the largest responses, so that storing one does not empty
-/// it.
+/// A shard holds at least this many of the largest responses, and of the largest that a store may have in memory while they are
+/// open, so that storing one does not empty it.
 const LARGEST_PER_SHARD: u64 = 2;
 
 /// More shards than this bring nothing on the machines there are.
@@ -38,6 +39,7 @@ const TYPICAL_WEIGHT: u64 = 16 * 1024;
 pub struct MemoryStore {
     cache: Cache<CacheKey, Entry, ByWeight, DefaultHashBuilder, CountEvictions>,
     max_object: u64,
+    shard: u64,
     /// Held while the variants of a URI are rearranged; lookups never take it.
     rearranging: Mutex<()>,
     generations: AtomicU64,
@@ -150,10 +152,8 @@ impl MemoryStore {
         let max_object = max_object
             .unwrap_or(capacity / DEFAULT_OBJECT_SHARE)
             .min(capacity / LARGEST_PER_SHARD);
-        let fitting = capacity
-            .checked_div(max_object * LARGEST_PER_SHARD)
-            .unwrap_or(1)
-            .clamp(1, MAX_SHARDS);
+        let fitting = capacity / (max_object.max(READ_WHOLE) * LARGEST_PER_SHARD);
+        let fitting = fitting.clamp(1, MAX_SHARDS);
         // quick_cache rounds shards up to a power of two, which would make them too small.
         let shards = 1_usize << fitting.ilog2();
         let items = usize::try_from(capacity / TYPICAL_WEIGHT)
@@ -174,6 +174,7 @@ impl MemoryStore {
         Self {
             cache,
             max_object,
+            shard: capacity / shards as u64,
             rearranging: Mutex::new(()),
             generations: AtomicU64::new(seed),
             purges,
@@ -265,6 +266,12 @@ impl MemoryStore {
         }
     }
 
+    /// The bound is on the content, as whoever sets it thinks of that; a head that would not fit into a shard beside it is none
+    /// that anybody sends.
+    fn is_too_large(&self, response: &StoredResponse) -> bool {
+        self.max_object < response.length_in_memory() || self.shard < response.weight()
+    }
+
     /// Whether a response of that many bytes of content has a chance to be stored.
     pub(crate) fn max_object(&self) -> u64 {
         self.max_object
@@ -272,7 +279,7 @@ impl MemoryStore {
 
     /// Stores a response unless it is too large.
     pub(super) fn insert(&self, place: &Place, response: &Arc<StoredResponse>) -> Option<Inserted> {
-        if self.max_object < response.weight() {
+        if self.is_too_large(response) {
             self.counters.refused_too_large.add(1);
             return None;
         }
@@ -338,8 +345,7 @@ impl MemoryStore {
     /// Takes in what was found elsewhere, unless there is something newer.
     /// Whether it is of use.
     pub(super) fn adopt(&self, key: CacheKey, response: Arc<StoredResponse>) -> bool {
-        if self.max_object < response.weight() || !response.is_sound() || !self.is_there(&response)
-        {
+        if self.is_too_large(&response) || !response.is_sound() || !self.is_there(&response) {
             return false;
         }
         let _rearranging = self.rearranging.lock();
@@ -584,11 +590,11 @@ mod tests {
     fn the_largest_response_allowed_is_kept_and_a_larger_one_is_refused() {
         for (capacity, max_object) in [(256 * MIB, None), (3 * MIB, Some(MIB)), (MIB, Some(MIB))] {
             let store = store(capacity, max_object);
-            let largest = usize::try_from(store.max_object()).unwrap() - 1024;
+            let largest = usize::try_from(store.max_object()).unwrap();
             let visit = Visit::to("/", "de");
             assert!(visit.store(&store, &[], vec![0; largest]));
             assert!(visit.body(&store).is_some(), "{capacity} {max_object:?}");
-            assert!(!Visit::to("/2", "de").store(&store, &[], vec![0; largest + 1024]));
+            assert!(!Visit::to("/2", "de").store(&store, &[], vec![0; largest + 1]));
             assert_eq!(store.counters.refused_too_large.get(), 1);
         }
     }

@@ -51,6 +51,8 @@ pub struct StoredResponse {
     uses: AtomicU32,
     /// It came from the disk, rather than from its origin.
     is_loaded: bool,
+    /// What it takes in memory.
+    weight: u64,
 }
 
 /// What purges have to know of a response.
@@ -93,6 +95,7 @@ impl StoredResponse {
     ) -> Self {
         let part = Part::of(&head).filter(|part| part.range.length() == content.length);
         Self {
+            weight: weight(&head, &content.content, &origin),
             head,
             content,
             terms,
@@ -262,15 +265,15 @@ impl StoredResponse {
 
     /// What it takes in memory.
     pub(crate) fn weight(&self) -> u64 {
-        /// Key, map entry, `Arc`s and the structs themselves.
-        const PER_RESPONSE: u64 = 512;
-        const PER_BLOCK: u64 = 64;
-        let labels = 8 * self.origin.labels.as_slice().len() as u64;
-        let content = match self.content() {
-            Content::Blocks(blocks) => self.length() + blocks.len() as u64 * PER_BLOCK,
-            Content::Recorded(recorded) => recorded.weight(),
-        };
-        PER_RESPONSE + labels + self.head.weight() + content
+        self.weight
+    }
+
+    /// What of its content is in memory, in bytes.
+    pub(crate) fn length_in_memory(&self) -> u64 {
+        match self.content() {
+            Content::Blocks(_) => self.length(),
+            Content::Recorded(_) => 0,
+        }
     }
 
     /// Counts a use; how many there are now.
@@ -303,6 +306,18 @@ pub struct Hit {
     pub age: Duration,
     /// What remains of its lifetime in seconds, for `Cache-Status`; less than 0 where it is stale.
     pub ttl: i64,
+}
+
+fn weight(head: &ResponseHead, content: &Content, origin: &Origin) -> u64 {
+    /// Key, map entry, `Arc`s and the structs themselves.
+    const PER_RESPONSE: u64 = 512;
+    const PER_BLOCK: u64 = 64;
+    let labels = 8 * origin.labels.as_slice().len() as u64;
+    let content = match content {
+        Content::Blocks(blocks) => content.length() + blocks.len() as u64 * PER_BLOCK,
+        Content::Recorded(recorded) => recorded.weight(),
+    };
+    PER_RESPONSE + labels + head.weight() + content
 }
 
 /// As what a stored response is sent.

@@ -95,6 +95,10 @@ impl Store for SledStore {
         Ok(record.map(|record| Arc::new(record) as Arc<dyn Record>))
     }
 
+    fn max_body(&self) -> u64 {
+        self.generations.space.max_body()
+    }
+
     fn create(&self, key: &CacheKey) -> io::Result<Box<dyn NewRecord>> {
         Ok(Box::new(NewSledRecord::new(&self.generations, key)?))
     }

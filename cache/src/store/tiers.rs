@@ -129,12 +129,16 @@ impl Tiers {
     }
 
     /// Begins to write a response to the disk while it comes, which is too long to be kept in memory until it is complete.
-    pub(crate) fn spool(self: &Arc<Self>, place: &Place) -> Option<Arc<Spool>> {
+    pub(crate) fn spool(
+        self: &Arc<Self>,
+        place: &Place,
+        length: Option<u64>,
+    ) -> Option<Arc<Spool>> {
         let disk = self.disk.as_ref()?;
         let reserved = self.memory.reserve(place);
         Self::save_variants(disk, place, &reserved);
         let (tiers, at) = (Arc::downgrade(self), reserved.at);
-        disk.spool(at, move || {
+        disk.spool(at, length, move || {
             if let Some(tiers) = tiers.upgrade() {
                 tiers.forget_older(&at);
             }

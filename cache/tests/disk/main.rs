@@ -22,6 +22,8 @@ use scale0_cache::{
 };
 
 const MIB: u64 = 1024 * 1024;
+const MEMORY: u64 = 16 * MIB;
+const CAPACITY: u64 = 256 * MIB;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[expect(clippy::disallowed_methods, reason = "what is tested has real threads")]
@@ -55,16 +57,20 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 fn open(path: &Path, kind: StoreKind) -> Cache {
+    open_with(path, kind, MIB)
+}
+
+fn open_with(path: &Path, kind: StoreKind, memory_max_object: u64) -> Cache {
     let config = CacheConfig {
-        memory: 16 * MIB,
-        memory_max_object: Some(MIB),
+        memory: MEMORY,
+        memory_max_object: Some(memory_max_object),
         flight_buffer: 512 * 1024,
         ..CacheConfig::default()
     };
     let store = StoreConfig {
         kind,
         path: path.into(),
-        capacity: 256 * MIB,
+        capacity: CAPACITY,
     };
     let cache = Cache::with_store(config, &store, wall());
     cache.wait_until_open(PATIENCE);
@@ -524,4 +530,62 @@ fn files_below(folder: &Path) -> Vec<std::path::PathBuf> {
     }
     files.sort();
     files
+}
+
+#[test]
+fn what_the_disk_gives_back_takes_no_more_memory_than_there_is_for_it() {
+    const LENGTH: u64 = 200 * 1024;
+    for kind in [StoreKind::File, StoreKind::Sled] {
+        let folder = tempfile::tempdir().unwrap();
+        let body = content(usize::try_from(LENGTH).unwrap());
+        let path = |number: u32| format!("/{number}");
+        let cache = open_with(folder.path(), kind, 64 * 1024);
+        for number in 0..200 {
+            Visit::to(&path(number)).fetch(&cache, &[FRESH], &body);
+        }
+        cache.close(PATIENCE);
+        drop(cache);
+
+        let cache = open_with(folder.path(), kind, 64 * 1024);
+        let hit = |number| {
+            Visit::to(&path(number))
+                .hit(&cache)
+                .map(|hit| Arc::downgrade(&hit.response))
+        };
+        let hits: Vec<_> = (0..200).filter_map(hit).collect();
+        assert_eq!(hits.len(), 200, "{kind:?}");
+        assert!(Visit::to(&path(7)).body(&cache).unwrap() == body);
+        if kind == StoreKind::File {
+            let held = hits.iter().filter(|hit| hit.strong_count() != 0).count() as u64;
+            assert!(
+                (1..=MEMORY / LENGTH).contains(&held),
+                "{held} are in memory"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_body_that_is_known_to_be_too_long_for_the_store_is_not_begun() {
+    let folder = tempfile::tempdir().unwrap();
+    let cache = open(folder.path(), StoreKind::File);
+    let most = usize::try_from(CAPACITY / 8).unwrap();
+    let (fits, too_long) = (Visit::to("/fits"), Visit::to("/too-long"));
+    for (visit, length) in [(&too_long, most + 1), (&fits, most)] {
+        let fields = [FRESH, ("content-length", &length.to_string())];
+        let (mut fill, reader) = visit.lead(&cache);
+        fill.head(now(), wall(), &visit.headers, head(&fields));
+        drop(reader);
+        push(&mut fill, &content(length));
+        if length == most {
+            fill.complete(now(), None).unwrap();
+        } else {
+            assert!(cache.store_usage().unwrap().bytes < MIB);
+        }
+    }
+    cache.close(PATIENCE);
+    drop(cache);
+    let cache = open(folder.path(), StoreKind::File);
+    assert!(too_long.hit(&cache).is_none());
+    assert!(fits.body(&cache).unwrap() == content(most));
 }

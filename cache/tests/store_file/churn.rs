@@ -150,7 +150,7 @@ fn a_large_record_that_is_used_stays_however_long_its_head() {
 }
 
 #[test]
-fn a_record_beyond_an_eighth_of_the_capacity_is_refused_and_leaves_nothing() {
+fn a_body_beyond_an_eighth_of_the_capacity_is_refused_and_leaves_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = FileStore::open(directory.path(), 8 * MIB).unwrap();
     put(&store, &key("kept"), "", &body(1, MIB)).unwrap();

@@ -18,8 +18,8 @@ const MAX_SEGMENT: u64 = 256 * 1024 * 1024;
 /// and would never be dropped for want of room; each needs a descriptor.
 pub(super) const MAX_SEGMENTS: usize = 2 * SEGMENTS as usize;
 
-/// The share of the capacity that a single record may take. A few that are written at the same time must not push out all others.
-const RECORD_SHARE: u64 = 8;
+/// The share of the capacity that a single body may take. A few that are written at the same time must not push out all others.
+const BODY_SHARE: u64 = 8;
 
 /// No segment is longer: it is full when it has reached [`MAX_SEGMENT`] with its last record. So offsets are 32 bits.
 pub(super) const MAX_SEGMENT_LENGTH: u64 = MAX_SEGMENT + MAX_RECORD;
@@ -34,8 +34,8 @@ pub(super) struct Limits {
     pub(super) segment: u64,
     /// The largest body within a segment.
     pub(super) inline: u64,
-    /// The largest record.
-    pub(super) record: u64,
+    /// The largest body.
+    pub(super) body: u64,
 }
 
 impl Limits {
@@ -48,7 +48,7 @@ impl Limits {
             capacity,
             segment,
             inline: INLINE_BODY.min(segment),
-            record: capacity / RECORD_SHARE,
+            body: capacity / BODY_SHARE,
         }
     }
 }
@@ -64,11 +64,11 @@ mod tests {
         for capacity in [0, 1, 1000, MIB, 100 * MIB, 10_000 * MIB, 10_000_000 * MIB] {
             let limits = Limits::of(capacity);
             assert!(limits.segment <= capacity / 16);
-            assert!(limits.inline <= limits.record);
+            assert!(limits.inline <= limits.body);
         }
         assert_eq!(Limits::of(1024 * MIB).segment, 16 * MIB);
         assert_eq!(Limits::of(1024 * MIB).inline, 256 * 1024);
-        assert_eq!(Limits::of(1024 * MIB).record, 128 * MIB);
+        assert_eq!(Limits::of(1024 * MIB).body, 128 * MIB);
         assert!(u32::try_from(MAX_SEGMENT_LENGTH).is_ok());
     }
 }

@@ -161,7 +161,9 @@ impl Log {
         body: u64,
         file: u64,
     ) -> io::Result<Label> {
-        if MAX_HEAD < head.len() || self.limits.record < body.saturating_add(head.len() as u64) {
+        // A head of that length would be the larger part of what is kept.
+        let most = self.limits.body;
+        if MAX_HEAD < head.len() || most < head.len() as u64 || most < body {
             return Err(too_large());
         }
         let head_length = u32::try_from(head.len()).map_err(|_| too_large())?;

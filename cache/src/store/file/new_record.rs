@@ -48,7 +48,7 @@ impl Writing {
             ));
         }
         let length = self.length + block.len() as u64;
-        if self.log.limits.record < length {
+        if self.log.limits.body < length {
             return Err(too_large());
         }
         if self.large.is_none() && self.log.limits.inline < length {

@@ -66,6 +66,13 @@ impl Record for SledRecord {
         self.length
     }
 
+    fn memory(&self) -> u64 {
+        match &self.body {
+            Content::Inline(body) => body.len() as u64,
+            Content::File(_) => 0,
+        }
+    }
+
     fn read(&self, block: u64) -> io::Result<Bytes> {
         let (begin, length) = self.place(block)?;
         match &self.body {
@@ -176,7 +183,7 @@ impl NewRecord for NewSledRecord {
                 file
             }
         };
-        if self.generations.space.largest() < file.length + block.len() as u64 {
+        if self.generations.space.max_body() < file.length + block.len() as u64 {
             self.generations.counters.refused_too_large.add(1);
             return Err(io::ErrorKind::FileTooLarge.into());
         }

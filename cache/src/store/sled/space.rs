@@ -57,7 +57,7 @@ impl Space {
     }
 
     /// The largest body. Two of them at once then fit into what two full generations leave.
-    pub(super) fn largest(&self) -> u64 {
+    pub(super) fn max_body(&self) -> u64 {
         self.capacity / 16
     }
 
