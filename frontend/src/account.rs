@@ -52,7 +52,7 @@ impl Account {
                 request_id: exchange.request_id.clone(),
                 client: Some(exchange.client),
                 method: exchange.method.clone(),
-                authority: String::from_utf8_lossy(&exchange.authority).into_owned(),
+                authority: exchange.authority.clone(),
                 target: exchange.target.clone(),
                 version: exchange.version,
                 service: exchange.service_name().to_owned(),

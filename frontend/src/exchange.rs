@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode, Version, request};
 use scale0_cache::purge::Epoch;
 use scale0_wire::{DecodeError, RequestHead, ServiceId, TraceContext};
@@ -24,7 +24,7 @@ pub(crate) struct Exchange {
     pub(crate) headers: HeaderMap,
     expects_continue: bool,
     /// Normalised.
-    pub(crate) authority: Bytes,
+    pub(crate) authority: String,
     /// Path and query, normalised.
     pub(crate) target: String,
     pub(crate) secure: bool,
@@ -76,8 +76,6 @@ impl Exchange {
         }
 
         let host = target::host(&authority);
-        // Valid hosts are ASCII.
-        let host = std::str::from_utf8(host).unwrap_or_default();
         let path = target
             .split_once('?')
             .map_or(target.as_str(), |(path, _)| path);
@@ -108,11 +106,10 @@ impl Exchange {
 
     /// The service's name, for people.
     pub(crate) fn service_name(&self) -> &str {
-        let host = || std::str::from_utf8(target::host(&self.authority)).unwrap_or_default();
-        self.rules
-            .service
-            .as_ref()
-            .map_or_else(host, |Service { name, .. }| name)
+        match &self.rules.service {
+            Some(Service { name, .. }) => name,
+            None => target::host(&self.authority),
+        }
     }
 
     pub(crate) const fn scheme(&self) -> &'static str {
@@ -155,7 +152,7 @@ impl Exchange {
         let mut ours: Vec<(&str, &[u8])> = vec![
             ("x-forwarded-for", way.as_bytes()),
             ("x-forwarded-proto", self.scheme().as_bytes()),
-            ("x-forwarded-host", &self.authority),
+            ("x-forwarded-host", self.authority.as_bytes()),
             ("x-request-id", self.request_id.as_bytes()),
             ("via", via.as_bytes()),
         ];
@@ -169,15 +166,15 @@ impl Exchange {
         let head = RequestHead {
             method: Bytes::copy_from_slice(self.method.as_str().as_bytes()),
             secure: self.secure,
-            authority: self.authority.clone(),
+            authority: Bytes::copy_from_slice(self.authority.as_bytes()),
             target: Bytes::copy_from_slice(self.target.as_bytes()),
-            fields: fields::request_fields(headers, &self.authority, &ours)?,
+            fields: fields::request_fields(headers, self.authority.as_bytes(), &ours)?,
         };
         Ok(head.encode())
     }
 
     /// RFC 9112 §3.2: one authority, and where the target names one too they agree.
-    fn authority(uri: &http::Uri, headers: &HeaderMap, secure: bool) -> Result<Bytes, BadRequest> {
+    fn authority(uri: &http::Uri, headers: &HeaderMap, secure: bool) -> Result<String, BadRequest> {
         let bad = |error: target::BadTarget| BadRequest::new(error.0);
         let host = headers
             .get(header::HOST)
@@ -242,10 +239,12 @@ fn via(version: Version, node: &str) -> String {
     format!("{received} {node}")
 }
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// `traceparent` of W3C Trace Context, level 1: `00-<trace>-<parent>-<flags>`.
 fn trace_context(headers: &HeaderMap) -> TraceContext {
     let parse = || {
-        let value = headers.get("traceparent")?.to_str().ok()?;
+        let value = headers.get(TRACEPARENT)?.to_str().ok()?;
         let mut parts = value.split('-');
         let (version, trace, parent, flags) =
             (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
@@ -292,12 +291,9 @@ mod tests {
     #[test]
     fn a_trace_is_passed_on_only_if_it_is_one() {
         let context = |value: &str| {
-            let headers: HeaderMap = [(
-                http::HeaderName::from_static("traceparent"),
-                value.parse().unwrap(),
-            )]
-            .into_iter()
-            .collect();
+            let headers: HeaderMap = [(TRACEPARENT, value.parse().unwrap())]
+                .into_iter()
+                .collect();
             trace_context(&headers)
         };
         let good = context("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");

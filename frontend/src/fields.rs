@@ -84,6 +84,9 @@ pub(crate) struct Nominated(Vec<HeaderName>);
 
 impl Nominated {
     fn of(headers: &HeaderMap) -> Self {
+        if !headers.contains_key(header::CONNECTION) {
+            return Self::default();
+        }
         let tokens = headers
             .get_all(header::CONNECTION)
             .into_iter()

@@ -44,7 +44,7 @@ impl Asking {
     pub(crate) fn asker(&self) -> Asker<'_> {
         Asker {
             key: self.key,
-            authority: self.exchange.authority_str(),
+            authority: &self.exchange.authority,
             path_and_query: &self.exchange.target,
             facts: self.facts,
             headers: &self.exchange.headers,

@@ -2,8 +2,6 @@
 
 use std::borrow::Cow;
 
-use bytes::Bytes;
-
 /// Why a target URI cannot be served; the words go to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -13,7 +11,7 @@ pub(crate) struct BadTarget(pub(crate) &'static str);
 ///
 /// # Errors
 /// What is no host with an optional port: user information, blanks, an empty host, a port that is no number.
-pub(crate) fn authority(raw: &[u8], secure: bool) -> Result<Bytes, BadTarget> {
+pub(crate) fn authority(raw: &[u8], secure: bool) -> Result<String, BadTarget> {
     if raw.contains(&b'@') {
         return Err(BadTarget("the authority must not have user information"));
     }
@@ -31,12 +29,16 @@ pub(crate) fn authority(raw: &[u8], secure: bool) -> Result<Bytes, BadTarget> {
         Some(_) => return Err(BadTarget("the port is no number")),
         None => raw.len(),
     };
-    Ok(raw[..kept].to_ascii_lowercase().into())
+    // What is a host is ASCII.
+    String::from_utf8(raw[..kept].to_ascii_lowercase())
+        .map_err(|_| BadTarget("the host is no valid name or address"))
 }
 
 /// The host of a normalised authority.
-pub(crate) fn host(authority: &[u8]) -> &[u8] {
-    split_port(authority).map_or(authority, |(host, _)| host)
+pub(crate) fn host(authority: &str) -> &str {
+    let host = split_port(authority.as_bytes()).ok();
+    host.and_then(|(host, _)| authority.get(..host.len()))
+        .unwrap_or(authority)
 }
 
 fn split_port(raw: &[u8]) -> Result<(&[u8], Option<&[u8]>), BadTarget> {
@@ -252,11 +254,11 @@ mod tests {
             ("[2001:DB8::1]:81", "[2001:db8::1]:81"),
             ("127.0.0.1:8080", "127.0.0.1:8080"),
         ] {
-            assert_eq!(authority(raw.as_bytes(), false).unwrap(), normal.as_bytes());
+            assert_eq!(authority(raw.as_bytes(), false).unwrap(), normal);
         }
-        assert_eq!(authority(b"a:443", true).unwrap(), &b"a"[..]);
-        assert_eq!(host(b"[::1]:81"), b"[::1]");
-        assert_eq!(host(b"a:81"), b"a");
+        assert_eq!(authority(b"a:443", true).unwrap(), "a");
+        assert_eq!(host("[::1]:81"), "[::1]");
+        assert_eq!(host("a:81"), "a");
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Worker {
             {
                 let asker = Asker {
                     key: exchange.cache_key(),
-                    authority: exchange.authority_str(),
+                    authority: &exchange.authority,
                     path_and_query: &exchange.target,
                     facts: RequestFacts::of(&Method::GET, &exchange.headers, false),
                     headers: &exchange.headers,
@@ -97,12 +97,7 @@ impl Exchange {
     }
 
     fn cache_key_of(&self, target: &str) -> CacheKey {
-        CacheKey::new(self.scheme(), self.authority_str(), target)
-    }
-
-    /// The authority as text; a valid one is ASCII.
-    pub(crate) fn authority_str(&self) -> &str {
-        std::str::from_utf8(&self.authority).unwrap_or_default()
+        CacheKey::new(self.scheme(), &self.authority, target)
     }
 
     /// The normalised target that a reference in a response to this request means, if it is of the same origin (RFC 3986 §5.2).

@@ -26,6 +26,10 @@ const MAX_BYTES: usize = 16 * 1024 * 1024;
 /// checksum too.
 pub(crate) type Checksum = [u8; 16];
 
+/// The fields of a head up to this length are parts of what was read: copies would cost an allocation each. In a longer one there
+/// is mostly something else, which is not to be kept for their sake.
+const SHARED_HEAD: usize = 4096;
+
 const CHECKSUM: usize = size_of::<Checksum>();
 
 /// The checksum of a block of content.
@@ -161,11 +165,17 @@ impl Metadata {
         if seal(key, sealed) != *sum {
             return Err(Unreadable::Damaged);
         }
-        Self::decode_sealed(sealed, now, wall)
+        let shared = (bytes.len() <= SHARED_HEAD).then_some(bytes);
+        Self::decode_sealed(sealed, shared, now, wall)
     }
 
-    /// The same without the checksum, which has been compared.
-    fn decode_sealed(sealed: &[u8], now: Instant, wall: SystemTime) -> Result<Self, Unreadable> {
+    /// The same without the checksum, which has been compared. `shared` has `sealed` in it, if fields are to be parts of that.
+    fn decode_sealed(
+        sealed: &[u8],
+        shared: Option<&Bytes>,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Result<Self, Unreadable> {
         let [VERSION, encoded @ ..] = sealed else {
             return Err(Unreadable::Version);
         };
@@ -176,7 +186,7 @@ impl Metadata {
         }
         match on_disk {
             OnDisk::Response(response) => response
-                .read(now, wall)
+                .read(shared, now, wall)
                 .map(|read| Self::Response(Box::new(read))),
             OnDisk::Variants { names, generation } => names
                 .into_iter()
@@ -227,7 +237,12 @@ impl ResponseMetadata {
 }
 
 impl Response<'_> {
-    fn read(self, now: Instant, wall: SystemTime) -> Option<ResponseMetadata> {
+    fn read(
+        self,
+        shared: Option<&Bytes>,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Option<ResponseMetadata> {
         let received = SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(self.received))?;
         // A clock that was set back since says nothing about the time that has passed: such a response is stale.
         let elapsed = wall.duration_since(received).unwrap_or(Duration::MAX);
@@ -246,10 +261,10 @@ impl Response<'_> {
         Some(ResponseMetadata {
             head: Arc::new(ResponseHead {
                 status: StatusCode::from_u16(self.status).ok()?,
-                headers: header_map(&self.fields)?,
+                headers: header_map(&self.fields, shared)?,
             }),
             trailers: match &self.trailers {
-                Some(fields) => Some(header_map(fields)?),
+                Some(fields) => Some(header_map(fields, shared)?),
                 None => None,
             },
             terms,
@@ -270,13 +285,15 @@ fn fields(headers: &HeaderMap) -> Fields<'_> {
         .collect()
 }
 
-fn header_map(fields: &Fields<'_>) -> Option<HeaderMap> {
+fn header_map(fields: &Fields<'_>, shared: Option<&Bytes>) -> Option<HeaderMap> {
     let mut headers = HeaderMap::try_with_capacity(fields.len()).ok()?;
     for (name, value) in fields {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-        headers
-            .try_append(name, HeaderValue::from_bytes(value).ok()?)
-            .ok()?;
+        let value = match shared {
+            Some(shared) => HeaderValue::from_maybe_shared(shared.slice_ref(value)).ok()?,
+            None => HeaderValue::from_bytes(value).ok()?,
+        };
+        headers.try_append(name, value).ok()?;
     }
     Some(headers)
 }
@@ -295,7 +312,7 @@ fn number_of<T: PartialEq>(all: &[T], one: &T) -> u8 {
 /// Whether these bytes would be the head of a record with the right checksum behind them: what is read of a disk when damage has gone
 /// unnoticed. Never panics, whatever they are.
 pub fn is_metadata(bytes: &[u8], now: Instant, wall: SystemTime) -> bool {
-    Metadata::decode_sealed(bytes, now, wall).is_ok()
+    Metadata::decode_sealed(bytes, None, now, wall).is_ok()
 }
 
 #[cfg(test)]

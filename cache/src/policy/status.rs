@@ -130,7 +130,8 @@ impl CacheStatus {
             let _ = write!(value, "; fwd-status={status}");
         }
         if let Some(ttl) = self.ttl {
-            let _ = write!(value, "; ttl={ttl}");
+            value.extend_from_slice(b"; ttl=");
+            value.extend_from_slice(itoa::Buffer::new().format(ttl).as_bytes());
         }
         if self.stored {
             value.extend_from_slice(b"; stored");

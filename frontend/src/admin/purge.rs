@@ -170,7 +170,7 @@ fn parts(text: &str) -> Result<(Vec<String>, String), String> {
     let mut authorities = Vec::new();
     for &secure in schemes {
         let authority = target::authority(authority.as_bytes(), secure).map_err(wrong)?;
-        authorities.push(String::from_utf8_lossy(&authority).into_owned());
+        authorities.push(authority);
     }
     authorities.dedup();
     let target = target::path_and_query(&target).map_err(wrong)?;
