@@ -12,6 +12,8 @@
 //! flight ends, is decided under the shard's lock, so each is one step and neither can fall between
 //! the other's two halves.
 
+mod aim;
+mod announced;
 mod failure;
 mod fill;
 mod flight;
@@ -33,12 +35,13 @@ use std::time::Instant;
 use http::header::{IF_MODIFIED_SINCE, IF_NONE_MATCH};
 use parking_lot::{Mutex, MutexGuard};
 
+pub use aim::Continuation;
 pub use failure::Failure;
 pub use fill::{Fill, Verdict};
-pub use flight::Continuation;
 pub use reader::{Behind, Chunk, Reader, Turn};
 
-use flight::{Admission, Aim, Bounds, Flight};
+use aim::Aim;
+use flight::{Admission, Bounds, Flight};
 pub(crate) use invalidations::Invalidations;
 use markers::{Marked, Markers, Meaning};
 use shared::SharedFlight;

@@ -1,5 +1,7 @@
 //! The end of a flight where the response comes in.
 
+mod keeping;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
@@ -9,19 +11,19 @@ use bytes::Bytes;
 use http::header::{IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
-use super::flight::{Aim, Announced, Continuation, MIN_WINDOW, Room};
+use super::aim::{Aim, Continuation};
+use super::announced::Announced;
+use super::flight::{MIN_WINDOW, Room};
 use super::pace::Pace;
 use super::shared::SharedFlight;
-use super::{Failure, Flights, GroupLock};
-use crate::disk::{Content, ResponseMetadata, Spool};
+use super::{Failure, GroupLock};
+use crate::disk::Spool;
 use crate::key::CacheKey;
 use crate::policy::part::{Part, are_of_one, joined_head};
 use crate::policy::terms::is_error_to_stand_in_for;
 use crate::policy::validation::{ask_whether_current, confirms, freshened};
 use crate::policy::{LeaderOnly, Sharing, Trouble, strip_conditionals};
-use crate::store::{
-    At, Combined, Origin, Place, ResponseHead, StoredContent, StoredResponse, combine, settle,
-};
+use crate::store::{At, Place, ResponseHead, StoredResponse};
 
 /// What a flight's head decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -456,158 +458,6 @@ impl Fill {
     fn park_unless_abandoned(&self, cx: &Context<'_>) -> Option<Option<Waker>> {
         let mut inner = self.shared.lock();
         (!inner.flight.is_abandoned()).then(|| inner.park_producer(cx))
-    }
-
-    /// A body that turns out to be too long for the memory goes to the disk from here on.
-    fn spool(&mut self, chunk: &Bytes) {
-        let outgrows_memory = self.spool.is_none()
-            && self.store_as.is_some()
-            && self.shared.flights.store.disk().is_some()
-            && self.shared.lock().flight.outgrows_memory(chunk.len());
-        if outgrows_memory
-            && self.is_kept()
-            && let Some(place) = self.store_as.take()
-            && let Some(spool) = (self.shared.flights.store).spool(&place, self.announced_length())
-        {
-            for piece in self.shared.lock().flight.spool_to(&spool) {
-                spool.push(piece);
-            }
-            self.spool = Some(spool);
-        }
-        if let Some(spool) = &self.spool {
-            spool.push(chunk.clone());
-        }
-    }
-
-    fn announced_length(&self) -> Option<u64> {
-        let inner = self.shared.lock();
-        inner
-            .flight
-            .announced()
-            .and_then(|announced| announced.length)
-    }
-
-    /// The body on its way to the disk was complete.
-    fn commit(&self, spool: &Arc<Spool>, trailers: Option<&HeaderMap>) {
-        let announced = self.shared.lock().flight.announced().cloned();
-        let kept = announced
-            .as_ref()
-            .and_then(|announced| Some((announced, announced.sharing.kept()?)))
-            .filter(|_| self.is_kept());
-        let Some((announced, kept)) = kept else {
-            return spool.abandon();
-        };
-        let metadata = ResponseMetadata {
-            head: Arc::clone(&announced.head),
-            trailers: trailers.cloned(),
-            terms: kept.terms,
-            received: announced.received,
-            origin: self.origin(&announced.head),
-            checksums: Box::default(),
-        };
-        let shared = Arc::clone(&self.shared);
-        spool.commit(metadata, move || !shared.is_outdated());
-    }
-
-    fn abandon_spool(&mut self) {
-        if let Some(spool) = self.spool.take() {
-            spool.abandon();
-            self.shared.lock().flight.end_spool();
-        }
-    }
-
-    /// The one place where responses enter the store: here a purge's epoch is to be compared with
-    /// that of the flight's begin.
-    fn store(&mut self, trailers: Option<&HeaderMap>) -> Option<Arc<StoredResponse>> {
-        let flights = &self.shared.flights;
-        let place = (self.store_as.take()).filter(|_| self.continuation.is_none())?;
-        if !self.is_kept() {
-            return None;
-        }
-        let Some((announced, shareable, pieces)) = self.shared.lock().flight.storable() else {
-            flights.counters.refused_not_whole.add(1);
-            return None;
-        };
-        let response = Arc::new(StoredResponse::new(
-            Arc::clone(&announced.head),
-            Arc::new(StoredContent::new(
-                Content::Blocks(settle(&pieces)),
-                trailers.cloned(),
-            )),
-            shareable.terms,
-            announced.received,
-            self.origin(&announced.head),
-        ));
-        if response.status() == StatusCode::PARTIAL_CONTENT {
-            self.store_part(&place, &response);
-            self.remove_if_outdated();
-            return None;
-        }
-        let is_in = flights.store.insert(&place, &response);
-        self.remove_if_outdated();
-        is_in.then_some(response)
-    }
-
-    /// An invalidation between the look before a response is stored and the storing is caught by a look after it.
-    fn remove_if_outdated(&self) {
-        if self.shared.is_outdated() {
-            self.shared.flights.store.remove(&self.shared.primary);
-        }
-    }
-
-    /// Puts a part together with what is stored, where they belong together.
-    fn store_part(&self, place: &Place, newer: &StoredResponse) {
-        let Flights {
-            store, counters, ..
-        } = &*self.shared.flights;
-        let (Some(part), Some(blocks)) = (newer.part(), newer.blocks()) else {
-            return;
-        };
-        let (head, blocks, counter) =
-            match combine(store.stored_at(place), newer.head(), part, blocks.to_vec()) {
-                Combined::Alone(head, blocks) => (head, blocks, &counters.parts_stored),
-                Combined::Together(head, blocks) => (head, blocks, &counters.parts_combined),
-                Combined::Renewed(head, whole) => {
-                    let origin = self.origin(&head);
-                    let (terms, received) = (*newer.terms(), newer.received());
-                    let renewed = whole.renewed(Arc::new(head), terms, received, origin);
-                    if store.insert_renewed(place, &Arc::new(renewed)).is_some() {
-                        counters.parts_combined.add(1);
-                    }
-                    return;
-                }
-                Combined::Kept => return,
-            };
-        let origin = self.origin(&head);
-        let content = StoredContent::new(Content::Blocks(settle(&blocks)), None);
-        let response = StoredResponse::new(
-            Arc::new(head),
-            Arc::new(content),
-            *newer.terms(),
-            newer.received(),
-            origin,
-        );
-        if response.is_sound() && store.insert(place, &Arc::new(response)) {
-            counter.add(1);
-        }
-    }
-
-    /// What purges have to know of the response with that head.
-    fn origin(&self, head: &ResponseHead) -> Origin {
-        let Origin { born, labels } = &self.shared.origin;
-        Origin {
-            born: *born,
-            labels: labels.with_tags(&head.headers),
-        }
-    }
-
-    /// Whether the route of the request stores anything, and nothing was invalidated or purged since it began.
-    fn is_kept(&self) -> bool {
-        if self.shared.is_outdated() {
-            self.shared.flights.counters.refused_outdated.add(1);
-            return false;
-        }
-        self.shared.lock().flight.leader().is_kept()
     }
 
     fn end_failed(&mut self, now: Instant, failure: Failure) {

@@ -5,19 +5,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_RANGE};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::Failure;
+use super::aim::{Aim, Continuation};
+use super::announced::Announced;
 use super::pace::Pace;
 use super::seats::{SeatId, Seats};
 use super::window::{Cursor, Window};
 use crate::asker::Asker;
 use crate::disk::Spool;
-use crate::key::CacheKey;
 use crate::policy::conditional::strong_validator;
 use crate::policy::{Ranged, RequestFacts, Shareable, Sharing, judge_range};
-use crate::store::{At, BLOCK, COPY_BELOW, ResponseHead, StoredResponse};
+use crate::store::{BLOCK, COPY_BELOW, StoredResponse};
 
 /// What a flight may hold when memory is short, or when its response is for one client alone:
 /// enough to keep a connection busy over a round trip.
@@ -30,10 +30,6 @@ const AHEAD_DIVISOR: usize = 8;
 /// the whole.
 const NEARLY_DONE: u64 = 256 * 1024;
 const NEARLY_DONE_DIVISOR: u64 = 4;
-
-/// Up to this size a stored whole is validated, and perhaps fetched, for a client that wants a part of it: at worst that many
-/// bytes from the backend, against a part that could not be stored with the rest.
-const WHOLE_FOR_A_PART: u64 = 1024 * 1024;
 
 /// The bounds of one flight.
 #[derive(Debug, Clone, Copy)]
@@ -70,131 +66,11 @@ pub(super) struct Flight {
     end: Option<End>,
 }
 
-/// A response's head and the verdict about it.
-#[derive(Debug)]
-pub(super) struct Announced {
-    pub(super) head: Arc<ResponseHead>,
-    pub(super) sharing: Sharing,
-    pub(super) received: Instant,
-    /// The variant the leader selected, where the response varies.
-    pub(super) variant: Option<CacheKey>,
-    /// The content's length, where the head gives it.
-    pub(super) length: Option<u64>,
-    /// What was stored already, and has been confirmed: it is the answer.
-    pub(super) confirmed: Option<(At, Arc<StoredResponse>)>,
-}
-
 /// How a flight ended.
 #[derive(Debug, Clone)]
 pub(super) enum End {
     Complete(Option<Arc<HeaderMap>>),
     Failed(Failure),
-}
-
-/// What a continuing flight asks for: the rest of a representation from an offset on.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Continuation {
-    pub(super) offset: u64,
-    pub(super) validator: HeaderValue,
-    /// The variant it is the rest of. A strong validator ought to say so by itself; not every
-    /// origin keeps to it.
-    pub(super) variant: Option<CacheKey>,
-}
-
-/// What a flight asks its backend for.
-#[derive(Debug, Clone)]
-pub(super) enum Aim {
-    /// A response, whole.
-    Whole,
-    /// Whether what is stored is still current, and else a response, whole.
-    Renew(Arc<StoredResponse>),
-    /// What follows a stored part, which begins with the first byte: both together are the whole.
-    Complete(Arc<StoredResponse>),
-    /// The part that its client asks for. Nobody else can join.
-    Part,
-    /// The rest of one that some clients have the beginning of.
-    Rest(Continuation),
-}
-
-impl Aim {
-    /// The whole, of which that is a part; what is there already is not fetched again where that is certain to fit.
-    pub(super) fn completing(part: Arc<StoredResponse>) -> Self {
-        let begins = part.part().is_some_and(|part| part.range.first == 0);
-        let is_certain = strong_validator(&part.head().headers).is_some();
-        if begins && is_certain && part.blocks().is_some() {
-            Self::Complete(part)
-        } else {
-            Self::Whole
-        }
-    }
-
-    pub(super) fn continuation(&self) -> Option<&Continuation> {
-        match self {
-            Self::Rest(continuation) => Some(continuation),
-            Self::Whole | Self::Renew(_) | Self::Complete(_) | Self::Part => None,
-        }
-    }
-
-    pub(super) fn stored(&self) -> Option<&Arc<StoredResponse>> {
-        match self {
-            Self::Renew(stored) => Some(stored),
-            Self::Whole | Self::Complete(_) | Self::Part | Self::Rest(_) => None,
-        }
-    }
-
-    /// Whether it is worth its cost even for a client that wants a part: the whole is known, and small.
-    pub(super) fn is_cheap(&self) -> bool {
-        self.stored().is_some_and(|stored| {
-            stored.status() == StatusCode::OK && stored.length() <= WHOLE_FOR_A_PART
-        })
-    }
-
-    /// The offset of the first byte that comes of it.
-    fn begin(&self) -> u64 {
-        self.continuation().map_or(0, |rest| rest.offset)
-    }
-}
-
-impl Continuation {
-    /// What follows a stored part.
-    pub(super) fn of_part(stored: &StoredResponse) -> Option<Self> {
-        Some(Self {
-            offset: stored.length(),
-            validator: strong_validator(&stored.head().headers)?.clone(),
-            variant: None,
-        })
-    }
-
-    /// The value for `Range`.
-    pub fn range(&self) -> HeaderValue {
-        HeaderValue::try_from(format!("bytes={}-", self.offset)).expect("digits are a field value")
-    }
-
-    /// The value for `If-Range`: a strong entity tag.
-    pub fn if_range(&self) -> HeaderValue {
-        self.validator.clone()
-    }
-
-    /// How many bytes of the body that follows `head` come before those asked for; `None` when it
-    /// does not continue the representation.
-    fn skip(&self, head: &ResponseHead) -> Option<u64> {
-        if strong_validator(&head.headers) != Some(&self.validator) {
-            return None;
-        }
-        match head.status {
-            StatusCode::PARTIAL_CONTENT => {
-                let range = head.headers.get(CONTENT_RANGE)?.to_str().ok()?;
-                let (first, rest) = range.strip_prefix("bytes ")?.split_once('-')?;
-                let (last, total) = rest.split_once('/')?;
-                let reaches_the_end =
-                    total != "*" && last.parse::<u64>().ok()?.checked_add(1) == total.parse().ok();
-                (first.parse() == Ok(self.offset) && reaches_the_end).then_some(0)
-            }
-            // A server that knows no ranges sends the same representation whole.
-            StatusCode::OK => Some(self.offset),
-            _ => None,
-        }
-    }
 }
 
 /// Whether a request may take a seat.
@@ -776,61 +652,5 @@ impl Flight {
     /// The bytes it keeps from being freed.
     pub(super) fn weight(&self) -> usize {
         self.window.weight()
-    }
-}
-
-impl Announced {
-    /// Reads what a flight needs of a head.
-    pub(super) fn new(
-        now: Instant,
-        head: ResponseHead,
-        sharing: Sharing,
-        variant: Option<CacheKey>,
-        continues_at: Option<u64>,
-    ) -> Self {
-        let length = content_length(&head).map(|length| match (continues_at, head.status) {
-            (Some(offset), StatusCode::PARTIAL_CONTENT) => length.saturating_add(offset),
-            _ => length,
-        });
-        Self {
-            head: Arc::new(head),
-            sharing,
-            received: now,
-            variant,
-            length,
-            confirmed: None,
-        }
-    }
-
-    /// The head of a response that was stored and is confirmed now.
-    pub(super) fn confirmed(
-        now: Instant,
-        sharing: Sharing,
-        variant: Option<CacheKey>,
-        at: At,
-        response: Arc<StoredResponse>,
-    ) -> Self {
-        Self {
-            head: Arc::clone(response.head()),
-            sharing,
-            received: now,
-            variant,
-            length: Some(0),
-            confirmed: Some((at, response)),
-        }
-    }
-}
-
-/// The length of the content that follows; 204 and 304 have none whatever they say.
-fn content_length(head: &ResponseHead) -> Option<u64> {
-    match head.status {
-        StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => Some(0),
-        _ => head
-            .headers
-            .get(CONTENT_LENGTH)?
-            .to_str()
-            .ok()?
-            .parse()
-            .ok(),
     }
 }

@@ -8,7 +8,9 @@ use http::{HeaderMap, Method, StatusCode};
 use proptest::prelude::*;
 
 use super::Failure;
-use super::flight::{Admission, Aim, Announced, Bounds, Flight, Read, Room};
+use super::aim::Aim;
+use super::announced::Announced;
+use super::flight::{Admission, Bounds, Flight, Read, Room};
 use super::seats::SeatId;
 use super::test_time::at;
 use crate::policy::{Policy, RequestFacts, Sharing};
@@ -276,7 +278,7 @@ proptest! {
 
 #[test]
 fn a_continuation_must_start_where_it_was_asked_to_and_reach_the_end() {
-    use super::flight::Continuation;
+    use super::aim::Continuation;
     let facts = RequestFacts::of(&Method::GET, &HeaderMap::new(), false);
     let continuation = Continuation {
         offset: 10,

@@ -9,7 +9,9 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use super::Failure;
-use super::flight::{Announced, Continuation, End, Read};
+use super::aim::Continuation;
+use super::announced::Announced;
+use super::flight::{End, Read};
 use super::seats::SeatId;
 use super::shared::SharedFlight;
 use crate::asker::Asker;
