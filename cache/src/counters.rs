@@ -100,6 +100,8 @@ counters! {
         parts_discontinued,
         /// Stored responses that made room for others.
         evictions,
+        /// Records that another version of the program has written, and that were dropped.
+        store_other_version,
         /// Responses that are larger than `memory_max_object`, and were not stored in memory, or larger than the store takes.
         refused_too_large,
         /// Shareable responses that were not stored because their beginning had to leave the flight's

@@ -14,11 +14,11 @@ mod recorded;
 mod spool;
 mod writer;
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::task::{Context, Poll};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use http::HeaderName;
@@ -28,7 +28,7 @@ pub(crate) use folder::Folder;
 pub use folder::FolderError;
 pub(crate) use metadata::ResponseMetadata;
 pub use metadata::is_metadata;
-pub(crate) use readers::{Loaded, READ_WHOLE};
+pub(crate) use readers::Loaded;
 pub(crate) use recorded::{Content, Stored};
 pub use recorded::{Damaged, StoredBody};
 pub(crate) use spool::{Reading, Spool};
@@ -41,22 +41,26 @@ use load::Load;
 use readers::Readers;
 use writer::Writer;
 
+/// How long the end waits for a disk that has been too slow already.
+const LAST_PATIENCE: Duration = Duration::from_secs(1);
+
 /// A store, and the threads around it.
 #[derive(Debug)]
 pub(crate) struct Disk {
     readers: Arc<Readers>,
     writer: Arc<Writer>,
-    /// What was read under a key before its last removal is of no use after it.
-    removals: Invalidations,
-    threads: Mutex<Vec<JoinHandle<()>>>,
+    /// What was read under a key before its last change is of no use after it.
+    changes: Invalidations,
+    /// Hears that all threads have ended.
+    ended: Mutex<Receiver<Infallible>>,
     is_open: Mutex<Receiver<()>>,
 }
 
 /// What a store has under a key.
 #[derive(Debug)]
 pub(crate) enum Look {
-    /// This.
-    Here(Loaded),
+    /// This, when the key had changed so often.
+    Here(Loaded, u64),
     /// That takes a while.
     Wait(Loading),
 }
@@ -65,8 +69,8 @@ pub(crate) enum Look {
 #[derive(Debug)]
 pub struct Loading {
     key: CacheKey,
-    /// How often the key had been removed when it was asked for.
-    removals: u64,
+    /// How often what lies under the key had changed when it was asked for.
+    changes: u64,
     load: Arc<Load<Loaded>>,
 }
 
@@ -79,34 +83,39 @@ impl Loading {
     pub(crate) fn key(&self) -> &CacheKey {
         &self.key
     }
+
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
 }
 
 impl Disk {
-    /// Has a thread open a store, and calls `give_up` when nothing of it may be used ever after. `max_object` is what the memory keeps
+    /// Has a thread open a store, and calls `leave_word` when the next process must not use it. `max_object` is what the memory keeps
     /// of one response. Until it is open there is nothing in it; if it cannot be opened, never.
     ///
     /// # Errors
     /// There are no threads to be had.
     pub(crate) fn new(
         open: impl FnOnce() -> io::Result<Arc<dyn Store>> + Send + 'static,
-        give_up: impl Fn() + Send + Sync + 'static,
+        leave_word: impl Fn() + Send + Sync + 'static,
         max_object: u64,
         counters: &Arc<CacheCounters>,
     ) -> io::Result<Self> {
         let readers = Readers::new(max_object, Arc::clone(counters));
-        let writer = Writer::new(give_up, Arc::clone(counters));
+        let writer = Writer::new(leave_word, Arc::clone(counters));
         let (opened, is_open) = channel();
-        let mut threads = readers.start()?;
+        let (alive, ended) = channel();
+        readers.start(&alive)?;
         let when_open = move || {
             // Nobody may be waiting.
             _ = opened.send(());
         };
-        threads.push(writer.start(&readers, open, when_open)?);
+        writer.start(&readers, open, when_open, alive)?;
         Ok(Self {
             readers,
             writer,
-            removals: Invalidations::default(),
-            threads: Mutex::new(threads),
+            changes: Invalidations::default(),
+            ended: Mutex::new(ended),
             is_open: Mutex::new(is_open),
         })
     }
@@ -118,38 +127,47 @@ impl Disk {
 
     /// What lies under a key.
     pub(crate) fn look(&self, key: &CacheKey) -> Look {
-        if !self.readers.may_hold(key) || self.writer.is_removing(key) {
-            return Look::Here(Loaded::Nothing);
+        // Counted before it is asked whether a change is under way, which is noted before it is counted.
+        let changes = self.changes_of(key);
+        if !self.readers.may_hold(key) || self.writer.is_changing(key) {
+            return Look::Here(Loaded::Nothing, changes);
         }
         if let Some(loaded) = self.readers.load_now(key) {
-            return Look::Here(loaded);
+            return Look::Here(loaded, changes);
         }
-        let removals = self.removals.of(key);
-        match self.readers.load(key) {
+        match self.readers.load(key, changes) {
             Some(load) => Look::Wait(Loading {
                 key: *key,
-                removals,
+                changes,
                 load,
             }),
-            None => Look::Here(Loaded::Nothing),
+            None => Look::Here(Loaded::Nothing, changes),
         }
     }
 
-    /// Whether what was loaded is still what lies there.
-    pub(crate) fn is_current(&self, loading: &Loading) -> bool {
-        self.removals.of(&loading.key) == loading.removals
+    /// How often what lies under a key has changed.
+    pub(crate) fn changes_of(&self, key: &CacheKey) -> u64 {
+        self.changes.of(key)
     }
 
     /// Keeps a response under a key.
     pub(crate) fn save(&self, key: CacheKey, response: &Arc<StoredResponse>) {
-        self.outdate(&key);
-        self.writer.save(key, response);
+        let is_queued = self.writer.save(key, response);
+        self.changed(key, is_queued);
     }
 
     /// Keeps a new head of a response under a key.
     pub(crate) fn renew(&self, key: CacheKey, response: &Arc<StoredResponse>) {
+        let is_queued = self.writer.renew(key, response);
+        self.changed(key, is_queued);
+    }
+
+    /// What cannot be written must not leave an older one in its place. Most of what a busy site stores is new, so there is none.
+    fn changed(&self, key: CacheKey, is_queued: bool) {
+        if !is_queued && (self.readers.may_hold(&key) || self.writer.is_changing(&key)) {
+            self.writer.remove(key);
+        }
         self.outdate(&key);
-        self.writer.renew(key, response);
     }
 
     /// Begins a body, of that length if it is known, that is to be written under a key while it comes. `committed` is called, by the thread that writes, when it
@@ -171,18 +189,19 @@ impl Disk {
 
     /// What was read under a key before is of no use from here on.
     pub(crate) fn outdate(&self, key: &CacheKey) {
-        self.removals.count(key);
+        self.changes.count(key);
     }
 
     /// Keeps by which fields a URI varies.
     pub(crate) fn save_variants(&self, key: CacheKey, names: &Arc<[HeaderName]>, generation: u64) {
-        self.writer.save_variants(key, names, generation);
+        let is_queued = self.writer.save_variants(key, names, generation);
+        self.changed(key, is_queued);
     }
 
     /// Forgets what lies under a key.
     pub(crate) fn remove(&self, key: CacheKey) {
-        self.removals.count(&key);
         self.writer.remove(key);
+        self.outdate(&key);
     }
 
     /// A response under that key was used without the store being asked.
@@ -210,11 +229,13 @@ impl Disk {
         self.readers.stop();
         if !is_done {
             tracing::warn!("the store was too slow to write all it was given");
-            return;
         }
-        for thread in self.threads.lock().drain(..) {
-            // A thread that panicked has nothing to say that was not counted.
-            _ = thread.join();
+        // One that hangs in a read is no reason to stay.
+        let last = if is_done { patience } else { LAST_PATIENCE };
+        _ = self.ended.lock().recv_timeout(last);
+        if self.writer.owes_removals() {
+            self.writer.lose_removal();
+            self.writer.wait_for_word(LAST_PATIENCE);
         }
     }
 }
@@ -285,7 +306,7 @@ mod tests {
     fn nothing_is_read_under_a_key_whose_removal_waits_for_the_disk() {
         let (disk, go_on, given_up) = hung();
         disk.remove(key(1));
-        assert!(matches!(disk.look(&key(1)), Look::Here(Loaded::Nothing)));
+        assert!(matches!(disk.look(&key(1)), Look::Here(Loaded::Nothing, _)));
         assert!(matches!(disk.look(&key(2)), Look::Wait(_)));
         drop(go_on);
         disk.close(Duration::from_secs(10));
@@ -327,11 +348,71 @@ mod tests {
         for number in 0..200_000 {
             disk.remove(key(number % 7));
         }
+        disk.writer.wait_for_word(Duration::from_secs(10));
         assert_eq!(given_up.load(Ordering::Relaxed), 1);
         assert!(matches!(
             disk.look(&key(u32::MAX)),
-            Look::Here(Loaded::Nothing)
+            Look::Here(Loaded::Nothing, _)
         ));
         drop(go_on);
+    }
+
+    /// A store that can be read, and not written to any more.
+    #[derive(Debug)]
+    struct ReadOnly;
+
+    impl Store for ReadOnly {
+        fn open(&self, _: &CacheKey) -> io::Result<Option<Arc<dyn Record>>> {
+            Ok(None)
+        }
+
+        fn create(&self, _: &CacheKey) -> io::Result<Box<dyn NewRecord>> {
+            Err(io::ErrorKind::ReadOnlyFilesystem.into())
+        }
+
+        fn replace_head(&self, _: &CacheKey, _: &[u8]) -> io::Result<bool> {
+            Err(io::ErrorKind::ReadOnlyFilesystem.into())
+        }
+
+        fn remove(&self, _: &CacheKey) -> io::Result<()> {
+            Err(io::ErrorKind::ReadOnlyFilesystem.into())
+        }
+
+        fn usage(&self) -> Usage {
+            Usage::default()
+        }
+    }
+
+    /// Does something to the key 1 of a store that cannot be written to, and says how often word was left that it is out of date.
+    fn words_after(change: impl FnOnce(&Disk)) -> usize {
+        let words = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&words);
+        let leave_word = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        };
+        let open = || Ok(Arc::new(ReadOnly) as Arc<dyn Store>);
+        let disk = Disk::new(open, leave_word, 1024, &Arc::default()).unwrap();
+        assert!(disk.wait_until_open(Duration::from_secs(10)));
+        assert!(matches!(disk.look(&key(1)), Look::Wait(_)));
+        change(&disk);
+        assert!(disk.writer.sync(Duration::from_secs(10)));
+        assert!(matches!(disk.look(&key(2)), Look::Wait(_)));
+        let is_read = matches!(disk.look(&key(1)), Look::Wait(_));
+        disk.close(Duration::from_secs(10));
+        let words = words.load(Ordering::Relaxed);
+        assert_eq!(is_read, words == 0, "what is out of date is not read");
+        words
+    }
+
+    #[test]
+    fn what_could_not_be_removed_is_not_read_any_more_nor_by_the_next_process() {
+        assert_eq!(words_after(|_| ()), 0);
+        assert_eq!(words_after(|disk| disk.remove(key(1))), 1);
+    }
+
+    #[test]
+    fn neither_is_what_could_not_be_replaced() {
+        let names = Arc::from([http::header::ACCEPT]);
+        assert_eq!(words_after(|disk| disk.save_variants(key(1), &names, 1)), 1);
     }
 }

@@ -117,11 +117,6 @@ pub trait Record: fmt::Debug + Send + Sync {
     /// The length of the body in bytes.
     fn length(&self) -> u64;
 
-    /// Bytes of the body that it has in memory for as long as it is open: they count there.
-    fn memory(&self) -> u64 {
-        0
-    }
-
     /// A block of the body: [`BLOCK`] bytes, or what is left where it is the last.
     ///
     /// # Errors

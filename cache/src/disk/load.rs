@@ -32,6 +32,14 @@ impl<T: Clone> Load<T> {
         }
     }
 
+    /// How many wait for it, some of whom may have lost patience.
+    pub(super) fn waiting(&self) -> usize {
+        match &*self.0.lock() {
+            State::Waiting(wakers) => wakers.len(),
+            State::Here(_) => 0,
+        }
+    }
+
     /// Here it is.
     pub(super) fn answer(&self, answer: T) {
         let before = std::mem::replace(&mut *self.0.lock(), State::Here(answer));

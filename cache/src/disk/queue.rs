@@ -46,14 +46,16 @@ impl<T> Queue<T> {
         true
     }
 
-    /// The same for jobs that weigh nothing, and may not get lost while there is anybody to do them.
-    pub(super) fn push_light(&self, job: T) {
+    /// The same for jobs that weigh nothing, and find room while there is anybody to do them.
+    pub(super) fn push_light(&self, job: T) -> bool {
         let mut state = self.state.lock();
-        if !state.is_closed {
-            state.put(job, 0);
+        if state.is_closed {
+            return false;
         }
+        state.put(job, 0);
         drop(state);
         self.changed.notify_one();
+        true
     }
 
     /// The next job, as soon as there is one; `None` when the queue is closed and empty.

@@ -1,16 +1,17 @@
 //! The threads that read records for those who must not wait.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::Sender;
 use std::sync::{Arc, OnceLock};
-use std::thread::JoinHandle;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::clock;
 use super::load::Load;
-use super::metadata::{Metadata, ResponseMetadata};
+use super::metadata::{Metadata, ResponseMetadata, Unreadable};
 use super::queue::Queue;
 use super::recorded::{Block, Content, Damaged, Recorded};
 use crate::counters::CacheCounters;
@@ -24,13 +25,15 @@ const THREADS: usize = 4;
 const MAX_WAITING: usize = 1024;
 
 /// Bodies up to this size are read with their heads, and kept in memory with them; longer ones are read block by block, each time.
-pub(crate) const READ_WHOLE: u64 = 4 * BLOCK as u64;
+const READ_WHOLE: u64 = 4 * BLOCK as u64;
 
 /// What a record turned out to be.
 #[derive(Debug, Clone)]
 pub(crate) enum Loaded {
-    /// There is none, or none of use.
+    /// There is none, or it cannot be read just now.
     Nothing,
+    /// There is one that nobody can use.
+    Useless,
     /// A response.
     Response(Arc<StoredResponse>),
     /// The variants of a URI.
@@ -42,16 +45,23 @@ pub(crate) enum Loaded {
 pub(crate) struct Readers {
     store: OnceLock<Arc<dyn Store>>,
     jobs: Queue<Job>,
-    /// One read per key serves all who want it.
-    loading: Mutex<HashMap<CacheKey, Arc<Load<Loaded>>>>,
+    /// One read per key serves all who want it, but for those who came after a change of what lies there.
+    loading: Mutex<HashMap<Loading, Arc<Load<Loaded>>>>,
     /// Bodies up to this size go into memory.
     read_whole: u64,
     counters: Arc<CacheCounters>,
 }
 
+/// A record that is being opened; `None`: it is not the one any more.
+pub(super) type Opening = Load<Option<Arc<dyn Record>>>;
+
+/// A key, and how often what lies under it had changed.
+type Loading = (CacheKey, u64);
+
 #[derive(Debug)]
 enum Job {
-    Load(CacheKey, Arc<Load<Loaded>>),
+    Load(Loading, Arc<Load<Loaded>>),
+    Open(Recorded, Arc<Opening>),
     Read(Block, Arc<Load<Result<Bytes, Damaged>>>),
 }
 
@@ -67,18 +77,20 @@ impl Readers {
         })
     }
 
-    pub(super) fn start(self: &Arc<Self>) -> std::io::Result<Vec<JoinHandle<()>>> {
-        let spawn = |number| {
-            let readers = Arc::clone(self);
+    /// The threads hold `alive` until they end.
+    pub(super) fn start(self: &Arc<Self>, alive: &Sender<Infallible>) -> std::io::Result<()> {
+        (1..=THREADS).try_for_each(|number| {
+            let (readers, alive) = (Arc::clone(self), alive.clone());
             std::thread::Builder::new()
                 .name(format!("store-read-{number}"))
                 .spawn(move || {
+                    let _alive = alive;
                     while let Some(job) = readers.jobs.pop() {
                         readers.carry_out(job);
                     }
                 })
-        };
-        (1..=THREADS).map(spawn).collect()
+                .map(drop)
+        })
     }
 
     pub(super) fn stop(&self) {
@@ -100,6 +112,11 @@ impl Readers {
         self.counters.refused_too_large.add(1);
     }
 
+    /// Something that was read is not what was written.
+    pub(super) fn count_damaged(&self) {
+        self.counters.store_damaged.add(1);
+    }
+
     /// Whether there may be a record under that key.
     pub(super) fn may_hold(&self, key: &CacheKey) -> bool {
         self.store().is_some_and(|store| store.may_hold(key))
@@ -111,19 +128,89 @@ impl Readers {
         self.read_record(key, opened, true)
     }
 
-    /// Has a thread find out what lies under that key; `None` when too many wait already.
-    pub(super) fn load(self: &Arc<Self>, key: &CacheKey) -> Option<Arc<Load<Loaded>>> {
+    /// Has a thread find out what lies under that key, which has changed so often; `None` when too many wait already.
+    pub(super) fn load(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        changes: u64,
+    ) -> Option<Arc<Load<Loaded>>> {
+        let what = (*key, changes);
         let mut loading = self.loading.lock();
-        if let Some(load) = loading.get(key) {
-            return Some(Arc::clone(load));
+        if let Some(load) = loading.get(&what) {
+            // Who has lost patience is among those who wait, until the disk answers.
+            let joins = load.waiting() < MAX_WAITING;
+            if !joins {
+                self.counters.store_busy.add(1);
+            }
+            return joins.then(|| Arc::clone(load));
         }
         let load = Arc::new(Load::new());
-        if !self.jobs.push(Job::Load(*key, Arc::clone(&load)), 1) {
+        if !self.jobs.push(Job::Load(what, Arc::clone(&load)), 1) {
             self.counters.store_busy.add(1);
             return None;
         }
-        loading.insert(*key, Arc::clone(&load));
+        loading.insert(what, Arc::clone(&load));
         Some(load)
+    }
+
+    /// Opens the record that this content lies in, if that can be done without waiting. `Some(None)`: it lies there no more.
+    pub(super) fn open_now(&self, recorded: &Recorded) -> Option<Option<Arc<dyn Record>>> {
+        let opened = self.store()?.open_now(&recorded.key)?;
+        Some(self.same(recorded, opened))
+    }
+
+    /// Has a thread open it; `None` when too many wait already.
+    pub(super) fn open(&self, recorded: &Recorded) -> Option<Arc<Opening>> {
+        let load = Arc::new(Load::new());
+        let job = Job::Open(recorded.clone(), Arc::clone(&load));
+        if !self.jobs.push(job, 1) {
+            self.counters.store_busy.add(1);
+            return None;
+        }
+        Some(load)
+    }
+
+    /// The record, if its body is that one.
+    fn same(
+        &self,
+        recorded: &Recorded,
+        opened: std::io::Result<Option<Arc<dyn Record>>>,
+    ) -> Option<Arc<dyn Record>> {
+        let record = self.opened_record(opened).ok()??;
+        let head = Metadata::decode(&recorded.key, &record.head(), clock::now(), clock::wall());
+        match head {
+            Ok(Metadata::Response(head)) if *head.checksums == *recorded.checksums => Some(record),
+            Ok(_) => None,
+            Err(why) => {
+                self.count_unreadable(why);
+                None
+            }
+        }
+    }
+
+    /// `Err`: it is damaged.
+    fn opened_record(
+        &self,
+        opened: std::io::Result<Option<Arc<dyn Record>>>,
+    ) -> Result<Option<Arc<dyn Record>>, Damaged> {
+        match opened {
+            Ok(record) => Ok(record),
+            Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+                self.count_damaged();
+                Err(Damaged)
+            }
+            Err(_) => {
+                self.counters.store_errors.add(1);
+                Ok(None)
+            }
+        }
+    }
+
+    fn count_unreadable(&self, why: Unreadable) {
+        match why {
+            Unreadable::Damaged => self.count_damaged(),
+            Unreadable::Version => self.counters.store_other_version.add(1),
+        }
     }
 
     /// Has a thread read a block; `None` when too many wait already.
@@ -139,15 +226,23 @@ impl Readers {
 
     fn carry_out(self: &Arc<Self>, job: Job) {
         match job {
-            Job::Load(key, load) => {
+            Job::Load(what, load) => {
                 // A store that panics has lost a record, and nobody waits for it for ever.
-                let loaded = catch_unwind(AssertUnwindSafe(|| self.load_waiting(&key)));
+                let loaded = catch_unwind(AssertUnwindSafe(|| self.load_waiting(&what.0)));
                 let loaded = loaded.unwrap_or_else(|_| {
                     self.counters.store_errors.add(1);
                     Loaded::Nothing
                 });
-                self.loading.lock().remove(&key);
+                self.loading.lock().remove(&what);
                 load.answer(loaded);
+            }
+            Job::Open(recorded, load) => {
+                let open = || self.same(&recorded, self.store()?.open(&recorded.key));
+                let opened = catch_unwind(AssertUnwindSafe(open));
+                load.answer(opened.unwrap_or_else(|_| {
+                    self.counters.store_errors.add(1);
+                    None
+                }));
             }
             Job::Read(block, load) => {
                 let read = catch_unwind(AssertUnwindSafe(|| block.read()));
@@ -171,31 +266,29 @@ impl Readers {
         opened: std::io::Result<Option<Arc<dyn Record>>>,
         at_once: bool,
     ) -> Option<Loaded> {
-        let record = match opened {
+        let record = match self.opened_record(opened) {
             Ok(Some(record)) => record,
             Ok(None) => return Some(Loaded::Nothing),
-            Err(_) => {
-                self.counters.store_errors.add(1);
-                return Some(Loaded::Nothing);
-            }
+            Err(Damaged) => return Some(Loaded::Useless),
         };
         let decoded = Metadata::decode(key, &record.head(), clock::now(), clock::wall());
         match decoded {
             Ok(Metadata::Variants { names, generation }) => {
                 Some(Loaded::Variants(names, generation))
             }
-            Ok(Metadata::Response(metadata)) => self.response(*metadata, record, at_once),
-            Err(_) => {
-                self.counters.store_damaged.add(1);
-                Some(Loaded::Nothing)
+            Ok(Metadata::Response(metadata)) => self.response(key, *metadata, &record, at_once),
+            Err(why) => {
+                self.count_unreadable(why);
+                Some(Loaded::Useless)
             }
         }
     }
 
     fn response(
         self: &Arc<Self>,
+        key: &CacheKey,
         metadata: ResponseMetadata,
-        record: Arc<dyn Record>,
+        record: &Arc<dyn Record>,
         at_once: bool,
     ) -> Option<Loaded> {
         let ResponseMetadata {
@@ -208,18 +301,19 @@ impl Readers {
         } = metadata;
         let length = record.length();
         if length.div_ceil(BLOCK as u64) != checksums.len() as u64 {
-            self.counters.store_damaged.add(1);
-            return Some(Loaded::Nothing);
+            self.count_damaged();
+            return Some(Loaded::Useless);
         }
         let recorded = Recorded {
-            record,
+            key: *key,
+            length,
             checksums: checksums.into(),
             readers: Arc::clone(self),
         };
         let content = if length <= self.read_whole {
             let mut blocks = Vec::with_capacity(recorded.checksums.len());
             for number in 0..recorded.checksums.len() as u64 {
-                let block = recorded.block(number)?;
+                let block = recorded.block(record, number)?;
                 let read = if at_once {
                     block.read_now()?
                 } else {
@@ -228,8 +322,8 @@ impl Readers {
                 match read {
                     Ok(bytes) => blocks.push(bytes),
                     Err(Damaged) => {
-                        self.counters.store_damaged.add(1);
-                        return Some(Loaded::Nothing);
+                        self.count_damaged();
+                        return Some(Loaded::Useless);
                     }
                 }
             }

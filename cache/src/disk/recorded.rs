@@ -8,15 +8,17 @@ use bytes::Bytes;
 
 use super::load::Load;
 use super::metadata::{Checksum, checksum};
-use super::readers::Readers;
+use super::readers::{Opening, Readers};
 use crate::counters::CacheCounters;
 use crate::key::CacheKey;
 use crate::store::{BLOCK, Record, StoredResponse, Tiers};
 
-/// Where the content of a stored response lies, if not in memory.
+/// Where the content of a stored response lies, if not in memory. The record is opened for each delivery: if it were held open, a
+/// descriptor would be taken for each of a hundred thousand responses, and the disk could not let go of what was replaced.
 #[derive(Clone)]
 pub(crate) struct Recorded {
-    pub(super) record: Arc<dyn Record>,
+    pub(super) key: CacheKey,
+    pub(super) length: u64,
     pub(super) checksums: Arc<[Checksum]>,
     pub(super) readers: Arc<Readers>,
 }
@@ -29,19 +31,19 @@ pub struct Damaged;
 impl Recorded {
     /// The length of the content.
     pub(crate) fn length(&self) -> u64 {
-        self.record.length()
+        self.length
     }
 
     /// What it takes in memory.
     pub(crate) fn weight(&self) -> u64 {
-        self.record.memory() + (self.checksums.len() * size_of::<Checksum>()) as u64
+        (self.checksums.len() * size_of::<Checksum>()) as u64
     }
 
-    /// One of its blocks.
-    pub(super) fn block(&self, number: u64) -> Option<Block> {
+    /// One of its blocks, in the record that it lies in.
+    pub(super) fn block(&self, record: &Arc<dyn Record>, number: u64) -> Option<Block> {
         let index = usize::try_from(number).ok()?;
         Some(Block {
-            record: Arc::clone(&self.record),
+            record: Arc::clone(record),
             number,
             expected: *self.checksums.get(index)?,
         })
@@ -90,6 +92,9 @@ pub struct StoredBody {
     next: usize,
     /// Read already, and not given away yet.
     ahead: Option<Bytes>,
+    /// The record of what is not in memory, once it is open.
+    record: Option<Arc<dyn Record>>,
+    opening: Option<Arc<Opening>>,
     reading: Option<Arc<Load<Result<Bytes, Damaged>>>>,
     /// None of what is in memory.
     stored: Option<Stored>,
@@ -109,6 +114,11 @@ impl Stored {
         self.counters.store_damaged.add(1);
         self.tiers.forget(&self.at);
     }
+
+    /// The disk has it no more, or another: so the head in memory is of no use.
+    fn forget_gone(&self, response: &Arc<StoredResponse>) {
+        self.tiers.forget_in_memory(&self.at, response);
+    }
 }
 
 impl StoredBody {
@@ -123,6 +133,8 @@ impl StoredBody {
             response,
             next,
             ahead: None,
+            record: None,
+            opening: None,
             reading: None,
             stored,
         };
@@ -169,12 +181,15 @@ impl StoredBody {
                 self.next += 1;
                 return Poll::Ready(block.map(Ok));
             }
-            Content::Recorded(recorded) => recorded,
+            Content::Recorded(recorded) => recorded.clone(),
+        };
+        let Some(record) = std::task::ready!(self.poll_record(cx, &recorded)) else {
+            return Poll::Ready(Some(Err(Damaged)));
         };
         let read = match &self.reading {
             Some(reading) => std::task::ready!(reading.poll(cx)),
             None => {
-                let Some(block) = recorded.block(self.next as u64) else {
+                let Some(block) = recorded.block(&record, self.next as u64) else {
                     return Poll::Ready(Some(Err(Damaged)));
                 };
                 match block.read_now() {
@@ -198,6 +213,39 @@ impl StoredBody {
             stored.forget_damaged();
         }
         Poll::Ready(Some(read))
+    }
+
+    /// The record that the content lies in; `None`: it lies there no more, or too many read at once.
+    fn poll_record(
+        &mut self,
+        cx: &mut Context<'_>,
+        recorded: &Recorded,
+    ) -> Poll<Option<Arc<dyn Record>>> {
+        if let Some(record) = &self.record {
+            return Poll::Ready(Some(Arc::clone(record)));
+        }
+        let opened = match &self.opening {
+            Some(opening) => std::task::ready!(opening.poll(cx)),
+            None => match recorded.readers.open_now(recorded) {
+                Some(opened) => opened,
+                None => {
+                    let Some(opening) = recorded.readers.open(recorded) else {
+                        return Poll::Ready(None);
+                    };
+                    let poll = opening.poll(cx);
+                    self.opening = Some(opening);
+                    std::task::ready!(poll)
+                }
+            },
+        };
+        self.opening = None;
+        self.record.clone_from(&opened);
+        if opened.is_none()
+            && let Some(stored) = &self.stored
+        {
+            stored.forget_gone(&self.response);
+        }
+        Poll::Ready(opened)
     }
 }
 

@@ -21,6 +21,9 @@ use crate::store::{BLOCK, NewRecord, Record, Store};
 /// How far the disk may be behind the body: what a connection brings in while a disk does one thing else.
 const AHEAD: usize = 4 * 1024 * 1024;
 
+/// The same while all bodies together are too far ahead.
+const LEAST_AHEAD: usize = 4 * BLOCK;
+
 /// One body on its way to a record.
 #[derive(Debug)]
 pub(crate) struct Spool {
@@ -101,6 +104,7 @@ impl Spool {
             return;
         }
         state.waiting += bytes.len();
+        self.writer.spooled(bytes.len());
         state.pieces.push_back(bytes);
         self.queue(state);
     }
@@ -122,7 +126,8 @@ impl Spool {
 
     fn end(self: &Arc<Self>, end: End) {
         let mut state = self.state.lock();
-        if state.end.is_none() {
+        // What is abandoned after all loses pieces, and must not be taken for complete.
+        if state.end.is_none() || matches!(end, End::Abandon) {
             state.end = Some(end);
             self.queue(state);
         }
@@ -139,7 +144,12 @@ impl Spool {
     /// Whether the disk keeps up. Pending: it wakes when it does; whoever has no patience left abandons it.
     pub(crate) fn poll_room(&self, cx: &Context<'_>) -> Poll<()> {
         let mut state = self.state.lock();
-        if state.waiting < AHEAD || state.end.is_some() {
+        let ahead = if self.writer.is_behind() {
+            LEAST_AHEAD
+        } else {
+            AHEAD
+        };
+        if state.waiting < ahead || state.end.is_some() {
             return Poll::Ready(());
         }
         state.producer = Some(cx.waker().clone());
@@ -171,14 +181,15 @@ impl Spool {
                     },
                     _ if state.is_over => return Poll::Ready(Err(Damaged)),
                     _ => {
-                        state.readers.push(cx.waker().clone());
+                        if !state.readers.iter().any(|it| it.will_wake(cx.waker())) {
+                            state.readers.push(cx.waker().clone());
+                        }
                         return Poll::Pending;
                     }
                 }
             };
             if let Some(read) = block.read_now() {
-                let from = |bytes: Bytes| bytes.slice(within.min(bytes.len())..);
-                return Poll::Ready(read.map(from));
+                return Poll::Ready(self.rest_of(read, within));
             }
             let number = block.number;
             let Some(load) = self.readers.read(block) else {
@@ -194,7 +205,12 @@ impl Spool {
         };
         let read = std::task::ready!(under_way.load.poll(cx));
         *reading = None;
-        Poll::Ready(read.map(|bytes| bytes.slice(within.min(bytes.len())..)))
+        Poll::Ready(self.rest_of(read, within))
+    }
+
+    fn rest_of(&self, read: Result<Bytes, Damaged>, first: usize) -> Result<Bytes, Damaged> {
+        let read = read.inspect_err(|_| self.readers.count_damaged());
+        read.map(|bytes| bytes.slice(first.min(bytes.len())..))
     }
 
     /// What was appended since the last time goes to the disk. True: more has come meanwhile, and is for another time, as others
@@ -228,7 +244,11 @@ impl Spool {
                         counters.store_writes.add(1);
                         self.finished(&mut output, store);
                     }
-                    Err(_) => counters.store_errors.add(1),
+                    Err(_) => {
+                        counters.store_errors.add(1);
+                        // What could not be written must not leave an older one in its place.
+                        self.writer.remove(self.key);
+                    }
                 }
                 self.close();
                 false
@@ -241,6 +261,7 @@ impl Spool {
             (Err(_), _) => {
                 counters.store_errors.add(1);
                 output.record = None;
+                self.writer.remove(self.key);
                 self.close();
                 false
             }
@@ -256,7 +277,9 @@ impl Spool {
     ) -> bool {
         let mut state = self.state.lock();
         // What was abandoned meanwhile waits for nothing.
-        state.waiting = state.waiting.saturating_sub(length);
+        let written = length.min(state.waiting);
+        state.waiting -= written;
+        self.writer.unspooled(written);
         state.written = so_far;
         let known = state.checksums.len();
         state.checksums.extend_from_slice(&checksums[known..]);
@@ -291,7 +314,7 @@ impl Spool {
         let mut state = self.state.lock();
         state.is_over = true;
         state.pieces.clear();
-        state.waiting = 0;
+        self.writer.unspooled(std::mem::take(&mut state.waiting));
         let producer = state.producer.take();
         let readers = std::mem::take(&mut state.readers);
         drop(state);

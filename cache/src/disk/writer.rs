@@ -1,12 +1,12 @@
 //! The thread that writes records, one after the other.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::Sender;
-use std::thread::JoinHandle;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -26,8 +26,8 @@ use crate::store::{BLOCK, Store, StoredResponse};
 /// Bytes that may wait to be written. What is beyond it is not stored on the disk: it is in memory, and stored there.
 const MAX_WAITING: usize = 64 * 1024 * 1024;
 
-/// Removals that may wait: those of a disk that stands still while a site is busy. One that is lost would bring back what was
-/// forgotten, so beyond it the whole store is given up.
+/// Removals that may wait, or have failed: those of a disk that stands still while a site is busy. One that is lost would bring back
+/// what was forgotten, so beyond it the whole store is given up.
 const MAX_REMOVALS: usize = 100_000;
 
 /// What a job weighs beside its content.
@@ -36,19 +36,24 @@ const PER_JOB: usize = 1024;
 /// The writing side of a store. Everything goes through one queue, so that what is done to a key is done in order.
 pub(crate) struct Writer {
     jobs: Queue<Job>,
-    removals: Mutex<Removals>,
+    changes: Mutex<Changes>,
+    /// Bytes of bodies that come and are not written yet.
+    spooled: AtomicUsize,
     is_given_up: AtomicBool,
-    give_up: Box<dyn Fn() + Send + Sync>,
+    is_out_of_date: AtomicBool,
+    leave_word: Arc<dyn Fn() + Send + Sync>,
+    /// Hears that the word was left.
+    word: Mutex<Option<Receiver<Infallible>>>,
     counters: Arc<CacheCounters>,
 }
 
-/// Removals that wait in the queue.
+/// What waits in the queue, and removals that have failed.
 #[derive(Debug, Default)]
-struct Removals {
-    /// How often each key is to be removed: nothing is read under it.
+struct Changes {
+    /// How often each key is to be changed. Until then the disk has something older, and nothing is read under the key.
     by_key: HashMap<CacheKey, u32>,
-    /// How many those are together.
-    waiting: usize,
+    /// How many of them are removals.
+    removals: usize,
 }
 
 #[derive(Debug)]
@@ -63,50 +68,52 @@ pub(super) enum Job {
 }
 
 impl Writer {
-    /// `give_up` is called once when the store is of no use any more, and must see to it that it is not used by the next process.
+    /// `leave_word` is called at most once, from a thread of its own, when the disk has something that was to be removed: it must see
+    /// to it that the next process does not use the store.
     pub(super) fn new(
-        give_up: impl Fn() + Send + Sync + 'static,
+        leave_word: impl Fn() + Send + Sync + 'static,
         counters: Arc<CacheCounters>,
     ) -> Arc<Self> {
         Arc::new(Self {
             jobs: Queue::new(MAX_WAITING),
-            removals: Mutex::default(),
+            changes: Mutex::default(),
+            spooled: AtomicUsize::new(0),
             is_given_up: AtomicBool::new(false),
-            give_up: Box::new(give_up),
+            is_out_of_date: AtomicBool::new(false),
+            leave_word: Arc::new(leave_word),
+            word: Mutex::default(),
             counters,
         })
     }
 
-    /// Opens the store, then writes what there is to write until it is told to stop.
+    /// Opens the store, then writes what there is to write until it is told to stop. The thread holds `alive` until it ends.
     pub(super) fn start(
         self: &Arc<Self>,
         readers: &Arc<Readers>,
         open: impl FnOnce() -> std::io::Result<Arc<dyn Store>> + Send + 'static,
         opened: impl FnOnce() + Send + 'static,
-    ) -> std::io::Result<JoinHandle<()>> {
+        alive: Sender<Infallible>,
+    ) -> std::io::Result<()> {
         let (writer, readers) = (Arc::clone(self), Arc::clone(readers));
         std::thread::Builder::new()
             .name("store-write".into())
             .spawn(move || {
+                let _alive = alive;
                 let store = catch_unwind(AssertUnwindSafe(open));
-                match store {
-                    Ok(Ok(store)) => {
+                match store.unwrap_or_else(|_| Err(std::io::Error::other("it panicked"))) {
+                    Ok(store) => {
                         readers.opened(Arc::clone(&store));
                         opened();
                         writer.run(&store);
                     }
-                    Ok(Err(error)) => {
+                    Err(error) => {
                         tracing::error!(%error, "the store cannot be opened: nothing is kept on the disk");
-                        writer.give_up();
-                        opened();
-                    }
-                    Err(_panic) => {
-                        tracing::error!("opening the store panicked: nothing is kept on the disk");
-                        writer.give_up();
+                        writer.run_without_store();
                         opened();
                     }
                 }
             })
+            .map(drop)
     }
 
     pub(super) fn stop(&self) {
@@ -115,7 +122,22 @@ impl Writer {
 
     /// Bytes that wait to be written.
     pub(super) fn waiting(&self) -> usize {
-        self.jobs.weight()
+        self.jobs.weight() + self.spooled.load(Ordering::Relaxed)
+    }
+
+    /// Whether the disk is behind with as many bytes as may wait, in bodies that come.
+    pub(super) fn is_behind(&self) -> bool {
+        MAX_WAITING <= self.spooled.load(Ordering::Relaxed)
+    }
+
+    /// So many bytes of a body wait.
+    pub(super) fn spooled(&self, bytes: usize) {
+        self.spooled.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many do not any more.
+    pub(super) fn unspooled(&self, bytes: usize) {
+        self.spooled.fetch_sub(bytes, Ordering::Relaxed);
     }
 
     /// Whether the store is of no use any more.
@@ -123,106 +145,158 @@ impl Writer {
         self.is_given_up.load(Ordering::Relaxed)
     }
 
-    /// Stores a response.
-    pub(super) fn save(&self, key: CacheKey, response: &Arc<StoredResponse>) {
+    /// Stores a response. False: too much waits already, and what is under the key must not stay there.
+    #[must_use]
+    pub(super) fn save(&self, key: CacheKey, response: &Arc<StoredResponse>) -> bool {
         let weight = usize::try_from(response.weight()).unwrap_or(usize::MAX);
-        self.queue_or_remove(key, Job::Response(key, Arc::clone(response)), weight);
+        self.queue(key, Job::Response(key, Arc::clone(response)), weight)
     }
 
-    /// Stores the new head of a response whose content is there already.
-    pub(super) fn renew(&self, key: CacheKey, response: &Arc<StoredResponse>) {
-        self.queue_or_remove(key, Job::Renewed(key, Arc::clone(response)), PER_JOB);
+    /// The same for the new head of a response whose content is there already.
+    #[must_use]
+    pub(super) fn renew(&self, key: CacheKey, response: &Arc<StoredResponse>) -> bool {
+        self.queue(key, Job::Renewed(key, Arc::clone(response)), PER_JOB)
     }
 
-    /// Stores by which fields a URI varies.
-    pub(super) fn save_variants(&self, key: CacheKey, names: &Arc<[HeaderName]>, generation: u64) {
+    /// The same for the fields by which a URI varies.
+    #[must_use]
+    pub(super) fn save_variants(
+        &self,
+        key: CacheKey,
+        names: &Arc<[HeaderName]>,
+        generation: u64,
+    ) -> bool {
         let job = Job::Variants(key, Arc::clone(names), generation);
-        self.queue_or_remove(key, job, PER_JOB);
+        self.queue(key, job, PER_JOB)
     }
 
-    /// What cannot be written must not leave an older one in its place.
-    fn queue_or_remove(&self, key: CacheKey, job: Job, weight: usize) {
-        if !self.jobs.push(job, weight.max(PER_JOB)) {
+    fn queue(&self, key: CacheKey, job: Job, weight: usize) -> bool {
+        self.changes.lock().begin(key);
+        let is_queued = self.jobs.push(job, weight.max(PER_JOB));
+        if !is_queued {
             self.counters.store_busy.add(1);
-            self.remove(key);
+            self.changes.lock().end(&key);
         }
+        is_queued
     }
 
     /// Forgets what lies under a key; nothing is read there from here on.
     pub(super) fn remove(&self, key: CacheKey) {
         {
-            let mut removals = self.removals.lock();
-            if removals.waiting < MAX_REMOVALS {
-                *removals.by_key.entry(key).or_default() += 1;
-                removals.waiting += 1;
-            } else if !self.is_given_up.swap(true, Ordering::AcqRel) {
-                drop(removals);
-                self.jobs.close();
-                tracing::error!(
-                    "the store's disk stands still: it is not used any more, and begins afresh with the next start"
-                );
-                return (self.give_up)();
-            } else {
-                return;
+            let mut changes = self.changes.lock();
+            if MAX_REMOVALS <= changes.removals {
+                drop(changes);
+                return self.give_up();
             }
+            changes.removals += 1;
+            changes.begin(key);
         }
-        self.jobs.push_light(Job::Remove(key));
+        if !self.jobs.push_light(Job::Remove(key)) {
+            self.lose_removal();
+        }
     }
 
-    /// Whether the removal of that key is still to be carried out, or will never be.
-    pub(super) fn is_removing(&self, key: &CacheKey) -> bool {
-        self.is_given_up.load(Ordering::Acquire) || self.removals.lock().by_key.contains_key(key)
+    /// Whether something is still to be done under that key, or will never be.
+    pub(super) fn is_changing(&self, key: &CacheKey) -> bool {
+        self.is_given_up.load(Ordering::Acquire) || self.changes.lock().by_key.contains_key(key)
+    }
+
+    /// Whether something that was to be removed may still be there.
+    pub(super) fn owes_removals(&self) -> bool {
+        self.changes.lock().removals != 0
+    }
+
+    /// Nothing of the store is used from here on.
+    fn give_up(&self) {
+        if !self.is_given_up.swap(true, Ordering::AcqRel) {
+            self.jobs.close();
+            tracing::error!(
+                "the store's disk stands still: it is not used any more, and begins afresh with the next start"
+            );
+            self.lose_removal();
+        }
+    }
+
+    /// A removal was not carried out. Its key is not read any more, and the next process must not read it either.
+    pub(super) fn lose_removal(&self) {
+        if self.is_out_of_date.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let leave_word = Arc::clone(&self.leave_word);
+        let (alive, ended) = channel();
+        *self.word.lock() = Some(ended);
+        // Whoever calls this must not wait for a disk that stands still.
+        let thread = std::thread::Builder::new()
+            .name("store-word".into())
+            .spawn(move || {
+                let _alive: Sender<Infallible> = alive;
+                leave_word();
+            });
+        if let Err(error) = thread {
+            tracing::error!(%error, "what the store holds is out of date, and that cannot be written down: delete its folder");
+        }
+    }
+
+    /// Waits until the word is left, as long as that.
+    pub(super) fn wait_for_word(&self, patience: Duration) {
+        if let Some(word) = &*self.word.lock() {
+            _ = word.recv_timeout(patience);
+        }
     }
 
     /// Content of a body that is written while it comes.
     pub(super) fn spool(&self, spool: &Arc<Spool>) {
-        self.jobs.push_light(Job::Spool(Arc::clone(spool)));
+        if !self.jobs.push_light(Job::Spool(Arc::clone(spool))) {
+            // Whoever waits for it would wait for ever.
+            spool.close();
+        }
     }
 
     /// Waits until everything so far is written, as long as that may take.
     pub(super) fn sync(&self, patience: Duration) -> bool {
-        let (done, is_done) = std::sync::mpsc::channel();
+        let (done, is_done) = channel();
         self.jobs.push_light(Job::Sync(done));
         is_done.recv_timeout(patience).is_ok()
     }
 
     fn run(&self, store: &Arc<dyn Store>) {
         while let Some(job) = self.jobs.pop() {
-            let removed = match &job {
-                Job::Remove(key) => Some(*key),
-                _ => None,
-            };
-            // A store that panics has not stored this one.
-            let outcome = catch_unwind(AssertUnwindSafe(|| self.carry_out(store, job)));
-            if !matches!(outcome, Ok(Ok(()))) {
-                self.counters.store_errors.add(1);
-            }
-            if let Some(key) = removed {
-                self.removed(&key);
+            let (key, is_removal) = (job.key(), matches!(job, Job::Remove(_)));
+            let is_done = self.attempt(|| self.carry_out(store, job));
+            let Some(key) = key else { continue };
+            // What could not be written must not leave an older one in its place.
+            let is_done = is_done || (!is_removal && self.attempt(|| store.remove(&key)));
+            let mut changes = self.changes.lock();
+            if is_done {
+                changes.removals -= usize::from(is_removal);
+                changes.end(&key);
+            } else {
+                changes.removals += usize::from(!is_removal);
+                drop(changes);
+                self.lose_removal();
             }
         }
+    }
+
+    /// Whether it came to its end; a store that panics has not done it.
+    fn attempt(&self, work: impl FnOnce() -> std::io::Result<()>) -> bool {
+        let outcome = catch_unwind(AssertUnwindSafe(work));
+        let is_done = matches!(outcome, Ok(Ok(())));
+        if !is_done {
+            self.counters.store_errors.add(1);
+        }
+        is_done
     }
 
     /// Without a store nobody waits for one.
-    fn give_up(&self) {
+    fn run_without_store(&self) {
         self.jobs.close();
         while let Some(job) = self.jobs.pop() {
             match job {
-                Job::Remove(key) => self.removed(&key),
+                Job::Remove(_) => self.lose_removal(),
                 Job::Spool(spool) => spool.close(),
                 Job::Response(..) | Job::Renewed(..) | Job::Variants(..) | Job::Sync(_) => {}
             }
-        }
-    }
-
-    fn removed(&self, key: &CacheKey) {
-        let mut removals = self.removals.lock();
-        if let Some(count) = removals.by_key.get_mut(key) {
-            *count -= 1;
-            if *count == 0 {
-                removals.by_key.remove(key);
-            }
-            removals.waiting -= 1;
         }
     }
 
@@ -291,6 +365,34 @@ impl Writer {
             }
         }
         Ok(())
+    }
+}
+
+impl Changes {
+    fn begin(&mut self, key: CacheKey) {
+        *self.by_key.entry(key).or_default() += 1;
+    }
+
+    fn end(&mut self, key: &CacheKey) {
+        if let Some(count) = self.by_key.get_mut(key) {
+            *count -= 1;
+            if *count == 0 {
+                self.by_key.remove(key);
+            }
+        }
+    }
+}
+
+impl Job {
+    /// The key that it changes something under. A body that comes says itself what becomes of its key.
+    fn key(&self) -> Option<CacheKey> {
+        match self {
+            Self::Response(key, _)
+            | Self::Renewed(key, _)
+            | Self::Variants(key, ..)
+            | Self::Remove(key) => Some(*key),
+            Self::Spool(_) | Self::Sync(_) => None,
+        }
     }
 }
 

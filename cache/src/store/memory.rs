@@ -11,7 +11,6 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use super::StoredResponse;
 use crate::counters::CacheCounters;
-use crate::disk::READ_WHOLE;
 use crate::key::CacheKey;
 use crate::policy::{Vary, variant};
 use crate::purge::{Purged, Purges};
@@ -23,8 +22,7 @@ const MAX_VARIANTS: usize = 32;
 /// The largest response that is stored, unless configured: this part of the capacity.
 const DEFAULT_OBJECT_SHARE: u64 = 16;
 
-/// A shard holds at least this many of the largest responses, and of the largest that a store may have in memory while they are
-/// open, so that storing one does not empty it.
+/// A shard holds at least this many of the largest responses, so that storing one does not empty it.
 const LARGEST_PER_SHARD: u64 = 2;
 
 /// More shards than this bring nothing on the machines there are.
@@ -130,6 +128,17 @@ pub(crate) struct At {
     pub(crate) at: CacheKey,
 }
 
+/// What came of taking something in from the disk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Adopted {
+    /// It is there now, or something newer.
+    Yes,
+    /// There is no place for it, or it was outdated meanwhile.
+    No,
+    /// Nobody can use it any more.
+    Useless,
+}
+
 /// What came of storing a response.
 #[derive(Debug)]
 pub(super) struct Inserted {
@@ -152,8 +161,10 @@ impl MemoryStore {
         let max_object = max_object
             .unwrap_or(capacity / DEFAULT_OBJECT_SHARE)
             .min(capacity / LARGEST_PER_SHARD);
-        let fitting = capacity / (max_object.max(READ_WHOLE) * LARGEST_PER_SHARD);
-        let fitting = fitting.clamp(1, MAX_SHARDS);
+        let fitting = capacity
+            .checked_div(max_object * LARGEST_PER_SHARD)
+            .unwrap_or(1)
+            .clamp(1, MAX_SHARDS);
         // quick_cache rounds shards up to a power of two, which would make them too small.
         let shards = 1_usize << fitting.ilog2();
         let items = usize::try_from(capacity / TYPICAL_WEIGHT)
@@ -288,8 +299,7 @@ impl MemoryStore {
         Some(inserted)
     }
 
-    /// Where a response goes whose content is on its way elsewhere: only its variants are noted here. What is there stays, until
-    /// the other is complete.
+    /// Where a response goes whose content is on its way elsewhere: only its variants are noted here, and what is there goes.
     pub(super) fn reserve(&self, place: &Place) -> Inserted {
         self.arrange(place, None)
     }
@@ -342,17 +352,25 @@ impl MemoryStore {
         }
     }
 
-    /// Takes in what was found elsewhere, unless there is something newer.
-    /// Whether it is of use.
-    pub(super) fn adopt(&self, key: CacheKey, response: Arc<StoredResponse>) -> bool {
-        if self.is_too_large(&response) || !response.is_sound() || !self.is_there(&response) {
-            return false;
+    /// Takes in what was found elsewhere, if that `is_current`, unless there is something newer. Whether it is of use.
+    pub(super) fn adopt(
+        &self,
+        key: CacheKey,
+        response: Arc<StoredResponse>,
+        is_current: impl FnOnce() -> bool,
+    ) -> Adopted {
+        if !response.is_sound() || !self.is_there(&response) {
+            return Adopted::Useless;
         }
+        // Whoever outdates it says so first, and then removes it from here.
         let _rearranging = self.rearranging.lock();
+        if self.is_too_large(&response) || !is_current() {
+            return Adopted::No;
+        }
         if self.response(&key).is_none() {
             self.cache.insert(key, Entry::Response(response));
         }
-        true
+        Adopted::Yes
     }
 
     /// The same for the variants of a URI.
@@ -361,20 +379,34 @@ impl MemoryStore {
         primary: CacheKey,
         names: Vec<HeaderName>,
         generation: u64,
-    ) -> bool {
+        is_current: impl FnOnce() -> bool,
+    ) -> Adopted {
         let _rearranging = self.rearranging.lock();
-        let is_new = self.cache.peek(&primary).is_none();
+        let is_new = is_current() && self.cache.peek(&primary).is_none();
         if is_new {
             let variants = Variants::new(&names.into(), generation);
             self.cache
                 .insert(primary, Entry::Variants(Arc::new(variants)));
+            Adopted::Yes
+        } else {
+            Adopted::No
         }
-        is_new
     }
 
     /// Forgets what is stored under one key.
     pub(super) fn forget(&self, key: &CacheKey) {
+        let _rearranging = self.rearranging.lock();
         self.cache.remove(key);
+    }
+
+    /// The same, if it is that response.
+    pub(super) fn forget_this(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
+        let _rearranging = self.rearranging.lock();
+        if let Some(Entry::Response(there)) = self.cache.peek(key)
+            && Arc::ptr_eq(&there, response)
+        {
+            self.cache.remove(key);
+        }
     }
 
     /// Never one that there was before, in this process or another: it starts anywhere in 64 bits.

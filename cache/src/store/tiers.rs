@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use http::HeaderMap;
 
-use super::memory::{Inserted, Place};
+use super::memory::{Adopted, Inserted, Place};
 use super::{Found, MemoryStore, StoredResponse};
 use crate::disk::{Disk, Loaded, Loading, Look, Spool};
 use crate::key::CacheKey;
@@ -51,8 +51,8 @@ impl Tiers {
                 Found::NoVariant(at) => at.at,
             };
             match disk.look(&missing) {
-                Look::Here(loaded) => {
-                    if !self.adopt(missing, loaded) {
+                Look::Here(loaded, changes) => {
+                    if !self.adopt(disk, missing, loaded, changes) {
                         break;
                     }
                 }
@@ -66,19 +66,27 @@ impl Tiers {
     /// Waits for what a lookup has to wait for. Whether there was anything.
     pub(crate) fn poll_loading(&self, cx: &Context<'_>, loading: &Loading) -> Poll<bool> {
         let loaded = std::task::ready!(loading.poll(cx));
-        let is_current = (self.disk.as_ref()).is_some_and(|disk| disk.is_current(loading));
-        Poll::Ready(is_current && self.adopt(*loading.key(), loaded))
+        let Some(disk) = &self.disk else {
+            return Poll::Ready(false);
+        };
+        Poll::Ready(self.adopt(disk, *loading.key(), loaded, loading.changes()))
     }
 
-    /// Whether there is something in memory now that was not before.
-    fn adopt(&self, key: CacheKey, loaded: Loaded) -> bool {
-        match loaded {
-            Loaded::Nothing => false,
-            Loaded::Response(response) => self.memory.adopt(key, response),
-            Loaded::Variants(names, generation) => {
-                self.memory.adopt_variants(key, names, generation)
-            }
+    /// Takes in what was loaded when the key had changed so often. Whether there is something in memory now that was not before.
+    fn adopt(&self, disk: &Disk, key: CacheKey, loaded: Loaded, changes: u64) -> bool {
+        let is_current = || disk.changes_of(&key) == changes;
+        let adopted = match loaded {
+            Loaded::Nothing => Adopted::No,
+            Loaded::Useless => Adopted::Useless,
+            Loaded::Response(response) => self.memory.adopt(key, response, is_current),
+            Loaded::Variants(names, generation) => self
+                .memory
+                .adopt_variants(key, names, generation, is_current),
+        };
+        if adopted == Adopted::Useless && is_current() {
+            disk.remove(key);
         }
+        adopted == Adopted::Yes
     }
 
     /// Where a response with `vary` to `request` is to be stored.
@@ -103,14 +111,15 @@ impl Tiers {
         let Some(disk) = &self.disk else {
             return in_memory.is_some();
         };
-        let inserted = in_memory.unwrap_or_else(|| {
-            // Too large to be kept beside others, and yet small enough to have come whole.
-            let reserved = self.memory.reserve(place);
-            self.memory.forget(&reserved.at);
-            reserved
-        });
+        // Too large to be kept beside others, and yet small enough to have come whole.
+        let is_in_memory = in_memory.is_some();
+        let inserted = in_memory.unwrap_or_else(|| self.memory.reserve(place));
         Self::save_variants(disk, place, &inserted);
         disk.save(inserted.at, response);
+        if !is_in_memory {
+            // Somebody may have taken in the one before meanwhile.
+            self.memory.forget(&inserted.at);
+        }
         true
     }
 
@@ -187,6 +196,11 @@ impl Tiers {
             disk.remove(*key);
         }
         self.memory.forget(key);
+    }
+
+    /// Forgets that the disk has this response: it has it no more.
+    pub(crate) fn forget_in_memory(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
+        self.memory.forget_this(key, response);
     }
 
     /// What is in memory was used: now and then the disk is told, so that it keeps what is in demand. Whether this use had to go to

@@ -52,10 +52,6 @@ impl Record for InlineRecord {
         self.length
     }
 
-    fn memory(&self) -> u64 {
-        self.length
-    }
-
     fn read(&self, block: u64) -> io::Result<Bytes> {
         usize::try_from(block)
             .ok()

@@ -66,13 +66,6 @@ impl Record for SledRecord {
         self.length
     }
 
-    fn memory(&self) -> u64 {
-        match &self.body {
-            Content::Inline(body) => body.len() as u64,
-            Content::File(_) => 0,
-        }
-    }
-
     fn read(&self, block: u64) -> io::Result<Bytes> {
         let (begin, length) = self.place(block)?;
         match &self.body {
