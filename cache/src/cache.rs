@@ -15,7 +15,7 @@ use crate::flights::{Behind, Fill, Flights, FlightsConfig, Join, MAX_MARKERS, Re
 use crate::key::CacheKey;
 use crate::policy::validation::{freshened, head_says};
 use crate::policy::{Forward, HeadSays, Policy, Reuse, Sharing, Trouble};
-use crate::purge::{Epoch, Purge, PurgeError, Purges, Restored};
+use crate::purge::{Epoch, Purge, PurgeError, Purged, Purges, Restored};
 use crate::store::{
     COPY_BELOW, FileStore, Found, Hit, MemoryStore, Origin, ResponseHead, Served, SledStore, Store,
     StoredContent, StoredResponse, Tiers, Usage, detach, settle,
@@ -350,6 +350,11 @@ impl Cache {
                 return miss(asker, at.under, Forward::VaryMiss);
             }
         };
+        match response.purged(&self.purges) {
+            Purged::No | Purged::Hard => {}
+            Purged::Soft => self.counters.purged_soft.add(1),
+            Purged::Unsure => self.counters.purged_unsure.add(1),
+        }
         let (counter, served) = match response.reuse_for(now, asker, &self.purges) {
             Reuse::Fresh => (&self.counters.hits, Served::Fresh),
             Reuse::Stale => (&self.counters.stale_as_wanted, Served::Stale),
@@ -432,7 +437,7 @@ impl Cache {
         let Found::Response(at, stored) = self.store.find(&asker.key, asker.headers) else {
             return;
         };
-        match head_says(head, stored.head()) {
+        match head_says(head, stored.head(), stored.length()) {
             HeadSays::Nothing => {}
             HeadSays::Changed => self.store.remove(&asker.key),
             HeadSays::Current => {
@@ -440,7 +445,10 @@ impl Cache {
                 let facts = asker.facts.as_get();
                 let sharing = Sharing::judge(self.policy, &facts, &head, delay, wall);
                 let Some(kept) = sharing.kept() else {
-                    return self.store.remove(&asker.key);
+                    if sharing.forbids_keeping() {
+                        self.store.remove(&asker.key);
+                    }
+                    return;
                 };
                 // When the HEAD was sent is not known here; purges since the GET hit what it confirms.
                 let origin = Origin {

@@ -300,11 +300,11 @@ impl Flights {
 
     fn take_seat(shared: &Arc<SharedFlight>, now: Instant, asker: &Asker<'_>) -> Option<Reader> {
         let facts = &asker.facts;
+        if !facts.waits() {
+            return None;
+        }
         let mut inner = shared.lock();
         let (seat, offset) = if facts.coalescing() == Coalescing::Part {
-            if !facts.waits() {
-                return None;
-            }
             inner.flight.seat_at_part(now, asker)?
         } else {
             if inner.flight.admission(now, facts) != Admission::Welcome {
@@ -330,7 +330,8 @@ impl Flights {
             return None;
         }
         let bounds = self.bounds(true);
-        let flight = Flight::new(now, asker.facts, bounds, Aim::Renew(stored)).in_background();
+        let flight =
+            Flight::new(now, asker.facts.as_get(), bounds, Aim::Renew(stored)).in_background();
         let shared = SharedFlight::new(Arc::clone(self), under, asker, flight);
         shard
             .groups

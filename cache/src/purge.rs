@@ -211,14 +211,7 @@ impl Purges {
 
     /// Whether a response with these labels, the fetch of which began at `born`, was purged since. Waits for nobody.
     pub fn judge(&self, born: Epoch, labels: &Labels) -> Judgement {
-        let judgement = self.table.judge(born, labels);
-        match judgement.purged {
-            Purged::No => {}
-            Purged::Soft => self.counters.purged_soft.add(1),
-            Purged::Unsure => self.counters.purged_unsure.add(1),
-            Purged::Hard => self.counters.purged_hard.add(1),
-        }
-        judgement
+        self.table.judge(born, labels)
     }
 
     fn count(&self, purges: &[Purge]) {

@@ -132,7 +132,8 @@ impl Worker {
             let (mut reader, fetched_from) = match join {
                 Join::Lead { fill, reader } => {
                     let to = Rc::downgrade(&interims);
-                    (reader, Some(spawn_fetch(self, &asking.exchange, fill, to)))
+                    let (exchange, due) = (&asking.exchange, asking.exchange.due());
+                    (reader, Some(spawn_fetch(self, exchange, fill, due, to)))
                 }
                 Join::Wait(reader) => (reader, None),
                 Join::Stored(hit) => {
@@ -229,7 +230,8 @@ impl Worker {
         if hit.served == Served::WhileRevalidating {
             let fill = (self.shared.cache).refresh(clock::now(), &hit, &asking.asker());
             if let Some(fill) = fill {
-                spawn_fetch(self, &asking.exchange, fill, Weak::new());
+                let due = asking.exchange.due();
+                spawn_fetch(self, &asking.exchange, fill, due, Weak::new());
             }
         }
         let stored = self.stored(&asking.exchange, hit, account, status).await;
@@ -345,9 +347,12 @@ impl Worker {
             return self.failed(&exchange, &failure, account, status);
         }
         let status = status.fwd_status(head.status.as_u16());
-        response::finish(&mut headers, &exchange.request_id, Some(&status), None);
+        // Whoever came a while after the head gets what is stored, without its being validated (RFC 9111 §4).
+        let age = reader.age(clock::now()).filter(|age| 1 <= age.as_secs());
+        response::finish(&mut headers, &exchange.request_id, Some(&status), age);
         account.head(delivery.head.status, &headers, "", backend);
-        let length = stated_length(&headers);
+        let nothing = || reader.whole_length().filter(|length| *length == 0);
+        let length = stated_length(&headers).or_else(nothing);
         let content = match cut {
             Some(cut) => Content::Flight(Box::new(FlightBody::new(self, asking, reader, cut))),
             None => Content::Nothing,

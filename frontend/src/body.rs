@@ -61,15 +61,16 @@ const HTTP2_PIECE: usize = 16 * 1024;
 impl ResponseBody {
     /// `length` is how much content there will be, where that is known; that of a HEAD is none.
     pub(crate) fn new(content: Content, length: Option<u64>, mut account: Account) -> Self {
-        if matches!(content, Content::Nothing) {
-            account.completed();
-        }
         let left = match &content {
             Content::Nothing => Some(0),
             Content::Whole(bytes) => Some(bytes.len() as u64),
             Content::Stored { body, cut } => Some(cut.length_of(body.response().length())),
             Content::Direct(_) | Content::Flight(_) => length,
         };
+        if left == Some(0) {
+            // Nobody asks for content of no length.
+            account.completed();
+        }
         let paced = account.turn().map(|mut turn| {
             // hyper asks for content once the client has room for some.
             turn.pass(clock::now(), 0);

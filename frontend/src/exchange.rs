@@ -134,7 +134,7 @@ impl Exchange {
         self.expects_continue
     }
 
-    /// The head as it travels; `headers` are the client's, or what is left of them for a flight. `upgrade` is the protocol
+    /// The head as it travels; `method` and `headers` are the client's, or those of a flight. `upgrade` is the protocol
     /// to switch to, if the client asks for one; `holds_content` whether there is content that has not been read, which a
     /// client with an expectation sends when it is told to go on (RFC 9110 §10.1.1).
     ///
@@ -143,6 +143,7 @@ impl Exchange {
     pub(crate) fn encode(
         &self,
         shared: &Shared,
+        method: &Method,
         headers: &HeaderMap,
         upgrade: Option<&[u8]>,
         holds_content: bool,
@@ -164,7 +165,7 @@ impl Exchange {
             ours.push(("upgrade", protocol));
         }
         let head = RequestHead {
-            method: Bytes::copy_from_slice(self.method.as_str().as_bytes()),
+            method: Bytes::copy_from_slice(method.as_str().as_bytes()),
             secure: self.secure,
             authority: Bytes::copy_from_slice(self.authority.as_bytes()),
             target: Bytes::copy_from_slice(self.target.as_bytes()),

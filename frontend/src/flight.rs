@@ -9,6 +9,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::{Buf, Bytes};
+use http::Method;
 use http::header::{HeaderMap, HeaderValue};
 use http_body::Frame;
 use scale0_cache::policy::{ByteRange, Trouble};
@@ -56,16 +57,16 @@ impl Asking {
 /// The name of the backend that answers a fetch, once it has.
 pub(crate) type FetchedFrom = Rc<OnceCell<HeaderValue>>;
 
-/// Fetches for a flight until it is complete, has failed, or nobody wants it. Interim responses go to whoever led it, if anybody
+/// Fetches for a flight until it is complete, has failed, or nobody wants it; its head has to come until it is `due`. Interim responses go to whoever led it, if anybody
 /// waits there.
 pub(crate) fn spawn_fetch(
     worker: &Rc<Worker>,
     exchange: &Rc<Exchange>,
     fill: Fill,
+    due: Instant,
     interims: Weak<Interims>,
 ) -> FetchedFrom {
     let fetched_from = FetchedFrom::default();
-    let due = exchange.due();
     let fetch = Fetch {
         worker: Rc::clone(worker),
         exchange: Rc::clone(exchange),
@@ -114,7 +115,8 @@ impl Fetch {
         let mut headers = exchange.headers.clone();
         self.fill.dress(&mut headers);
         let head = exchange
-            .encode(shared, &headers, None, false)
+            // Also where a HEAD found what is to be brought up to date.
+            .encode(shared, &Method::GET, &headers, None, false)
             .map_err(|error| Failure::of_request(&error))?;
         // What asks for a part is not to share an answer on its way with what asks for the whole.
         let flight = if self.fill.asks_for_part() {
@@ -392,7 +394,10 @@ impl FlightBody {
                         continue;
                     }
                     Rejoin::Lead { fill, reader } => {
-                        spawn_fetch(&self.worker, &self.asking.exchange, fill, Weak::new());
+                        // Its client has had a head for long; a new request has a time of its own.
+                        let exchange = &self.asking.exchange;
+                        let due = now + exchange.rules.timeout;
+                        spawn_fetch(&self.worker, exchange, fill, due, Weak::new());
                         self.reader = reader;
                         continue;
                     }

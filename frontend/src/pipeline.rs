@@ -274,7 +274,13 @@ impl Worker {
         };
         let protocol = upgrade.map(HeaderValue::as_bytes);
         let head = exchange
-            .encode(&self.shared, &exchange.headers, protocol, upload.is_some())
+            .encode(
+                &self.shared,
+                &exchange.method,
+                &exchange.headers,
+                protocol,
+                upload.is_some(),
+            )
             .map_err(|error| Failure::of_request(&error))?;
         let stream = self.dispatcher.open(OpenRequest {
             head,

@@ -198,8 +198,13 @@ impl Fill {
                 self.end_failed(now, Failure::stood_in_for(head.status));
                 Verdict::StoodInFor
             }
-            Some(_) | None => {
+            stored => {
                 let sharing = judge(&head);
+                let is_gone = matches!(head.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+                if stored.is_some() && is_gone && sharing.kept().is_none() {
+                    // What is not there any more must not be sent on in its stead (RFC 9111 §4.3.3).
+                    self.shared.flights.store.remove(&self.shared.primary);
+                }
                 let variant = self.place(&sharing, request, &head);
                 let continues_at = self.continuation.as_ref().map(|rest| rest.offset);
                 let announced = Announced::new(now, head, sharing.clone(), variant, continues_at);
@@ -229,9 +234,11 @@ impl Fill {
                 self.remove_if_outdated();
                 at
             }
-            // The origin does not want it kept any longer.
-            Some(_) | None => {
-                flights.store.remove(&self.shared.primary);
+            Some(_) => None,
+            None => {
+                if sharing.forbids_keeping() {
+                    flights.store.remove(&self.shared.primary);
+                }
                 None
             }
         };

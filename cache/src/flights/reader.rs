@@ -145,17 +145,13 @@ impl Reader {
         self.announced.as_ref().map(|announced| &announced.sharing)
     }
 
-    /// The response's current age, and what remains of its lifetime, once its head was given to be
-    /// shared.
-    pub fn age_and_ttl(&self, now: Instant) -> Option<(Duration, Option<Duration>)> {
+    /// The response's current age, once its head was given to be shared.
+    pub fn age(&self, now: Instant) -> Option<Duration> {
         let announced = self.announced.as_ref()?;
         match &announced.sharing {
             Sharing::Shared(shareable) => {
                 let elapsed = now.saturating_duration_since(announced.received);
-                Some((
-                    shareable.terms.freshness.age_after(elapsed),
-                    shareable.terms.freshness.ttl_after(elapsed),
-                ))
+                Some(shareable.terms.freshness.age_after(elapsed))
             }
             Sharing::LeaderOnly { .. } => None,
         }

@@ -58,6 +58,7 @@ impl Directives {
                     Some(equals) => (&member[..equals], Some(&member[equals + 1..])),
                     None => (member, None),
                 };
+                let name = name.trim_ascii_end();
                 directives.take_in(name, argument);
             }
         }
@@ -107,6 +108,8 @@ impl Directives {
                             u32::try_from(seconds.max(0))
                                 .map_or(MAX_SECONDS, |s| s.min(MAX_SECONDS)),
                         );
+                    } else {
+                        directives.take_in(name.as_str().as_bytes(), None);
                     }
                 }
                 // `private="x"` and `no-cache="x"` are whole here as in `Cache-Control`; seconds in
@@ -209,6 +212,11 @@ impl<'a> Iterator for Members<'a> {
                 }
                 false
             });
+            // A quote that is never closed hides nothing: what it would have hidden may forbid something.
+            let end = match end {
+                None if quoted => self.0.iter().position(|&byte| byte == b','),
+                end => end,
+            };
             let (member, rest) = match end {
                 Some(comma) => (&self.0[..comma], &self.0[comma + 1..]),
                 None => (self.0, &[][..]),
@@ -282,7 +290,10 @@ mod tests {
                 ..Directives::default()
             }
         );
-        assert!(!parse(&["extension=\"unterminated, no-store"]).no_store);
+        assert!(
+            parse(&["extension=\"unterminated, no-store"]).no_store,
+            "what is never closed hides nothing"
+        );
     }
 
     #[test]

@@ -120,7 +120,6 @@ impl RequestFacts {
     pub fn waiting_for_nobody(self) -> Self {
         let coalescing = match self.coalescing {
             Coalescing::LeadOrWait => Coalescing::LeadOnly,
-            Coalescing::WaitOnly => Coalescing::Never(Bypass::Method),
             other => other,
         };
         Self {
@@ -152,6 +151,7 @@ impl RequestFacts {
     pub(crate) fn as_get(&self) -> Self {
         let coalescing = match self.coalescing {
             Coalescing::WaitOnly => Coalescing::LeadOrWait,
+            Coalescing::Never(Bypass::Method) if self.is_head => Coalescing::LeadOnly,
             other => other,
         };
         Self {
@@ -249,9 +249,14 @@ mod tests {
 
     #[test]
     fn a_route_without_coalescing_still_answers_from_the_store() {
-        let facts = RequestFacts::of(&Method::GET, &HeaderMap::new(), false).waiting_for_nobody();
-        assert_eq!(facts.coalescing(), Coalescing::LeadOnly);
-        assert!(facts.may_be_answered_from_store());
+        for (method, coalescing) in [
+            (Method::GET, Coalescing::LeadOnly),
+            (Method::HEAD, Coalescing::WaitOnly),
+        ] {
+            let facts = RequestFacts::of(&method, &HeaderMap::new(), false).waiting_for_nobody();
+            assert_eq!((facts.coalescing(), facts.waits()), (coalescing, false));
+            assert!(facts.may_be_answered_from_store());
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use http::HeaderName;
+use http::header::{ETAG, SET_COOKIE};
 
 use super::validation::has_validator;
 use super::{
@@ -114,13 +115,35 @@ impl Sharing {
             return Self::Shared(shareable);
         };
         let speaks_of_reuse = freshness.is_explicit() || terms.staleness == Staleness::Never;
-        let is_worth_keeping = speaks_of_reuse && has_validator(&head.headers);
+        // Kept only to be validated, it is one client's all the same: its cookies, and what a client with cookies got by a date alone,
+        // which pages for others may bear as well.
+        let is_somebodys = head.headers.contains_key(SET_COOKIE)
+            || (leader.is_personal() && !directives.public && !head.headers.contains_key(ETAG));
+        let is_worth_keeping = speaks_of_reuse && !is_somebodys && has_validator(&head.headers);
         // What was never fresh was never anybody else's: no staleness makes it so.
         let kept = Shareable {
             terms: shareable.terms.always_validated(),
             ..shareable
         };
         leader_only(reason, is_worth_keeping.then_some(kept))
+    }
+
+    /// Whether the response says itself that it is not to be kept. Else that is due to who asked for it, and what is stored already
+    /// may stay.
+    pub(crate) fn forbids_keeping(&self) -> bool {
+        match self {
+            Self::Shared(_) => false,
+            Self::LeaderOnly { reason, kept, .. } => {
+                kept.is_none()
+                    && !matches!(
+                        reason,
+                        LeaderOnly::Request
+                            | LeaderOnly::Authorization
+                            | LeaderOnly::Personal
+                            | LeaderOnly::SetCookie
+                    )
+            }
+        }
     }
 
     /// Whether anybody but the leader may have it.

@@ -100,21 +100,26 @@ pub enum HeadSays {
 }
 
 /// Compares the head of a response to HEAD with what is stored.
-pub fn head_says(head: &ResponseHead, stored: &ResponseHead) -> HeadSays {
+///
+/// `length` is that of the stored content. Only 200, and what says that there is nothing, speaks of the resource: 405, 403 or 412 speak
+/// of the request.
+pub fn head_says(head: &ResponseHead, stored: &ResponseHead, length: u64) -> HeadSays {
     let is_stored_well = matches!(stored.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT);
-    if head.status != StatusCode::OK || !is_stored_well {
-        return if head.status.is_server_error() || head.status == StatusCode::NOT_MODIFIED {
-            HeadSays::Nothing
-        } else {
-            HeadSays::Changed
-        };
+    match head.status {
+        StatusCode::OK if is_stored_well => {}
+        StatusCode::OK | StatusCode::NOT_FOUND | StatusCode::GONE => return HeadSays::Changed,
+        _ => return HeadSays::Nothing,
     }
-    let differs = |name: &HeaderName| match (head.headers.get(name), stored.headers.get(name)) {
-        (Some(new), Some(old)) => new != old,
-        _ => false,
+    // A validator that what is stored lacks is none of it.
+    let differs = |name: &HeaderName| {
+        let new = head.headers.get(name);
+        new.is_some() && new != stored.headers.get(name)
     };
     let is_part = stored.status == StatusCode::PARTIAL_CONTENT;
-    if differs(&ETAG) || differs(&LAST_MODIFIED) || (!is_part && differs(&CONTENT_LENGTH)) {
+    let new_length = head.headers.get(CONTENT_LENGTH);
+    let has_other_length =
+        new_length.is_some_and(|new| new.as_bytes() != length.to_string().as_bytes());
+    if differs(&ETAG) || differs(&LAST_MODIFIED) || (!is_part && has_other_length) {
         HeadSays::Changed
     } else if is_part {
         HeadSays::Nothing
@@ -214,12 +219,27 @@ mod tests {
     #[test]
     fn a_head_freshens_what_it_describes_and_ends_what_it_contradicts() {
         let stored = head(200, &[(ETAG, "\"a\""), (CONTENT_LENGTH, "5")]);
-        let says = |head: ResponseHead| head_says(&head, &stored);
+        let says = |head: ResponseHead| head_says(&head, &stored, 5);
         assert_eq!(says(head(200, &[(ETAG, "\"a\"")])), HeadSays::Current);
         assert_eq!(says(head(200, &[])), HeadSays::Current);
         assert_eq!(says(head(200, &[(ETAG, "\"b\"")])), HeadSays::Changed);
         assert_eq!(says(head(200, &[(CONTENT_LENGTH, "6")])), HeadSays::Changed);
         assert_eq!(says(head(404, &[])), HeadSays::Changed);
-        assert_eq!(says(head(503, &[])), HeadSays::Nothing);
+        for of_the_request in [304, 401, 403, 405, 412, 429, 503] {
+            assert_eq!(says(head(of_the_request, &[])), HeadSays::Nothing);
+        }
+    }
+
+    #[test]
+    fn a_head_with_a_validator_that_is_not_stored_describes_something_else() {
+        let stored = head(200, &[]);
+        let says = |head: ResponseHead| head_says(&head, &stored, 5);
+        assert_eq!(says(head(200, &[(ETAG, "\"b\"")])), HeadSays::Changed);
+        assert_eq!(
+            says(head(200, &[(LAST_MODIFIED, MONDAY)])),
+            HeadSays::Changed
+        );
+        assert_eq!(says(head(200, &[(CONTENT_LENGTH, "6")])), HeadSays::Changed);
+        assert_eq!(says(head(200, &[(CONTENT_LENGTH, "5")])), HeadSays::Current);
     }
 }

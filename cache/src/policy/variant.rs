@@ -156,7 +156,8 @@ pub(crate) fn normalised_value(name: &HeaderName, request: &HeaderMap) -> Option
             value.push_str(separator);
             value.push_str(&range.tag);
             if range.weight != Reverse(1000) {
-                _ = write!(value, ";q={}", range.weight.0);
+                // A weight as a request may write it: no other form may mean the same.
+                _ = write!(value, ";q=0.{:03}", range.weight.0);
             }
         }
         return Some(value.into_bytes());

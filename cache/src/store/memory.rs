@@ -196,7 +196,7 @@ impl MemoryStore {
     /// What is stored for a request of that key and those fields, and not purged.
     pub(crate) fn find(&self, key: &CacheKey, request: &HeaderMap) -> Found {
         let variants = match self.cache.get(key) {
-            Some(Entry::Response(response)) if self.is_there(&response) => {
+            Some(Entry::Response(response)) if self.is_there(key, &response) => {
                 let at = At {
                     under: *key,
                     at: *key,
@@ -222,14 +222,26 @@ impl MemoryStore {
 
     fn response(&self, key: &CacheKey) -> Option<Arc<StoredResponse>> {
         match self.cache.get(key) {
-            Some(Entry::Response(response)) => Some(response).filter(|it| self.is_there(it)),
+            Some(Entry::Response(response)) => Some(response).filter(|it| self.is_there(key, it)),
             Some(Entry::Variants(_)) | None => None,
         }
     }
 
-    /// What was purged for good makes room like everything else, and is not found meanwhile.
-    fn is_there(&self, response: &StoredResponse) -> bool {
-        response.purged(&self.purges) != Purged::Hard
+    /// What was purged for good goes when it is found.
+    fn is_there(&self, key: &CacheKey, response: &Arc<StoredResponse>) -> bool {
+        let is_there = response.purged(&self.purges) != Purged::Hard;
+        if !is_there && self.take_this(key, response) {
+            self.counters.purged_hard.add(1);
+        }
+        is_there
+    }
+
+    fn take_this(&self, key: &CacheKey, response: &Arc<StoredResponse>) -> bool {
+        let is_this = |entry: &Entry| match entry {
+            Entry::Response(there) => Arc::ptr_eq(there, response),
+            Entry::Variants(_) => false,
+        };
+        self.cache.remove_if(key, is_this).is_some()
     }
 
     /// What is stored in that place, fresh or not, and not purged.
@@ -239,7 +251,7 @@ impl MemoryStore {
                 self.response(&place.key.of_generation(variants.generation))
             }
             Some(Entry::Response(response)) if place.names.is_empty() => {
-                Some(response).filter(|it| self.is_there(it))
+                Some(response).filter(|it| self.is_there(&place.primary, it))
             }
             Some(_) | None => None,
         }
@@ -359,7 +371,7 @@ impl MemoryStore {
         response: Arc<StoredResponse>,
         is_current: impl FnOnce() -> bool,
     ) -> Adopted {
-        if !response.is_sound() || !self.is_there(&response) {
+        if !response.is_sound() || response.purged(&self.purges) == Purged::Hard {
             return Adopted::Useless;
         }
         // Whoever outdates it says so first, and then removes it from here.
@@ -401,12 +413,7 @@ impl MemoryStore {
 
     /// The same, if it is that response.
     pub(super) fn forget_this(&self, key: &CacheKey, response: &Arc<StoredResponse>) {
-        let _rearranging = self.rearranging.lock();
-        if let Some(Entry::Response(there)) = self.cache.peek(key)
-            && Arc::ptr_eq(&there, response)
-        {
-            self.cache.remove(key);
-        }
+        self.take_this(key, response);
     }
 
     /// Never one that there was before, in this process or another: it starts anywhere in 64 bits.

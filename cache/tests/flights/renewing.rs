@@ -310,3 +310,71 @@ fn what_was_under_way_when_its_uri_was_invalidated_serves_its_waiters_and_nobody
     site.cache.invalidate(&get().key);
     assert!(!is_fresh(&site));
 }
+
+#[test]
+fn cookies_set_for_one_client_are_not_kept_to_be_validated_for_another() {
+    for cache_control in ["public, max-age=0", "no-cache, max-age=60"] {
+        let fields = [
+            ("cache-control", cache_control),
+            ("etag", "\"v1\""),
+            ("set-cookie", "sid=1"),
+        ];
+        let site = stored_ago(1, resource(&fields));
+        assert_eq!(site.counter("insertions"), 0, "{cache_control}");
+        ask(&site, get());
+        assert_eq!((site.executions(), site.counter("revalidated")), (2, 0));
+    }
+}
+
+#[test]
+fn what_a_client_with_cookies_got_is_kept_by_an_entity_tag_and_not_by_a_date() {
+    let date = ("last-modified", "Mon, 02 Nov 2026 00:00:00 GMT");
+    for (validator, insertions) in [(("etag", "\"v1\""), 1), (date, 0)] {
+        let site = Site::new(CacheConfig::default());
+        site.has("/", resource(&[("cache-control", "max-age=0"), validator]));
+        let known = Request::new(&Method::GET, 1, "/", &[("cookie", "sid=1")]);
+        ask(&site, known);
+        assert_eq!(site.counter("insertions"), insertions, "{validator:?}");
+    }
+}
+
+#[test]
+fn a_confirmation_for_a_client_with_credentials_leaves_what_others_may_have() {
+    let site = stored_ago(11, resource(STALE_SOON));
+    let known = Request::new(&Method::GET, 1, "/", &[("authorization", "Basic eA==")]);
+    ask(&site, known);
+    assert_eq!((site.executions(), site.counter("revalidated")), (2, 1));
+    ask(&site, get());
+    assert_eq!((site.executions(), site.counter("revalidated")), (3, 2));
+}
+
+#[test]
+fn a_refresh_that_finds_nothing_any_more_ends_what_was_sent_stale() {
+    let fields = &[("cache-control", "max-age=10, stale-while-revalidate=60")];
+    for status in [StatusCode::NOT_FOUND, StatusCode::GONE] {
+        let site = stored_ago(11, resource(fields));
+        let gone = Resource {
+            status,
+            ..resource(&[("cache-control", "no-store")])
+        };
+        site.has("/", gone);
+        ask(&site, get());
+        assert!(!is_fresh(&site), "neither fresh nor sent stale");
+    }
+}
+
+#[test]
+fn a_head_that_is_answered_stale_refreshes_what_a_get_gets() {
+    let fields = &[
+        ("cache-control", "max-age=10, stale-while-revalidate=60"),
+        ("etag", "\"v1\""),
+    ];
+    let site = stored_ago(11, resource(fields));
+    ask(&site, Request::head(1, "/"));
+    assert_eq!(
+        (site.counter("refreshed"), site.counter("revalidated")),
+        (1, 1)
+    );
+    pass(&site, 1);
+    assert!(is_fresh(&site));
+}

@@ -177,7 +177,7 @@ fn check_validation(head: &ResponseHead) {
     assert!(!request.contains_key("if-none-match"));
     ask_whether_current(&mut request, headers);
     confirms(headers, headers);
-    head_says(head, head);
+    head_says(head, head, 5);
     assert_eq!(freshened(head, headers).status, head.status);
 }
 

@@ -110,3 +110,59 @@ async fn without_an_origin_the_stale_response_stands_in_also_after_a_restart() {
     );
     assert!(500 <= scale0.get("/unknown").await.status());
 }
+
+#[tokio::test]
+async fn a_head_that_is_answered_stale_has_a_get_refresh_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::start(|_| async {
+        Response::builder()
+            .header("cache-control", "max-age=1, stale-while-revalidate=60")
+            .body(text("content"))
+            .unwrap()
+    })
+    .await;
+    let scale0 = Scale0::start(&stored(&origin, "file", folder.path(), "")).await;
+    scale0.get("/page").await;
+    soon(async {
+        loop {
+            let mut client = scale0.client().await;
+            client.ask("HEAD", "/page", "").await;
+            let head = client.response().await;
+            if head
+                .field("cache-status")
+                .contains("stale-while-revalidate")
+            {
+                return;
+            }
+        }
+    })
+    .await;
+    scale0
+        .until_metric("scale0_cache_insertions_total", |stored| stored == 2.0)
+        .await;
+    assert_eq!(origin.gets("/page"), 2);
+}
+
+#[tokio::test]
+async fn a_response_without_content_is_complete_wherever_it_comes_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let origin = Origin::start(|_| async {
+        Response::builder()
+            .status(301)
+            .header("cache-control", "max-age=60")
+            .header("location", "/elsewhere")
+            .body(empty())
+            .unwrap()
+    })
+    .await;
+    let scale0 = Scale0::start(&stored(&origin, "file", folder.path(), "")).await;
+    for _ in 0..3 {
+        assert_eq!(scale0.get("/moved").await.status(), 301);
+    }
+    assert_eq!(origin.gets("/moved"), 1);
+    // The account of a response is closed when its last byte is written.
+    let responses = r#"scale0_http_responses_total{class="3xx"#;
+    scale0.until_metric(responses, |count| count == 3.0).await;
+    let incomplete = scale0.metrics("scale0_http_incomplete_responses_total");
+    assert_eq!(incomplete.await, 0.0);
+}

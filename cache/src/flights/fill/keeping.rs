@@ -20,8 +20,8 @@ impl Fill {
             && self.shared.flights.store.disk().is_some()
             && self.shared.lock().flight.outgrows_memory(chunk.len());
         if outgrows_memory
-            && self.is_kept()
             && let Some(place) = self.store_as.take()
+            && self.is_kept()
             && let Some(spool) = (self.shared.flights.store).spool(&place, self.announced_length())
         {
             for piece in self.shared.lock().flight.spool_to(&spool) {
