@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -29,8 +30,13 @@ const DEFAULT_OBJECT_SHARE: u64 = 16;
 /// A store behind a memory tier of nothing still needs the heads of what is being sent from it.
 const HEADS_IN_USE: u64 = 4 * MIB as u64;
 
+/// How long a start waits for the folder, and for its list of purges of at most 40 MiB. A disk that takes longer stands still.
+const START_PATIENCE: Duration = Duration::from_secs(30);
+
 #[derive(Debug, thiserror::Error)]
 enum OpenError {
+    #[error("the disk did not answer within {START_PATIENCE:?}")]
+    StandsStill,
     #[error(transparent)]
     Folder(#[from] FolderError),
     #[error("the list of purges cannot be written: {0}")]
@@ -140,6 +146,13 @@ impl StoreKind {
             Self::Sled => "sled",
         }
     }
+
+    fn other(self) -> Self {
+        match self {
+            Self::File => Self::Sled,
+            Self::Sled => Self::File,
+        }
+    }
 }
 
 /// What stands behind the memory tier.
@@ -178,10 +191,11 @@ impl Cache {
     /// A cache with a store behind its memory. Whatever is wrong with the store is logged, and the cache runs without: a site is
     /// served more slowly rather than not at all. `wall` is the time of day.
     ///
-    /// Returns at once. The store opens in the background; [`Cache::wait_until_open`] waits for it.
+    /// Waits for the folder and its list of purges, for 30 s at most. The store opens in the background;
+    /// [`Cache::wait_until_open`] waits for it.
     pub fn with_store(config: CacheConfig, store: &StoreConfig, wall: SystemTime) -> Self {
         let counters = Arc::new(CacheCounters::default());
-        match Self::open_store(store, config.max_object(), wall, &counters) {
+        match Self::open_in_time(store, config.max_object(), wall, &counters) {
             Ok((folder, purges, disk)) => {
                 let behind = Some((folder, disk));
                 Self::of(config, counters, purges, behind, Some(store))
@@ -192,6 +206,26 @@ impl Cache {
                 Self::of(config, counters, purges, None, Some(store))
             }
         }
+    }
+
+    fn open_in_time(
+        config: &StoreConfig,
+        max_object: u64,
+        wall: SystemTime,
+        counters: &Arc<CacheCounters>,
+    ) -> Result<(Folder, Purges, Disk), OpenError> {
+        let (config, counters) = (config.clone(), Arc::clone(counters));
+        let (opened, in_time) = channel();
+        std::thread::Builder::new()
+            .name("store-folder".into())
+            .spawn(move || {
+                let store = Self::open_store(&config, max_object, wall, &counters);
+                // Too late, it is let go of.
+                _ = opened.send(store);
+            })
+            .map_err(OpenError::Threads)?;
+        let store = in_time.recv_timeout(START_PATIENCE);
+        store.unwrap_or(Err(OpenError::StandsStill))
     }
 
     fn open_store(
@@ -213,6 +247,8 @@ impl Cache {
         let path = folder.path().to_path_buf();
         let open = move || -> io::Result<Arc<dyn Store>> {
             Folder::discard_if_told(&path, &["file", "sled"])?;
+            // What is invalidated from here on is not removed from the other's records: they must not come back.
+            Folder::discard(&path, kind.other().name())?;
             Ok(match kind {
                 StoreKind::File => Arc::new(FileStore::open(&path.join("file"), capacity)?),
                 StoreKind::Sled => Arc::new(SledStore::open(&path.join("sled"), capacity)?),

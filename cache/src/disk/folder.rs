@@ -84,12 +84,20 @@ impl Folder {
             return Ok(());
         }
         for folder in folders {
-            match std::fs::remove_dir_all(path.join(folder)) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                Ok(()) | Err(_) => {}
-            }
+            Self::discard(path, folder)?;
         }
         std::fs::remove_file(word)
+    }
+
+    /// Removes a folder, if it is there.
+    ///
+    /// # Errors
+    /// It cannot be removed.
+    pub(crate) fn discard(path: &Path, folder: &str) -> io::Result<()> {
+        match std::fs::remove_dir_all(path.join(folder)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            Ok(()) | Err(_) => Ok(()),
+        }
     }
 }
 

@@ -587,3 +587,22 @@ fn a_body_that_is_known_to_be_too_long_for_the_store_is_not_begun() {
     assert!(too_long.hit(&cache).is_none());
     assert!(fits.body(&cache).unwrap() == content(most));
 }
+
+#[test]
+fn what_was_changed_while_the_other_store_was_used_does_not_come_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let visit = Visit::to("/");
+    let kept = |kind| {
+        let cache = open(folder.path(), kind);
+        let kept = visit.body(&cache);
+        cache.close(PATIENCE);
+        kept
+    };
+    let cache = open(folder.path(), StoreKind::File);
+    visit.fetch(&cache, &[FRESH], b"old");
+    cache.close(PATIENCE);
+    drop(cache);
+    assert_eq!(kept(StoreKind::File).as_deref(), Some(&b"old"[..]));
+    assert_eq!(kept(StoreKind::Sled), None);
+    assert_eq!(kept(StoreKind::File), None);
+}
