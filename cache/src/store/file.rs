@@ -36,20 +36,24 @@ pub use counters::FileCounters;
 
 /// Records on a disk that survive the process, up to a capacity in bytes.
 ///
-/// Records are appended to **segments**, files of a 64th of the capacity. When the capacity is reached the oldest segment is deleted;
-/// what was used of it since it was written moves to the newest first. A body above 256 KiB is a file of its own and lives as long as
-/// its record does. Where each record lies is in memory, in about 60 bytes, and beside each full segment in a sidecar, so that a
-/// start does not read the records.
+/// Records are appended to **segments**, files of a 64th of the capacity, or of 1 GiB where that is less. When the capacity is reached
+/// the oldest segment is deleted; what was used of it since it was written moves to the newest first. A body above 256 KiB is a file
+/// of its own and lives as long as its record does. Where each record lies is in memory, in about 60 bytes, and beside each full
+/// segment in a sidecar, so that a start does not read the records.
 ///
 /// - *Bound*: what it has on the disk, with what is being written and what is open though forgotten, is at most the capacity, and a
-///   segment more (a 64th; below 4 MiB up to a 16th) for the moment in which records move. A body may take an eighth of the capacity.
+///   segment more (at most a 64th; below 4 MiB up to a 16th) for the moment in which records move. A body may take an eighth of the
+///   capacity.
 /// - *After `kill -9`* everything that was committed is there; after a loss of power, what was committed before the last
 ///   [`Store::sync`].
 /// - *Damage* costs the records that are damaged. Where it hides whose they were it costs all that is older, too, since it might
 ///   have been replaced or removed by them. Only where a process was killed, and the newest segment it left is short, empty or missing
 ///   later, can nobody tell: the store is as it was some time before. Labels and heads are checked here, bodies by whoever asked for
 ///   them.
-/// - *Descriptors*: one for each segment, which are about 130 at most, and one for each large body that is open.
+/// - *Start*: what was listed beside its segment is read from there. After a kill the newest segment is scanned, which is at most
+///   1 GiB of reading.
+/// - *Descriptors*: one for each segment, and one for each large body that is open. There are about 64 segments, beyond 64 GiB as many
+///   as the capacity has GiB; at most twice as many where large bodies are replaced over and over.
 ///
 /// There must be one store for a directory at a time; that is for the caller to see to.
 #[derive(Debug)]

@@ -271,8 +271,8 @@ impl Index {
 
     /// Forgets all that lies in that segment.
     ///
-    /// Looks at every record there is. Segments are a fixed share of the capacity, so that this comes to about a hundred looks, less
-    /// than a microsecond, for every record written.
+    /// Looks at every record there is. Where there are N segments that comes to about N looks for every record written: some 64, less
+    /// than a microsecond, up to a capacity of 64 GiB, and from there on one more for each GiB.
     pub(super) fn forget_segment(&self, segment: u32) {
         for shard in &self.shards {
             let shard = &mut *shard.write();

@@ -3,7 +3,6 @@
 use std::io;
 use std::sync::Arc;
 
-use super::limits::MAX_SEGMENTS;
 use super::log::{Log, Writer};
 use super::segment::{self, Segment};
 
@@ -26,7 +25,7 @@ impl Log {
     pub(super) fn make_room(&self, writer: &mut Writer, bytes: u64) -> io::Result<()> {
         self.bodies.bury();
         let count = self.segments.read().len();
-        if MAX_SEGMENTS < count {
+        if self.limits.segments < count {
             self.drop_oldest(writer, Carry::Everything)?;
         }
         if self.has_room(bytes) {
@@ -123,4 +122,38 @@ impl Log {
 /// All that is left is being read or written.
 fn no_room() -> io::Error {
     io::ErrorKind::StorageFull.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::layout::Kind;
+    use super::super::limits::Limits;
+    use super::super::recovery;
+    use super::*;
+    use crate::key::CacheKey;
+
+    fn put(log: &Log, number: u64) {
+        let key = CacheKey::new("http", "example.com", &number.to_string());
+        let head = [0; 1000];
+        let label = log.label(&key, Kind::Inline, &head, 0, 0).unwrap();
+        log.put(&label, &head, &[], None).unwrap();
+    }
+
+    #[test]
+    fn a_store_whose_capacity_is_many_segments_moves_nothing_before_it_is_full() {
+        let directory = tempfile::tempdir().unwrap();
+        // Each segment takes a few KiB beside its records.
+        let limits = Limits::with_segments_of(1000, 4_000_000);
+        let log = recovery::open(directory.path(), limits).unwrap();
+        for number in 0..300 {
+            put(&log, number);
+        }
+        assert_eq!(log.segments.read().len(), 300);
+        assert_eq!(log.counters.carried_over.get(), 0);
+        for number in 300..800 {
+            put(&log, number);
+        }
+        assert!(300 < log.index.len());
+        assert_eq!(log.counters.carried_over.get(), 0);
+    }
 }
