@@ -49,6 +49,16 @@ fn fill(store: &FileStore) -> Contents {
     contents
 }
 
+/// The segments of a store, the oldest first.
+fn segments(directory: &Path) -> Vec<PathBuf> {
+    let mut files = files(directory);
+    files.retain(|file| {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        name.starts_with("segment-") && file.extension().is_none()
+    });
+    files
+}
+
 /// Every key has exactly what it had, or nothing; how many of them have lost it.
 fn lost(store: &FileStore, contents: &Contents) -> usize {
     let lost = contents
@@ -269,25 +279,71 @@ fn files_that_nobody_knows_are_left_alone_and_those_that_only_look_like_ours_cos
 #[test]
 fn a_segment_that_was_only_just_created_or_half_deleted_is_no_damage() {
     let [(directory, contents), _] = stores();
-    let segments = || -> Vec<_> {
-        let files = files(directory.path()).into_iter();
-        let is_segment = |file: &PathBuf| {
-            let name = file.file_name().unwrap().to_str().unwrap();
-            name.starts_with("segment-") && file.extension().is_none()
-        };
-        files.filter(is_segment).collect()
-    };
-    let oldest = &segments()[0];
-    fs::remove_file(oldest.with_extension("index")).unwrap();
+    let segments = segments(directory.path());
+    fs::remove_file(segments[0].with_extension("index")).unwrap();
     let next = directory
         .path()
-        .join(format!("segment-{:08x}", segments().len() + 1));
+        .join(format!("segment-{:08x}", segments.len() + 1));
     fs::write(&next, "").unwrap();
 
-    for _ in 0..2 {
+    for round in 0..2 {
         let store = FileStore::open(directory.path(), CAPACITY).unwrap();
         assert_eq!(lost(&store, &contents), 0);
         assert_eq!(counter(&store, "damaged"), 0);
-        assert!(!next.exists());
+        // What is written now comes after what was there.
+        assert_eq!(next.exists(), 0 < round);
+        for _ in 0..5 {
+            put(&store, &key("new"), "new", &body(1, 50 * KIB)).unwrap();
+        }
+        assert_eq!(fs::metadata(&next).unwrap().len() / KIB, 100);
+    }
+}
+
+/// The names of files in the order in which they are changed or deleted meanwhile.
+#[cfg(target_os = "linux")]
+fn changed_by(directory: &Path, open: impl FnOnce()) -> Vec<String> {
+    use rustix::fs::inotify::{CreateFlags, Reader, WatchFlags, add_watch, init};
+    let watch = init(CreateFlags::NONBLOCK).unwrap();
+    add_watch(&watch, directory, WatchFlags::DELETE | WatchFlags::MODIFY).unwrap();
+    open();
+    let mut buffer = [std::mem::MaybeUninit::uninit(); 4096];
+    let mut reader = Reader::new(&watch, &mut buffer);
+    let mut names = Vec::new();
+    while let Ok(event) = reader.next() {
+        let name = event.file_name().unwrap();
+        names.push(name.to_str().unwrap().to_owned());
+    }
+    names
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn what_shows_the_damage_goes_after_all_that_it_may_have_replaced() {
+    let [_, (original, contents)] = stores();
+    // A tail that says nothing, and a segment that says nothing at all.
+    for whole in [false, true] {
+        let directory = copy(original.path());
+        let segments = segments(directory.path());
+        let name = |path: &PathBuf| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let (newest, older) = segments.split_last().unwrap();
+        let mut bytes = fs::read(newest).unwrap();
+        if whole {
+            bytes.clear();
+        }
+        bytes.extend([0xaa; 200]);
+        fs::write(newest, bytes).unwrap();
+
+        let changed = changed_by(directory.path(), || {
+            let store = FileStore::open(directory.path(), CAPACITY).unwrap();
+            lost(&store, &contents);
+            kill(store);
+        });
+        let place = |path: &PathBuf| changed.iter().position(|changed| *changed == name(path));
+        let shown_until = place(newest).expect("the damage is still there");
+        for (older, next) in older.iter().zip(&segments[1..]) {
+            let gone = place(older).expect("it may have been replaced");
+            assert!(gone < shown_until, "{changed:?}");
+            assert!(gone < place(next).unwrap(), "the oldest goes first");
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a segment of an earlier run has, by its sidecar and by itself.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -30,13 +30,16 @@ pub(super) struct Loaded {
     pub(super) entries: Vec<Entry>,
     /// Records are missing of which nobody knows whose they were; the entries are those after them.
     pub(super) unknown: bool,
-    /// It ends where its last record ends, so that it can go on there.
+    /// More records may be appended.
     pub(super) open_end: bool,
+    /// Behind the last record there is what has to be cut off before anything is appended.
+    pub(super) trailing: bool,
     /// Its sidecar does not say what is said here.
     pub(super) unlisted: bool,
 }
 
-/// Reads what is known of a segment, and cuts off what was being written when the process was killed.
+/// Reads what is known of a segment. What it has of damage stays there, for the next start to find, if this one is killed before it
+/// has drawn the consequence.
 ///
 /// # Errors
 /// It could not be opened, and may well be good.
@@ -68,10 +71,10 @@ pub(super) fn load(directory: &Path, number: u32, counters: &FileCounters) -> io
                 covered: SEGMENT_HEADER,
                 entries: Vec::new(),
             };
-            Load::Some(complete(file, length, sidecar, &path, counters))
+            Load::Some(complete(file, length, sidecar, counters))
         }
         (header, Some(sidecar)) => {
-            let mut loaded = complete(file, length, sidecar, &path, counters);
+            let mut loaded = complete(file, length, sidecar, counters);
             if header.is_none() {
                 counters.damaged.add(1);
                 loaded.open_end = false;
@@ -82,13 +85,7 @@ pub(super) fn load(directory: &Path, number: u32, counters: &FileCounters) -> io
 }
 
 /// What the sidecar says, so far as the file has it, and what came after it.
-fn complete(
-    file: File,
-    length: u64,
-    sidecar: Sidecar,
-    path: &Path,
-    counters: &FileCounters,
-) -> Loaded {
+fn complete(file: File, length: u64, sidecar: Sidecar, counters: &FileCounters) -> Loaded {
     let Sidecar {
         salt,
         covered,
@@ -113,7 +110,6 @@ fn complete(
     counters.damaged.add(missing + lost);
     let unlisted = 0 < missing + lost || !scanned.is_empty();
     entries.extend(scanned);
-    let trimmed = end == length || truncate(path, end).is_ok();
     Loaded {
         file,
         salt,
@@ -121,7 +117,8 @@ fn complete(
         length: covered.max(u32::try_from(end).unwrap_or(u32::MAX)),
         entries,
         unknown: 0 < lost,
-        open_end: trimmed && u64::from(covered) <= length,
+        open_end: u64::from(covered) <= length,
+        trailing: end < length,
         unlisted,
     }
 }
@@ -145,8 +142,4 @@ fn read_header(file: &File) -> [u8; SEGMENT_HEADER as usize] {
         Ok(()) => bytes,
         Err(_) => [0; _],
     }
-}
-
-fn truncate(path: &Path, length: u64) -> io::Result<()> {
-    OpenOptions::new().write(true).open(path)?.set_len(length)
 }

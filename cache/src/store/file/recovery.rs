@@ -3,6 +3,8 @@
 //! A process that was killed leaves a beginning of what it was writing, at the end of the newest segment: it is cut off, and nothing
 //! else was lost. Everything beyond that is damage. It is counted, and costs what was damaged; and where a label is damaged, so that
 //! nobody knows whose record it was, also everything older: it may have replaced or removed any of that.
+//!
+//! A start may be killed itself. So whatever is older is deleted first, from the oldest on, and only then what shows the damage.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -101,18 +103,21 @@ impl Recovery<'_> {
         let follows = self.previous.is_none_or(|previous| previous + 1 == number);
         let loaded = match load(self.directory, number, &self.counters)? {
             Load::Some(loaded) => loaded,
-            nothing => {
-                // Where it cannot be deleted its number stays taken.
-                let _ = segment::delete(self.directory, number);
-                if let Load::Damaged = nothing {
-                    self.counters.damaged.add(1);
-                }
+            Load::Damaged => {
+                self.counters.damaged.add(1);
                 // A name out of the row never was a segment; or its neighbours are missing too, and the next one tells.
                 if follows {
                     self.previous = Some(number);
-                    if let Load::Damaged = nothing {
-                        self.forget_older();
-                    }
+                    self.forget_older();
+                }
+                // Where it cannot be deleted its number stays taken.
+                let _ = segment::delete(self.directory, number);
+                return Ok(());
+            }
+            Load::Unborn => {
+                // Its number is the next one's, or there would be a gap in the row.
+                if segment::delete(self.directory, number).is_err() && follows {
+                    self.previous = Some(number);
                 }
                 return Ok(());
             }
@@ -124,6 +129,8 @@ impl Recovery<'_> {
             self.forget_older();
         }
         self.previous = Some(number);
+        let ends =
+            !loaded.trailing || segment::truncate(self.directory, number, loaded.length).is_ok();
         if loaded.unlisted {
             let path = segment::sidecar_path(self.directory, number);
             // Without it the next start scans again.
@@ -140,7 +147,7 @@ impl Recovery<'_> {
         for entry in &loaded.entries {
             self.apply(&segment, entry);
         }
-        if loaded.open_end {
+        if loaded.open_end && ends {
             let active = Active::resume(self.directory, segment, loaded.length, loaded.entries);
             self.last = active.ok();
         }

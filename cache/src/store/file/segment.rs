@@ -58,6 +58,14 @@ pub(super) fn delete(directory: &Path, number: u32) -> io::Result<()> {
     }
 }
 
+/// Cuts off what lies behind that length.
+pub(super) fn truncate(directory: &Path, number: u32, length: u32) -> io::Result<()> {
+    let file = OpenOptions::new()
+        .write(true)
+        .open(path(directory, number))?;
+    file.set_len(length.into())
+}
+
 impl Segment {
     pub(super) fn new(header: SegmentHeader, file: File, charged: u64) -> Self {
         Self {
