@@ -174,6 +174,21 @@ fn a_smaller_capacity_is_kept_to_from_the_start() {
 }
 
 #[test]
+fn a_store_that_is_opened_often_drops_no_more_at_once_than_one_that_is_not() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || FileStore::open(directory.path(), 16 * MIB).unwrap();
+    for number in 0..50 {
+        put(&open(), &key(number), "", &body(number, LARGE)).unwrap();
+    }
+    let store = open();
+    assert_eq!(store.usage().records, 50);
+    for number in 50..60 {
+        put(&store, &key(number), "", &body(number, LARGE)).unwrap();
+    }
+    assert!((50..55).contains(&store.usage().records));
+}
+
+#[test]
 fn a_store_without_capacity_stores_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let store = FileStore::open(directory.path(), 0).unwrap();

@@ -144,11 +144,19 @@ impl Recovery<'_> {
         };
         let segment = Arc::new(Segment::new(header, loaded.file, charged));
         self.segments.insert(number, Arc::clone(&segment));
-        for entry in &loaded.entries {
-            self.apply(&segment, entry);
-        }
+        let entries = &loaded.entries;
+        let bodies = entries
+            .iter()
+            .map(|entry| self.apply(&segment, entry))
+            .sum();
         if loaded.open_end && ends {
-            let active = Active::resume(self.directory, segment, loaded.length, loaded.entries);
+            let active = Active::resume(
+                self.directory,
+                segment,
+                loaded.length,
+                bodies,
+                loaded.entries,
+            );
             self.last = active.ok();
         }
         Ok(())
@@ -165,7 +173,8 @@ impl Recovery<'_> {
         }
     }
 
-    fn apply(&mut self, segment: &Segment, entry: &Entry) {
+    /// Takes a record into the index. The bytes of the large body that it names.
+    fn apply(&mut self, segment: &Segment, entry: &Entry) -> u64 {
         let location = Location {
             segment: segment.number,
             offset: entry.offset,
@@ -175,7 +184,7 @@ impl Recovery<'_> {
         let body = match entry.kind {
             Kind::Removal => {
                 self.index.remove(&entry.key);
-                return;
+                return 0;
             }
             Kind::Inline => None,
             Kind::Apart => match self.body(segment, entry) {
@@ -183,11 +192,13 @@ impl Recovery<'_> {
                 None => {
                     self.index.remove(&entry.key);
                     self.bodiless.insert(entry.key);
-                    return;
+                    return 0;
                 }
             },
         };
+        let length = body.as_ref().map_or(0, |body| body.length());
         self.index.insert(entry.key, Found { location, body });
+        length
     }
 
     /// The body of a large record.

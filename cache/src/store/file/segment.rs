@@ -191,11 +191,12 @@ impl Active {
         })
     }
 
-    /// A segment that an earlier run left off at that length.
+    /// A segment that an earlier run left off at that length, with so many bytes in large bodies.
     pub(super) fn resume(
         directory: &Path,
         segment: Arc<Segment>,
         length: u32,
+        bodies: u64,
         entries: Vec<Entry>,
     ) -> io::Result<Self> {
         let file = OpenOptions::new()
@@ -205,7 +206,7 @@ impl Active {
             segment,
             file,
             length,
-            weight: u64::from(length),
+            weight: u64::from(length) + bodies,
             entries,
             listed: 0,
         })
