@@ -277,6 +277,28 @@ fn files_that_nobody_knows_are_left_alone_and_those_that_only_look_like_ours_cos
 }
 
 #[test]
+fn a_file_with_the_name_of_a_last_segment_does_not_keep_a_store_from_writing() {
+    for number in [u32::MAX - 1, u32::MAX] {
+        for deletable in [true, false] {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join(format!("segment-{number:08x}"));
+            if deletable {
+                fs::write(path, "rubbish").unwrap();
+            } else {
+                fs::create_dir(path).unwrap();
+            }
+            for round in 0..3 {
+                let store = FileStore::open(directory.path(), CAPACITY).unwrap();
+                for name in 0..20 {
+                    assert_eq!(store.may_hold(&key(name)), 0 < round);
+                    put(&store, &key(name), "", &body(name, 10 * KIB)).unwrap();
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn a_segment_that_was_only_just_created_or_half_deleted_is_no_damage() {
     let [(directory, contents), _] = stores();
     let segments = segments(directory.path());

@@ -22,6 +22,10 @@ use super::log::{Log, Writer};
 use super::segment::{self, Active, Segment};
 use super::sidecar::{Entry, Sidecar};
 
+/// A store whose last segment has this number, or a greater one, begins anew with the next start. Half of all there are, so that there
+/// are enough until then: by writing a store comes here after 128 TiB at the earliest, but a file that is not ours may have any name.
+const LAST: u32 = u32::MAX / 2;
+
 /// Opens what a directory holds.
 ///
 /// # Errors
@@ -213,15 +217,22 @@ impl Recovery<'_> {
     }
 
     fn finish(mut self) -> Log {
+        let next = match self.previous {
+            None => 1,
+            Some(previous) if previous < LAST => previous + 1,
+            Some(_) => {
+                self.last = None;
+                self.forget_older();
+                1
+            }
+        };
         self.files.clear();
         self.counters.orphans_removed.add(self.bodies.bury());
         self.counters.damaged.add(self.bodiless.len() as u64);
         self.counters.recovered.add(self.index.len());
         let writer = Writer {
             active: self.last,
-            next: self
-                .previous
-                .map_or(Some(1), |previous| previous.checked_add(1)),
+            next: Some(next),
         };
         Log::new(
             self.directory.to_owned(),
