@@ -198,6 +198,26 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_that_only_looks_like_a_generation_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        put(
+            &SledStore::open(directory.path(), CAPACITY).unwrap(),
+            0,
+            b"",
+        )
+        .unwrap();
+        let others = ["db-00", "db-+0", "db-18446744073709551615"];
+        let others = others.map(|name| directory.path().join(name));
+        for other in &others {
+            fs::create_dir(other).unwrap();
+        }
+        let store = SledStore::open_within(directory.path(), CAPACITY, LONG, LONG).unwrap();
+        assert!(has(&store, 0));
+        assert_eq!(store.counters().dropped_slow.get(), 0);
+        assert!(others.iter().all(|other| other.exists()));
+    }
+
+    #[test]
     fn a_start_does_not_wait_for_a_slow_database_which_is_there_in_the_end() {
         let directory = tempfile::tempdir().unwrap();
         let lock = held(directory.path());

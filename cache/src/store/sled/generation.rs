@@ -324,9 +324,14 @@ pub(super) fn name(number: u64) -> String {
     format!("db-{number}")
 }
 
+/// No generation has a greater number: half of all there are, so that there is always a next one. Nobody gets here by counting.
+const LAST: u64 = u64::MAX / 2;
+
 /// The number of a generation's directory.
-pub(super) fn number(name: &str) -> Option<u64> {
-    name.strip_prefix("db-")?.parse().ok()
+pub(super) fn number(directory: &str) -> Option<u64> {
+    let number = directory.strip_prefix("db-")?.parse().ok()?;
+    // Signs and leading zeros would do as well, and name another directory.
+    (directory == name(number) && number <= LAST).then_some(number)
 }
 
 /// The ending of directories that are being removed, also when a kill came between.
@@ -367,4 +372,20 @@ fn size_of_files(directory: &Path) -> u64 {
         Err(_) => 0,
     };
     entries.flatten().map(size).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_name_that_a_number_has_is_a_generation() {
+        for found in [0, 5, 10, LAST] {
+            assert_eq!(number(&name(found)), Some(found));
+        }
+        for other in ["db-05", "db-+5", "db-", "db-5.gone", "db-five", "5"] {
+            assert_eq!(number(other), None, "{other}");
+        }
+        assert_eq!(number(&name(u64::MAX)), None, "none would follow");
+    }
 }
