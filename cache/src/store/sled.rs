@@ -142,6 +142,7 @@ impl Drop for SledStore {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, File};
+    use std::time::Instant;
 
     use bytes::Bytes;
 
@@ -195,6 +196,24 @@ mod tests {
         put(&store, 0, b"again").unwrap();
         assert!(has(&store, 0));
         assert!(!directory.path().join("db-0").exists());
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "it is about time that passes")]
+    fn two_databases_that_take_too_long_to_open_are_given_up_together() {
+        let directory = tempfile::tempdir().unwrap();
+        let _locks = ["db-0", "db-1"].map(|name| {
+            let index = directory.path().join(name).join("index");
+            fs::create_dir_all(&index).unwrap();
+            let file = File::create(index.join("db")).unwrap();
+            file.lock().unwrap();
+            file
+        });
+        let limit = Duration::from_secs(1);
+        let begun = Instant::now();
+        let store = SledStore::open_within(directory.path(), CAPACITY, LONG, limit).unwrap();
+        assert_eq!(store.counters().dropped_slow.get(), 2);
+        assert!(begun.elapsed() < 2 * limit, "{:?}", begun.elapsed());
     }
 
     #[test]

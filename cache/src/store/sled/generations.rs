@@ -337,11 +337,12 @@ impl Generations {
         self.disk_is_full.swap(false, Ordering::Relaxed)
     }
 
-    /// Until the generations of the last process have been opened or given up, which takes the limit for opening at most.
+    /// Until the generations of the last process have been opened or given up, and an empty one begun in their place: each takes the
+    /// limit for opening at most.
     pub(super) fn wait_until_settled(&self) -> io::Result<()> {
         if !self.settled.load(Ordering::Acquire) {
             self.space
-                .wait_until(self.open_limit, || self.settled.load(Ordering::Acquire));
+                .wait_until(2 * self.open_limit, || self.settled.load(Ordering::Acquire));
         }
         if self.settled.load(Ordering::Acquire) {
             Ok(())

@@ -78,11 +78,14 @@ impl Keeper<'_> {
         self.next = numbers.last().map_or(0, |last| last + 1);
         let newest = numbers.pop();
         let previous = numbers.pop();
-        // Both at once: one limit for both.
+        // Both at once, and one limit for both.
+        let deadline = now() + all.open_limit;
         let openings = [newest, previous]
             .map(|number| number.map(|number| (number, self.begin_opening(number))));
         let [newest, previous] = openings.map(|opening| {
-            opening.and_then(|(number, opening)| self.finish_opening(number, opening).map(Arc::new))
+            opening.and_then(|(number, opening)| {
+                self.finish_opening(number, opening, deadline).map(Arc::new)
+            })
         });
         let newest = newest.or_else(|| self.open_fresh().map(Arc::new));
         all.settle(Pair { newest, previous });
@@ -122,9 +125,10 @@ impl Keeper<'_> {
         &self,
         number: u64,
         opening: Receiver<io::Result<Generation>>,
+        deadline: Instant,
     ) -> Option<Generation> {
         let all = self.generations;
-        let opened = opening.recv_timeout(all.open_limit);
+        let opened = opening.recv_timeout(deadline.saturating_duration_since(now()));
         // From here on the thread's generation is unwanted.
         drop(opening);
         let why = match opened {
@@ -156,8 +160,9 @@ impl Keeper<'_> {
     fn open_fresh(&mut self) -> Option<Generation> {
         let number = self.next;
         self.next += 1;
+        let deadline = now() + self.generations.open_limit;
         let opening = self.begin_opening(number);
-        self.finish_opening(number, opening)
+        self.finish_opening(number, opening, deadline)
     }
 
     /// Begins a generation after the newest one.
