@@ -324,7 +324,10 @@ impl Generations {
 
     /// Passes an error on that a file gave. Where it says that the disk is full, the older generation has to go.
     pub(super) fn blame(&self, error: io::Error) -> io::Error {
-        if error.kind() == io::ErrorKind::StorageFull {
+        if matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        ) {
             self.counters.disk_full.add(1);
             self.disk_is_full.store(true, Ordering::Relaxed);
             self.order(Order::Look);

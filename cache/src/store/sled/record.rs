@@ -121,7 +121,8 @@ impl Incoming {
             .read(true)
             .write(true)
             .create_new(true)
-            .open(&path)?;
+            .open(&path)
+            .map_err(|error| generations.blame(error))?;
         Ok(Self {
             generations: Arc::clone(generations),
             id,
@@ -136,7 +137,8 @@ impl Incoming {
         self.generations.space.arrive(bytes.len() as u64);
         let at = self.length;
         self.length += bytes.len() as u64;
-        self.file.write_all_at(bytes, at)
+        let written = self.file.write_all_at(bytes, at);
+        written.map_err(|error| self.generations.blame(error))
     }
 }
 
@@ -182,7 +184,6 @@ impl NewRecord for NewSledRecord {
         }
         self.generations.wait_for_room()?;
         file.append(block)
-            .map_err(|error| self.generations.blame(error))
     }
 
     fn so_far(&self) -> Option<Arc<dyn Record>> {
@@ -205,5 +206,24 @@ impl NewRecord for NewSledRecord {
             }
         };
         self.generations.put(&self.key, head, body)
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_noticed_with_the_first_bytes_of_a_body() {
+        let directory = tempfile::tempdir().unwrap();
+        let (generations, _orders) =
+            Generations::new(directory.path(), 32 << 20, Duration::ZERO).unwrap();
+        let mut incoming = Incoming::new(&generations).unwrap();
+        let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+        incoming.file = Arc::new(full);
+        assert!(incoming.append(b"body").is_err());
+        assert_eq!(generations.counters.disk_full.get(), 1);
     }
 }
