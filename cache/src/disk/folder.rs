@@ -77,10 +77,10 @@ impl Folder {
     /// Removes these folders where the last process left word that they are of no use.
     ///
     /// # Errors
-    /// They cannot be removed, and must not be used.
+    /// They cannot be removed, or nobody can tell whether they have to be; and they must not be used.
     pub(crate) fn discard_if_told(path: &Path, folders: &[&str]) -> io::Result<()> {
         let word = path.join(DISCARD);
-        if !word.exists() {
+        if !word.try_exists()? {
             return Ok(());
         }
         for folder in folders {
@@ -128,6 +128,15 @@ mod tests {
         folder.discard_at_next_start()();
         Folder::discard_if_told(folder.path(), &["file", "sled"]).unwrap();
         assert!(!exists("file") && exists("other") && !exists(DISCARD));
+    }
+
+    #[test]
+    fn where_it_cannot_be_told_whether_it_was_given_up_it_is_not_used() {
+        let parent = tempfile::tempdir().unwrap();
+        // A link to itself can be followed by nobody, root included.
+        let word = parent.path().join(DISCARD);
+        std::os::unix::fs::symlink(&word, &word).unwrap();
+        Folder::discard_if_told(parent.path(), &["file"]).unwrap_err();
     }
 
     #[test]
