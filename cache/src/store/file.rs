@@ -53,7 +53,7 @@ pub use counters::FileCounters;
 /// - *Start*: what was listed beside its segment is read from there. After a kill the newest segment is scanned, which is at most
 ///   1 GiB of reading.
 /// - *Descriptors*: one for each segment, and one for each large body that is open. There are about 64 segments, beyond 64 GiB as many
-///   as the capacity has GiB; at most twice as many where large bodies are replaced over and over.
+///   as the capacity has GiB; up to three times as many where large bodies are replaced over and over.
 ///
 /// There must be one store for a directory at a time; that is for the caller to see to.
 #[derive(Debug)]

@@ -82,6 +82,31 @@ fn a_large_record_replaced_over_and_over_pushes_nobody_out_and_leaves_few_files(
 }
 
 #[test]
+fn full_segments_that_are_in_the_way_of_many_empty_ones_are_not_all_moved_at_once() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = FileStore::open(directory.path(), 16 * MIB).unwrap();
+    // Four make a segment.
+    for number in 0..120 {
+        put(&store, &key(number), "", &body(number, 64 * KIB)).unwrap();
+    }
+    let large = body(2, LARGE);
+    while counter(&store, "carried_over") == 0 {
+        put(&store, &key("large"), "", &large).unwrap();
+    }
+    let begun = counter(&store, "carried_over");
+    for number in 0..30 {
+        put(&store, &key("small"), "", &body(number, 100)).unwrap();
+    }
+    assert!(counter(&store, "carried_over") <= begun + 8);
+    for number in 0..300 {
+        put(&store, &key("large"), "", &large).unwrap();
+        let files = std::fs::read_dir(directory.path()).unwrap().count();
+        assert!(files < 2 * 192, "{files} after {number}");
+    }
+    assert_eq!(store.usage().records, 122);
+}
+
+#[test]
 fn an_open_record_can_be_read_to_its_end_whatever_happens_to_its_key() {
     let directory = tempfile::tempdir().unwrap();
     let store = FileStore::open(directory.path(), 8 * MIB).unwrap();

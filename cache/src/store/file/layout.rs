@@ -168,6 +168,11 @@ impl Label {
         (label.encode(salt) == *bytes).then_some(label)
     }
 
+    /// The bytes of the whole record, wherever they are.
+    pub(super) fn weight(&self) -> u64 {
+        (LABEL as u64 + u64::from(self.head)).saturating_add(self.body)
+    }
+
     /// The bytes of the whole record within its segment.
     pub(super) fn record_length(&self) -> u64 {
         let body = match self.kind {

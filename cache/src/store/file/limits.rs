@@ -18,8 +18,8 @@ const MIN_SEGMENT: u64 = 64 * 1024;
 const MAX_SEGMENT: u64 = 1024 * 1024 * 1024;
 
 /// So many times the segments that the capacity is divided into are kept. Those whose large bodies were replaced weigh little and would
-/// never be dropped for want of room, and each needs a descriptor: where there are more, the oldest is folded into the newest. As they
-/// cannot all be full then, that makes them fewer.
+/// never be dropped for want of room, and each needs a descriptor: where there are more, the oldest is folded into the newest. More than
+/// half of them are not full then, so that this makes them fewer.
 const SPARE: u64 = 2;
 
 /// The share of the capacity that a single body may take. A few that are written at the same time must not push out all others.
@@ -36,7 +36,7 @@ pub(super) struct Limits {
     pub(super) capacity: u64,
     /// A segment that has come to this, its large bodies included, is full.
     pub(super) segment: u64,
-    /// More segments than this are not kept.
+    /// Where there are more segments than this, they are made fewer.
     pub(super) segments: usize,
     /// The largest body within a segment.
     pub(super) inline: u64,

@@ -44,6 +44,8 @@ pub(super) struct Writer {
     pub(super) active: Option<Active>,
     /// The number of the next segment. `None`: there is none, as the store is closed.
     pub(super) next: Option<u32>,
+    /// How much was written since a segment was folded, up to a segment.
+    pub(super) since_fold: u64,
 }
 
 impl Log {
@@ -248,6 +250,8 @@ impl Log {
             }
             other => other,
         };
+        let since_fold = writer.since_fold.saturating_add(label.weight());
+        writer.since_fold = since_fold.min(self.limits.segment);
         appended.inspect_err(|_| self.counters.writes_failed.add(1))
     }
 

@@ -233,6 +233,7 @@ impl Recovery<'_> {
         let writer = Writer {
             active: self.last,
             next: Some(next),
+            since_fold: self.limits.segment,
         };
         Log::new(
             self.directory.to_owned(),

@@ -6,6 +6,10 @@ use std::sync::Arc;
 use super::log::{Log, Writer};
 use super::segment::{self, Segment};
 
+/// While there are too many segments, so many are folded for each that is written: more than one, so that they become fewer, and no
+/// more, since there may be many full ones in a row, which bring nothing and would hold up every write.
+const FOLDS: u64 = 2;
+
 /// What of a dropped segment moves to the newest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Carry {
@@ -25,7 +29,10 @@ impl Log {
     pub(super) fn make_room(&self, writer: &mut Writer, bytes: u64) -> io::Result<()> {
         self.bodies.bury();
         let count = self.segments.read().len();
-        if self.limits.segments < count {
+        if self.limits.segments < count
+            && let Some(left) = writer.since_fold.checked_sub(self.limits.segment / FOLDS)
+        {
+            writer.since_fold = left;
             self.drop_oldest(writer, Carry::Everything)?;
         }
         if self.has_room(bytes) {

@@ -12,7 +12,7 @@ use rustix::io::Errno;
 
 use super::bodies::FILE_OVERHEAD;
 use super::index::{IndexKey, Location};
-use super::layout::{Kind, LABEL, Label, SEGMENT_HEADER, Salt, SegmentHeader, checksum};
+use super::layout::{LABEL, Label, SEGMENT_HEADER, Salt, SegmentHeader, checksum};
 use super::nowait::NoWait;
 use super::sidecar::{ENTRY, Entry, Sidecar};
 
@@ -251,10 +251,7 @@ impl Active {
             kind: label.kind,
         });
         self.length = end;
-        self.weight += match label.kind {
-            Kind::Inline | Kind::Removal => label.record_length(),
-            Kind::Apart => label.record_length() + label.body,
-        };
+        self.weight += label.weight();
         self.segment
             .charged
             .fetch_add(Self::cost(label), Ordering::Relaxed);
