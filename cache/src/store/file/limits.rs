@@ -12,9 +12,9 @@ const SEGMENTS: u64 = 64;
 /// Below this the files themselves would cost more than what is in them.
 const MIN_SEGMENT: u64 = 64 * 1024;
 
-/// What a start has to scan at most where the process was killed: about a second of reading, or five from a disk that gives 200 MB/s,
-/// unless it is still in memory. On the other side each segment needs a descriptor: there are about 1000 at 1 TiB, and 10,000 at
-/// 10 TiB. Four times as much would not fit offsets of 32 bits.
+/// What a start has to scan at most where the process was killed. Measured on what is still in memory: 0.6 s for records of 1 KiB, 0.1 s
+/// for such of 25 KiB; a disk that gives 200 MB/s takes five. On the other side each segment needs a descriptor: there are about 1000
+/// at 1 TiB, and 10,000 at 10 TiB. Four times as much would not fit offsets of 32 bits.
 const MAX_SEGMENT: u64 = 1024 * 1024 * 1024;
 
 /// So many times the segments that the capacity is divided into are kept. Those whose large bodies were replaced weigh little and would
