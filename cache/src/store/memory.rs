@@ -25,6 +25,9 @@ const DEFAULT_OBJECT_SHARE: u64 = 16;
 /// A shard holds at least this many of the largest responses, so that storing one does not empty it.
 const LARGEST_PER_SHARD: u64 = 2;
 
+/// No shard is smaller: of a body on the disk its checksums are in memory, which are 256 KiB for each GiB.
+const LEAST_SHARD: u64 = 1024 * 1024;
+
 /// More shards than this bring nothing on the machines there are.
 const MAX_SHARDS: u64 = 64;
 
@@ -161,10 +164,8 @@ impl MemoryStore {
         let max_object = max_object
             .unwrap_or(capacity / DEFAULT_OBJECT_SHARE)
             .min(capacity / LARGEST_PER_SHARD);
-        let fitting = capacity
-            .checked_div(max_object * LARGEST_PER_SHARD)
-            .unwrap_or(1)
-            .clamp(1, MAX_SHARDS);
+        let least = LEAST_SHARD.max(max_object * LARGEST_PER_SHARD);
+        let fitting = (capacity / least).clamp(1, MAX_SHARDS);
         // quick_cache rounds shards up to a power of two, which would make them too small.
         let shards = 1_usize << fitting.ilog2();
         let items = usize::try_from(capacity / TYPICAL_WEIGHT)
@@ -622,6 +623,14 @@ mod tests {
             }
             assert!(MIB / 2 < store.bytes(), "{max_object:?}");
             assert!(0 < store.counters.evictions.get());
+        }
+    }
+
+    #[test]
+    fn a_small_memory_has_room_for_the_checksums_of_a_long_body() {
+        for (capacity, max_object) in [(4 * MIB, 64 * 1024), (4 * MIB, 1), (64 * MIB, MIB)] {
+            let shard = store(capacity, Some(max_object)).shard;
+            assert!((MIB..=2 * MIB).contains(&shard), "{capacity} {max_object}");
         }
     }
 
