@@ -48,10 +48,11 @@ enum OpenError {
 /// The bounds of a cache.
 #[derive(Debug, Clone, Copy)]
 pub struct CacheConfig {
-    /// Bytes of stored responses in memory, overhead included; 0 stores nothing and still
-    /// coalesces.
+    /// Bytes of stored responses in memory, overhead included. Without a store 0 stores nothing, and still
+    /// coalesces; with one a few MiB for heads are kept in any case.
     pub memory: u64,
-    /// The largest response that is stored; by default a sixteenth of `memory`.
+    /// The largest content that is kept in memory; by default a sixteenth of `memory`. What is longer goes to the store, if there is
+    /// one.
     pub memory_max_object: Option<u64>,
     /// What one flight keeps of a body that is not (or no longer) on its way into the store. More
     /// lets late and slow clients share longer.

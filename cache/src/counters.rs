@@ -86,7 +86,7 @@ counters! {
         freshened_by_head,
         /// URIs invalidated by a request with an unsafe method.
         invalidated,
-        /// Responses that were not stored because their URI was invalidated while they were under way.
+        /// Responses that were not stored because their URI was invalidated or purged while they were under way.
         refused_outdated,
         /// Responses stored.
         insertions,
@@ -117,7 +117,7 @@ counters! {
         store_damaged,
         /// Lookups that gave up waiting for the disk.
         store_late,
-        /// Flights opened by a request; each is one request to a backend.
+        /// Flights opened by a request. Each is a request to a backend, and a second one where the first could not be confirmed.
         flights_led,
         /// Requests that joined a flight instead of making one.
         flights_joined,
@@ -136,7 +136,7 @@ counters! {
         alone_marked,
         /// Requests sent alone for another reason.
         alone_other,
-        /// Times a key was remembered as leader-only.
+        /// Times a key was remembered as leader-only, or as just failed.
         markers_set,
         /// Markers forgotten before their time because there were too many.
         markers_evicted,

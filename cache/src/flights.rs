@@ -234,8 +234,8 @@ impl Flights {
                 }
             }
         }
-        // A flight is stored before it leaves the table: what is neither here nor there has not
-        // been fetched.
+        // A flight is stored before it leaves the table, unless it is too long for the memory: what is
+        // neither here nor there has not been fetched.
         let mut aim = Aim::Whole;
         match self.store.find(&asker.key, asker.headers) {
             Found::Response(at, _) | Found::NoVariant(at)

@@ -66,6 +66,8 @@ type StillWanted = Box<dyn Fn() -> bool + Send>;
 enum End {
     /// If it is still wanted when its turn has come.
     Commit(Box<ResponseMetadata>, StillWanted),
+    /// It is complete and of no use to anybody but those who read it already.
+    Discard,
     Abandon,
 }
 
@@ -116,6 +118,11 @@ impl Spool {
         still_wanted: impl Fn() -> bool + Send + 'static,
     ) {
         self.end(End::Commit(Box::new(metadata), Box::new(still_wanted)));
+    }
+
+    /// The body was complete, and is not to be stored: those who read it already read it to its end.
+    pub(crate) fn discard(self: &Arc<Self>) {
+        self.end(End::Discard);
     }
 
     /// It is not worth storing any more. Whoever waits hears so at once: the disk may stand still.
@@ -225,7 +232,7 @@ impl Spool {
         let length: usize = pieces.iter().map(Bytes::len).sum();
         let appended = match end {
             Some(End::Abandon) => Ok(()),
-            Some(End::Commit(..)) | None => self.append(&mut output, store, pieces),
+            Some(End::Commit(..) | End::Discard) | None => self.append(&mut output, store, pieces),
         };
         match (appended, end) {
             (Ok(()), None) => {
@@ -234,8 +241,11 @@ impl Spool {
             }
             (Ok(()), Some(End::Commit(_, still_wanted))) if !still_wanted() => {
                 counters.refused_outdated.add(1);
-                output.record = None;
-                self.close();
+                self.leave_to_readers(&mut output, length);
+                false
+            }
+            (Ok(()), Some(End::Discard)) => {
+                self.leave_to_readers(&mut output, length);
                 false
             }
             (Ok(()), Some(End::Commit(metadata, _))) => {
@@ -266,6 +276,16 @@ impl Spool {
                 false
             }
         }
+    }
+
+    /// Lets those who read go on to the end of a record that nobody finds.
+    fn leave_to_readers(&self, output: &mut Output, length: usize) {
+        if output.write_rest().is_ok() {
+            let so_far = output.record.as_ref().and_then(|record| record.so_far());
+            self.appended(length, so_far, &output.checksums);
+        }
+        output.record = None;
+        self.close();
     }
 
     /// Tells those who wait. Whether there is more to write.
@@ -356,10 +376,7 @@ impl Spool {
         store: &Arc<dyn Store>,
         mut metadata: Box<ResponseMetadata>,
     ) -> std::io::Result<()> {
-        if !output.open.is_empty() {
-            let block = output.open.split().freeze();
-            output.write_block(&block)?;
-        }
+        output.write_rest()?;
         metadata.checksums = output.checksums.as_slice().into();
         let head = Metadata::Response(metadata).encode(&self.key, clock::now(), clock::wall());
         let head = head.ok_or_else(writer::too_large)?;
@@ -375,6 +392,7 @@ impl fmt::Debug for End {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Commit(..) => "Commit",
+            Self::Discard => "Discard",
             Self::Abandon => "Abandon",
         })
     }
@@ -387,6 +405,15 @@ impl fmt::Debug for Output {
 }
 
 impl Output {
+    /// Writes the last block, which may be shorter.
+    fn write_rest(&mut self) -> std::io::Result<()> {
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        let block = self.open.split().freeze();
+        self.write_block(&block)
+    }
+
     fn write_block(&mut self, block: &Bytes) -> std::io::Result<()> {
         self.checksums.push(checksum(block));
         match &mut self.record {

@@ -612,7 +612,7 @@ impl Flight {
         self.end.as_ref()
     }
 
-    /// Whether that seat is still there and its next byte held.
+    /// Whether that seat is still there.
     pub(super) fn has_seat(&mut self, seat: SeatId) -> bool {
         self.seats.get_mut(seat).is_some()
     }

@@ -51,7 +51,7 @@ pub(super) enum Marked {
     New,
     /// It is new, and the oldest one had to go.
     NewForOld,
-    /// It was there and lasts longer now.
+    /// It was there, and has another end now.
     Renewed,
 }
 

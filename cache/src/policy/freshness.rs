@@ -148,7 +148,7 @@ fn heuristic(
     }
 }
 
-/// RFC 9110 §15.1; 206 is stored by nobody here.
+/// RFC 9110 §15.1.
 pub(super) fn is_heuristically_cacheable(status: StatusCode) -> bool {
     matches!(
         status.as_u16(),

@@ -171,8 +171,8 @@ impl RequestFacts {
         self.coalescing
     }
 
-    /// Whether a stored response may answer it at all: GET or HEAD, without content, ranges,
-    /// preconditions or another protocol.
+    /// Whether a stored response may answer it at all: GET or HEAD, without content, preconditions
+    /// or another protocol.
     pub fn may_be_answered_from_store(&self) -> bool {
         !matches!(self.coalescing, Coalescing::Never(_))
     }

@@ -42,10 +42,7 @@ pub fn ask_whether_current(request: &mut HeaderMap, stored: &HeaderMap) {
 /// Whether a 304 speaks of `stored` (§4.3.4). One without a validator can mean nothing else, as nothing else was asked for.
 pub fn confirms(not_modified: &HeaderMap, stored: &HeaderMap) -> bool {
     match (not_modified.get(ETAG), stored.get(ETAG)) {
-        (Some(new), Some(old)) if strong_validator(not_modified).is_some() => {
-            // A strong validator selects what has the same one; a stored weak one of the same opaque tag was sent by us.
-            opaque(new.as_bytes()) == opaque(old.as_bytes())
-        }
+        // Also where only one is weak: a tag of the same opaque part was sent by us.
         (Some(new), Some(old)) => opaque(new.as_bytes()) == opaque(old.as_bytes()),
         (Some(_), None) => strong_validator(not_modified).is_none(),
         (None, _) => match (not_modified.get(LAST_MODIFIED), stored.get(LAST_MODIFIED)) {

@@ -381,6 +381,26 @@ fn whoever_is_slower_than_a_long_body_reads_on_from_the_disk_and_whoever_comes_l
 }
 
 #[test]
+fn whoever_reads_a_long_body_from_the_disk_gets_its_end_though_it_is_invalidated_meanwhile() {
+    each_store(|kind, path| {
+        let body = content(4_000_000);
+        let cache = open(path, kind);
+        let visit = Visit::to("/long");
+        let (mut fill, mut slow) = visit.lead(&cache);
+        fill.head(now(), wall(), &visit.headers, head(&[FRESH]));
+        push(&mut fill, &body[..3_000_000]);
+        cache.invalidate(&visit.asker().key);
+        push(&mut fill, &body[3_000_000..]);
+        fill.complete(now(), None).unwrap();
+        assert!(drain(&mut slow, &visit.asker()) == body);
+        assert_eq!(counter(&cache, "refused_outdated"), 1);
+        cache.close(PATIENCE);
+        drop((slow, cache));
+        assert!(visit.body(&open(path, kind)).is_none());
+    });
+}
+
+#[test]
 fn a_long_body_that_breaks_off_leaves_nothing() {
     each_store(|kind, path| {
         let cache = open(path, kind);

@@ -50,7 +50,7 @@ impl Fill {
             .and_then(|announced| Some((announced, announced.sharing.kept()?)))
             .filter(|_| self.is_kept());
         let Some((announced, kept)) = kept else {
-            return spool.abandon();
+            return spool.discard();
         };
         let metadata = ResponseMetadata {
             head: Arc::clone(&announced.head),
