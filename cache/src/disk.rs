@@ -165,13 +165,13 @@ impl Disk {
     /// What cannot be written must not leave an older one in its place. Most of what a busy site stores is new, so there is none.
     fn changed(&self, key: CacheKey, is_queued: bool) {
         if !is_queued && (self.readers.may_hold(&key) || self.writer.is_changing(&key)) {
-            self.writer.remove(key);
+            self.clear_away(key);
         }
         self.outdate(&key);
     }
 
-    /// Begins a body, of that length if it is known, that is to be written under a key while it comes. `committed` is called, by the thread that writes, when it
-    /// has taken the place of what was there.
+    /// Begins a body, of that length if it is known, that is to be written under a key while it comes. `committed` is called, by the
+    /// thread that writes, when it has taken the place of what was there.
     pub(crate) fn spool(
         &self,
         key: CacheKey,
@@ -181,6 +181,7 @@ impl Disk {
         let store = self.store()?;
         if store.max_body() < length.unwrap_or(0) {
             self.readers.count_too_large();
+            self.clear_away(key);
             return None;
         }
         let (writer, readers) = (Arc::clone(&self.writer), Arc::clone(&self.readers));
@@ -201,6 +202,14 @@ impl Disk {
     /// Forgets what lies under a key.
     pub(crate) fn remove(&self, key: CacheKey) {
         self.writer.remove(key);
+        self.outdate(&key);
+    }
+
+    /// The same for what is of no use, or older than it need be. At the end of the process it stays: nobody was told that it is gone.
+    pub(crate) fn clear_away(&self, key: CacheKey) {
+        if !self.writer.is_stopped() {
+            self.writer.remove(key);
+        }
         self.outdate(&key);
     }
 
@@ -414,5 +423,26 @@ mod tests {
     fn neither_is_what_could_not_be_replaced() {
         let names = Arc::from([http::header::ACCEPT]);
         assert_eq!(words_after(|disk| disk.save_variants(key(1), &names, 1)), 1);
+    }
+
+    #[test]
+    fn what_comes_after_the_end_does_not_cost_what_is_stored() {
+        let words = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&words);
+        let leave_word = move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        };
+        let open = || Ok(Arc::new(ReadOnly) as Arc<dyn Store>);
+        let disk = Disk::new(open, leave_word, 1024, &Arc::default()).unwrap();
+        assert!(disk.wait_until_open(Duration::from_secs(10)));
+        disk.close(Duration::from_secs(10));
+        disk.save_variants(key(1), &Arc::from([http::header::ACCEPT]), 1);
+        disk.clear_away(key(2));
+        disk.writer.wait_for_word(Duration::from_secs(10));
+        assert_eq!(words.load(Ordering::Relaxed), 0);
+        // An invalidation has been answered: that is another matter.
+        disk.remove(key(3));
+        disk.writer.wait_for_word(Duration::from_secs(10));
+        assert_eq!(words.load(Ordering::Relaxed), 1);
     }
 }

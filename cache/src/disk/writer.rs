@@ -40,6 +40,7 @@ pub(crate) struct Writer {
     /// Bytes of bodies that come and are not written yet.
     spooled: AtomicUsize,
     is_given_up: AtomicBool,
+    is_stopped: AtomicBool,
     is_out_of_date: AtomicBool,
     leave_word: Arc<dyn Fn() + Send + Sync>,
     /// Hears that the word was left.
@@ -79,6 +80,7 @@ impl Writer {
             changes: Mutex::default(),
             spooled: AtomicUsize::new(0),
             is_given_up: AtomicBool::new(false),
+            is_stopped: AtomicBool::new(false),
             is_out_of_date: AtomicBool::new(false),
             leave_word: Arc::new(leave_word),
             word: Mutex::default(),
@@ -117,7 +119,13 @@ impl Writer {
     }
 
     pub(super) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::Release);
         self.jobs.close();
+    }
+
+    /// Whether the process comes to its end.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
     }
 
     /// Bytes that wait to be written.

@@ -84,7 +84,7 @@ impl Tiers {
                 .adopt_variants(key, names, generation, is_current),
         };
         if adopted == Adopted::Useless && is_current() {
-            disk.remove(key);
+            disk.clear_away(key);
         }
         adopted == Adopted::Yes
     }
@@ -193,7 +193,7 @@ impl Tiers {
     /// Forgets what turned out to be damaged.
     pub(crate) fn forget(&self, key: &CacheKey) {
         if let Some(disk) = &self.disk {
-            disk.remove(*key);
+            disk.clear_away(*key);
         }
         self.memory.forget(key);
     }
