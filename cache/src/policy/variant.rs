@@ -174,6 +174,8 @@ pub(crate) fn normalised_value(name: &HeaderName, request: &HeaderMap) -> Option
     }
     if [ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE].contains(name)
         && let Some(value) = &mut value
+        // Only the parameters of media types are ever quoted, and what is quoted may be told apart by its case.
+        && !value.contains(&b'"')
     {
         value.make_ascii_lowercase();
     }
@@ -183,6 +185,7 @@ pub(crate) fn normalised_value(name: &HeaderName, request: &HeaderMap) -> Option
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderValue;
     use http::header::USER_AGENT;
 
     fn vary(lines: &[&str]) -> Vary {
@@ -240,6 +243,12 @@ mod tests {
             normalised_value(&USER_AGENT, &one_line),
             normalised_value(&USER_AGENT, &two_lines)
         );
+        let accepted = |types: &'static str| {
+            let field = [(ACCEPT, HeaderValue::from_static(types))];
+            normalised_value(&ACCEPT, &field.into_iter().collect())
+        };
+        assert_eq!(accepted("Text/HTML,*/*"), accepted("text/html, */*"));
+        assert_ne!(accepted("a/b;p=\"C\""), accepted("a/b;p=\"c\""));
     }
 
     #[test]
