@@ -85,12 +85,12 @@ impl Markers {
         reason: LeaderOnly,
     ) -> Marked {
         let until = now + LEADER_ONLY - JITTER + self.jitter(&key);
-        self.mark(key, until, Meaning::LeaderOnly(reason))
+        self.mark(now, key, until, Meaning::LeaderOnly(reason))
     }
 
     /// Remembers that a herd met a failure.
     pub(super) fn mark_failed(&mut self, now: Instant, key: CacheKey, failure: Failure) -> Marked {
-        self.mark(key, now + FAILED, Meaning::Failed(failure))
+        self.mark(now, key, now + FAILED, Meaning::Failed(failure))
     }
 
     /// Forgets a key; whether there was something to forget.
@@ -98,8 +98,10 @@ impl Markers {
         self.by_key.remove(key).is_some()
     }
 
-    fn mark(&mut self, key: CacheKey, until: Instant, meaning: Meaning) -> Marked {
-        if let Some(marker) = self.by_key.get_mut(&key) {
+    fn mark(&mut self, now: Instant, key: CacheKey, until: Instant, meaning: Meaning) -> Marked {
+        if self.get(now, &key).is_some()
+            && let Some(marker) = self.by_key.get_mut(&key)
+        {
             marker.until = until;
             marker.meaning = meaning;
             return Marked::Renewed;
@@ -194,6 +196,11 @@ mod tests {
         assert_eq!(
             markers.mark_leader_only(at(1), key(10), LeaderOnly::NoStore),
             Marked::NewForOld
+        );
+        assert_eq!(
+            markers.mark_leader_only(at(60_000), key(10), LeaderOnly::NoStore),
+            Marked::New,
+            "the one before had ended, though nobody looked"
         );
         assert_eq!(markers.get(at(1), &key(0)), None);
         assert!(markers.get(at(1), &key(1)).is_some());
