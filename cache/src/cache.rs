@@ -1,5 +1,7 @@
 //! The cache as its owner sees it: a store, and the flights in front of it.
 
+mod learning;
+
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,20 +9,16 @@ use std::sync::mpsc::channel;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
-
 use crate::asker::Asker;
 use crate::counters::{CacheCounters, Counted};
-use crate::disk::{Content, Disk, Folder, FolderError, Loading, Stored, StoredBody};
+use crate::disk::{Disk, Folder, FolderError, Loading, Stored, StoredBody};
 use crate::flights::{Behind, Fill, Flights, FlightsConfig, Join, MAX_MARKERS, Rejoin};
 use crate::key::CacheKey;
-use crate::policy::validation::{freshened, head_says};
-use crate::policy::{Forward, HeadSays, Policy, Reuse, Sharing, Trouble};
+use crate::policy::{Forward, Policy, Reuse, Trouble};
 use crate::purge::{Epoch, Purge, PurgeError, Purged, Purges, Restored};
-use crate::store::{
-    COPY_BELOW, FileStore, Found, Hit, MemoryStore, Origin, ResponseHead, Served, SledStore, Store,
-    StoredContent, StoredResponse, Tiers, Usage, detach, settle,
-};
+use crate::store::{FileStore, Found, Hit, MemoryStore, Served, SledStore, Store, Tiers, Usage};
+
+pub use learning::Beginning;
 
 const MIB: usize = 1024 * 1024;
 
@@ -461,88 +459,6 @@ impl Cache {
         Some(Hit::new(now, response, at, Served::InTrouble))
     }
 
-    /// Takes in what a HEAD that went to the backend says about the stored response to GET (RFC 9111 §4.3.5). `request` is the
-    /// HEAD; `delay` the time it took, `wall` the time of day.
-    pub fn learn_from_head(
-        &self,
-        now: Instant,
-        wall: SystemTime,
-        delay: Duration,
-        asker: &Asker<'_>,
-        head: &ResponseHead,
-    ) {
-        let Found::Response(at, stored) = self.store.find(&asker.key, asker.headers) else {
-            return;
-        };
-        match head_says(head, stored.head(), stored.length()) {
-            HeadSays::Nothing => {}
-            HeadSays::Changed => self.store.remove(&asker.key),
-            HeadSays::Current => {
-                let head = freshened(stored.head(), &head.headers);
-                let facts = asker.facts.as_get();
-                let sharing = Sharing::judge(self.policy, &facts, &head, delay, wall);
-                let Some(kept) = sharing.kept() else {
-                    if sharing.forbids_keeping() {
-                        self.store.remove(&asker.key);
-                    }
-                    return;
-                };
-                // When the HEAD was sent is not known here; purges since the GET hit what it confirms.
-                let origin = Origin {
-                    born: stored.origin().born,
-                    labels: asker.labels().with_tags(&head.headers),
-                };
-                let renewed = stored.renewed(Arc::new(head), kept.terms, now, origin);
-                let renewed = Arc::new(renewed);
-                self.store.replace(&at.at, &stored, &renewed);
-                self.counters.freshened_by_head.add(1);
-            }
-        }
-    }
-
-    /// Stores a response that came to a request of another method, all at once, and says of itself that it is what a GET would get
-    /// (RFC 9110 §9.3.3). `asker` is that GET; `delay` the time the request took, `born` the epoch at which it began, `wall` the time of
-    /// day.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is one thing a stored response is made of"
-    )]
-    pub fn store_whole(
-        &self,
-        now: Instant,
-        wall: SystemTime,
-        delay: Duration,
-        born: Epoch,
-        asker: &Asker<'_>,
-        head: ResponseHead,
-        content: Bytes,
-    ) {
-        let sharing = Sharing::judge(self.policy, &asker.facts, &head, delay, wall);
-        let Sharing::Shared(kept) = &sharing else {
-            return;
-        };
-        if !kept.terms.freshness.is_explicit() {
-            return;
-        }
-        let place = (self.store).place(&asker.key, &kept.vary, asker.headers, &head.headers);
-        let blocks = settle(&[detach(content, COPY_BELOW).0]);
-        let content = Arc::new(StoredContent::new(Content::Blocks(blocks), None));
-        let origin = Origin {
-            born,
-            labels: asker.labels().with_tags(&head.headers),
-        };
-        let response = StoredResponse::new(Arc::new(head), content, kept.terms, now, origin);
-        self.store.insert(&place, &Arc::new(response));
-    }
-
-    /// A request with an unsafe method succeeded: what is stored for the URI is forgotten, and what is under way for it serves
-    /// those who wait for it already (RFC 9111 §4.4).
-    pub fn invalidate(&self, primary: &CacheKey) {
-        self.flights.invalidate(primary);
-        self.store.remove(primary);
-        self.counters.invalidated.add(1);
-    }
-
     /// Joins the flight of a key, or opens it. `under` comes from [`Lookup::Miss`], or from
     /// [`crate::Turn::Variant`].
     pub fn join(&self, now: Instant, under: CacheKey, asker: &Asker<'_>) -> Join {
@@ -553,17 +469,6 @@ impl Cache {
     /// request; its facts and fields go into the request for the rest.
     pub fn rejoin(&self, now: Instant, behind: Behind, asker: &Asker<'_>) -> Rejoin {
         self.flights.rejoin(now, behind, asker)
-    }
-
-    /// Tells what a request that went alone heard: a shareable response ends the key's marker, one
-    /// for its leader only renews it. Judge it with [`Sharing::judge`] and [`Cache::policy`].
-    pub fn learn(&self, now: Instant, under: &CacheKey, sharing: &Sharing) {
-        self.flights.learn(now, under, sharing);
-    }
-
-    /// What a request that begins now is of: purges that come later hit its response.
-    pub fn epoch(&self) -> Epoch {
-        self.purges.now()
     }
 
     /// Purges: see [`Purges::purge`]. Takes as long as a disk takes; call it from a thread that may wait.

@@ -342,9 +342,9 @@ impl Flights {
         Some(Fill::new(shared, None))
     }
 
-    /// What is in flight for that URI serves those it has, and nobody after them.
-    pub(crate) fn invalidate(&self, primary: &CacheKey) {
-        self.invalidations.count(primary);
+    /// What is in flight for a URI that is invalidated serves those it has, and nobody after them.
+    pub(crate) const fn invalidations(&self) -> &Invalidations {
+        &self.invalidations
     }
 
     /// Gives a laggard a place in a slower flight.

@@ -51,7 +51,7 @@ pub mod purge;
 pub mod store;
 
 pub use asker::Asker;
-pub use cache::{Cache, CacheConfig, Lookup, StoreConfig, StoreKind, StoreState};
+pub use cache::{Beginning, Cache, CacheConfig, Lookup, StoreConfig, StoreKind, StoreState};
 pub use counters::{CacheCounters, Counted, Counter};
 pub use disk::{Damaged, FolderError, Loading, StoredBody, is_metadata};
 pub use flights::{Behind, Chunk, Failure, Fill, Join, Reader, Rejoin, Turn, Verdict};

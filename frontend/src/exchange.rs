@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName};
 use http::{Method, StatusCode, Version, request};
-use scale0_cache::purge::Epoch;
+use scale0_cache::{Beginning, CacheKey};
 use scale0_wire::{DecodeError, RequestHead, ServiceId, TraceContext};
 
 use crate::error_response::ErrorResponse;
@@ -34,8 +34,8 @@ pub(crate) struct Exchange {
     pub(crate) rules: Rules,
     pub(crate) service: ServiceId,
     trace: TraceContext,
-    /// Purges that come later hit its response.
-    pub(crate) epoch: Epoch,
+    /// Of a POST, whose response may take the place of what is stored.
+    pub(crate) beginning: Option<Beginning>,
     /// When its head had come.
     pub(crate) started: Instant,
 }
@@ -85,6 +85,9 @@ impl Exchange {
             .as_ref()
             .map_or_else(|| ServiceId::of(host.as_bytes()), |service| service.id);
         let trace = trace_context(&headers);
+        let scheme = scheme(origin.secure);
+        let beginning = (method == Method::POST && rules.cache)
+            .then(|| (shared.cache).begin(&CacheKey::new(scheme, &authority, &target)));
         Ok(Self {
             method,
             version,
@@ -98,7 +101,7 @@ impl Exchange {
             service,
             trace,
             expects_continue: headers.contains_key(header::EXPECT),
-            epoch: shared.cache.epoch(),
+            beginning,
             headers: fields::crossing(headers),
             started,
         })
@@ -113,7 +116,7 @@ impl Exchange {
     }
 
     pub(crate) const fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
+        scheme(self.secure)
     }
 
     pub(crate) const fn trace(&self) -> TraceContext {
@@ -214,6 +217,10 @@ impl Exchange {
         let normal = target::path_and_query(&rooted).map_err(|error| BadRequest::new(error.0))?;
         Ok(normal.into_owned())
     }
+}
+
+const fn scheme(secure: bool) -> &'static str {
+    if secure { "https" } else { "http" }
 }
 
 /// Whether `Via` names this node: the request goes in circles (RFC 9110 §7.6.3).

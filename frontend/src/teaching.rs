@@ -36,32 +36,25 @@ impl Worker {
             }
         }
         if !exchange.method.is_safe() && !is_error(head.status) {
-            cache.invalidate(&exchange.cache_key());
             for target in told_targets(exchange, &head.headers) {
                 cache.invalidate(&exchange.cache_key_of(&target));
             }
-            if exchange.rules.cache
-                && is_the_representation(exchange, head)
-                && let Some(content) = whole()
-            {
-                let asker = Asker {
-                    key: exchange.cache_key(),
-                    authority: &exchange.authority,
-                    path_and_query: &exchange.target,
-                    facts: RequestFacts::of(&Method::GET, &exchange.headers, false),
-                    headers: &exchange.headers,
-                    deadline: exchange.due(),
-                };
-                cache.store_whole(
-                    now,
-                    wall,
-                    delay,
-                    exchange.epoch,
-                    &asker,
-                    head.clone(),
-                    content,
-                );
-            }
+            let content = (exchange.beginning)
+                .filter(|_| is_the_representation(exchange, head))
+                .and_then(|beginning| Some((beginning, whole()?)));
+            let Some((beginning, content)) = content else {
+                cache.invalidate(&exchange.cache_key());
+                return;
+            };
+            let asker = Asker {
+                key: exchange.cache_key(),
+                authority: &exchange.authority,
+                path_and_query: &exchange.target,
+                facts: RequestFacts::of(&Method::GET, &exchange.headers, false),
+                headers: &exchange.headers,
+                deadline: exchange.due(),
+            };
+            cache.replace(now, wall, delay, beginning, &asker, head.clone(), content);
         }
     }
 }
@@ -76,6 +69,7 @@ fn told_targets(exchange: &Exchange, headers: &HeaderMap) -> impl Iterator<Item 
     [header::LOCATION, header::CONTENT_LOCATION]
         .into_iter()
         .filter_map(|name| exchange.same_origin(headers.get(name)?.to_str().ok()?))
+        .filter(|target| *target != exchange.target)
 }
 
 /// Whether the content of the response to a POST is what a GET of its target would get (RFC 9110 §9.3.3): it says so itself, with
@@ -85,9 +79,7 @@ fn is_the_representation(exchange: &Exchange, head: &ResponseHead) -> bool {
         let location = head.headers.get(header::CONTENT_LOCATION)?.to_str().ok()?;
         exchange.same_origin(location)
     };
-    exchange.method == Method::POST
-        && head.status == StatusCode::OK
-        && location().is_some_and(|target| target == exchange.target)
+    head.status == StatusCode::OK && location().is_some_and(|target| target == exchange.target)
 }
 
 impl Exchange {

@@ -28,9 +28,9 @@ impl Invalidations {
         self.slot(primary).load(Ordering::Acquire)
     }
 
-    /// One more.
-    pub(crate) fn count(&self, primary: &CacheKey) {
-        self.slot(primary).fetch_add(1, Ordering::AcqRel);
+    /// One more; how many there were before.
+    pub(crate) fn count(&self, primary: &CacheKey) -> u64 {
+        self.slot(primary).fetch_add(1, Ordering::AcqRel)
     }
 
     fn slot(&self, primary: &CacheKey) -> &AtomicU64 {

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use scale0_cache::purge::{Purge, Target};
-use scale0_cache::{CacheConfig, Lookup};
+use scale0_cache::{CacheConfig, Lookup, ResponseHead};
 
-use crate::site::{Fate, Habits, Outcome, Pending, Request, Resource, Site};
+use crate::site::{Fate, Habits, Outcome, Pending, Request, Resource, Site, to_map};
 
 const STALE_SOON: &[(&str, &str)] = &[("cache-control", "max-age=10"), ("etag", "\"v1\"")];
 
@@ -309,6 +309,34 @@ fn what_was_under_way_when_its_uri_was_invalidated_serves_its_waiters_and_nobody
     );
     site.cache.invalidate(&get().key);
     assert!(!is_fresh(&site));
+}
+
+#[test]
+fn the_response_to_a_post_is_not_stored_where_another_wrote_while_it_was_under_way() {
+    for others in [0, 1] {
+        let site = stored_ago(1, resource(STALE_SOON));
+        let (cache, request) = (&site.cache, get());
+        let beginning = cache.begin(&request.key);
+        for _ in 0..others {
+            cache.invalidate(&request.key);
+        }
+        let head = ResponseHead {
+            status: StatusCode::OK,
+            headers: to_map(STALE_SOON),
+        };
+        cache.replace(
+            site.world.now(),
+            site.world.wall(),
+            Duration::ZERO,
+            beginning,
+            &request.asker(&site),
+            head,
+            "newer".into(),
+        );
+        assert_eq!(is_fresh(&site), others == 0);
+        assert_eq!(site.counter("refused_outdated"), others);
+        assert_eq!(site.counter("invalidated"), 1 + others);
+    }
 }
 
 #[test]
