@@ -165,9 +165,9 @@ impl Worker {
                     let response = self.flight(asking, &head, reader, status, account, backend);
                     return Ok(AtCache::Answered(response));
                 }
-                Ok(Turn::Stored(hit)) => {
+                Ok(Turn::Confirmed { hit, is_kept }) => {
                     let not_modified = StatusCode::NOT_MODIFIED.as_u16();
-                    let status = status.fwd_status(not_modified).stored(!collapsed);
+                    let status = (status.fwd_status(not_modified)).stored(!collapsed && is_kept);
                     return self.hit(asking, hit, account, status).await;
                 }
                 Ok(Turn::Released(_)) => Err("leader-only"),

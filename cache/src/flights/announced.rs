@@ -8,7 +8,7 @@ use http::header::CONTENT_LENGTH;
 
 use crate::key::CacheKey;
 use crate::policy::Sharing;
-use crate::store::{At, ResponseHead, StoredResponse};
+use crate::store::{ResponseHead, StoredResponse};
 
 /// A response's head and the verdict about it.
 #[derive(Debug)]
@@ -21,7 +21,17 @@ pub(super) struct Announced {
     /// The content's length, where the head gives it.
     pub(super) length: Option<u64>,
     /// What was stored already, and has been confirmed: it is the answer.
-    pub(super) confirmed: Option<(At, Arc<StoredResponse>)>,
+    pub(super) confirmed: Option<Confirmed>,
+}
+
+/// A response that was stored, as its origin has confirmed it.
+#[derive(Debug)]
+pub(super) struct Confirmed {
+    pub(super) response: Arc<StoredResponse>,
+    /// The key under which it is fetched.
+    pub(super) under: CacheKey,
+    /// The key under which it is stored, if it is kept.
+    pub(super) stored_at: Option<CacheKey>,
 }
 
 impl Announced {
@@ -52,16 +62,15 @@ impl Announced {
         now: Instant,
         sharing: Sharing,
         variant: Option<CacheKey>,
-        at: At,
-        response: Arc<StoredResponse>,
+        confirmed: Confirmed,
     ) -> Self {
         Self {
-            head: Arc::clone(response.head()),
+            head: Arc::clone(confirmed.response.head()),
             sharing,
             received: now,
             variant,
             length: Some(0),
-            confirmed: Some((at, response)),
+            confirmed: Some(confirmed),
         }
     }
 }

@@ -12,7 +12,7 @@ use http::header::{IF_RANGE, RANGE};
 use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::aim::{Aim, Continuation};
-use super::announced::Announced;
+use super::announced::{Announced, Confirmed};
 use super::flight::{MIN_WINDOW, Room};
 use super::pace::Pace;
 use super::shared::SharedFlight;
@@ -23,7 +23,7 @@ use crate::policy::part::{Part, are_of_one, joined_head};
 use crate::policy::terms::is_error_to_stand_in_for;
 use crate::policy::validation::{ask_whether_current, confirms, freshened};
 use crate::policy::{LeaderOnly, Sharing, Trouble, strip_conditionals};
-use crate::store::{At, Place, ResponseHead, StoredResponse};
+use crate::store::{Place, ResponseHead, StoredResponse};
 
 /// What a flight's head decided.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -227,8 +227,7 @@ impl Fill {
         let origin = self.origin(&head);
         let terms = sharing.kept().map_or(*stored.terms(), |kept| kept.terms);
         let response = Arc::new(stored.renewed(Arc::new(head), terms, now, origin));
-        let under = self.shared.under;
-        let at = match self.store_as.take() {
+        let stored_at = match self.store_as.take() {
             Some(place) if self.is_kept() => {
                 let at = flights.store.insert_renewed(&place, &response);
                 self.remove_if_outdated();
@@ -242,12 +241,13 @@ impl Fill {
                 None
             }
         };
-        let at = At {
-            under,
-            at: at.unwrap_or(under),
-        };
         flights.counters.revalidated.add(1);
-        let announced = Announced::confirmed(now, sharing.clone(), variant, at, response);
+        let confirmed = Confirmed {
+            response,
+            under: self.shared.under,
+            stored_at,
+        };
+        let announced = Announced::confirmed(now, sharing.clone(), variant, confirmed);
         self.announce(now, announced, sharing);
         self.end_complete(None, None);
         Verdict::Confirmed

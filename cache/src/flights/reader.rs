@@ -10,7 +10,7 @@ use http::{HeaderMap, StatusCode};
 
 use super::Failure;
 use super::aim::Continuation;
-use super::announced::Announced;
+use super::announced::{Announced, Confirmed};
 use super::flight::{End, Read};
 use super::seats::SeatId;
 use super::shared::SharedFlight;
@@ -19,7 +19,7 @@ use crate::disk::Reading;
 use crate::key::CacheKey;
 use crate::policy::conditional::strong_validator;
 use crate::policy::{LeaderOnly, Sharing};
-use crate::store::{Hit, ResponseHead, Served};
+use crate::store::{At, Hit, ResponseHead, Served};
 
 /// A client's seat in a flight. Dropping it gives the seat up.
 ///
@@ -47,7 +47,12 @@ pub enum Turn {
     /// [`Reader::poll_chunk`]. A HEAD ends here.
     Yours(Arc<ResponseHead>),
     /// What is stored has just been confirmed: answer with it.
-    Stored(Hit),
+    Confirmed {
+        /// The answer.
+        hit: Hit,
+        /// Whether it may be kept on these terms: else nothing is stored any more.
+        is_kept: bool,
+    },
     /// It is for the leader only. All waiters hear so at once: dispatch this one alone now.
     Released(LeaderOnly),
     /// Others may have it, but this request asks for more than it gives: dispatch it alone.
@@ -214,14 +219,21 @@ impl Reader {
                 }
             }
         }
-        if let Some((at, response)) = &announced.confirmed {
+        if let Some(Confirmed {
+            response,
+            under,
+            stored_at,
+        }) = &announced.confirmed
+        {
+            let at = At {
+                under: *under,
+                at: stored_at.unwrap_or(*under),
+            };
             let response = Arc::clone(response);
-            return Turn::Stored(Hit::new(
-                announced.received,
-                response,
-                *at,
-                Served::Validated,
-            ));
+            return Turn::Confirmed {
+                hit: Hit::new(announced.received, response, at, Served::Validated),
+                is_kept: stored_at.is_some(),
+            };
         }
         // A HEAD has what it wants, however the body ends.
         if let Some(failure) = failed.filter(|_| !asker.facts.is_head()) {

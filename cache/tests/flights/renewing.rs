@@ -1,10 +1,11 @@
 //! What is stored, and no longer fresh: validated, refreshed, standing in, invalidated.
 
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use http::{Method, StatusCode};
 use scale0_cache::purge::{Purge, Target};
-use scale0_cache::{CacheConfig, Lookup, ResponseHead};
+use scale0_cache::{CacheConfig, Join, Lookup, ResponseHead, Turn};
 
 use crate::site::{Fate, Habits, Outcome, Pending, Request, Resource, Site, to_map};
 
@@ -337,6 +338,36 @@ fn the_response_to_a_post_is_not_stored_where_another_wrote_while_it_was_under_w
         assert_eq!(site.counter("refused_outdated"), others);
         assert_eq!(site.counter("invalidated"), 1 + others);
     }
+}
+
+#[test]
+fn a_confirmation_whose_terms_forbid_to_keep_it_is_the_answer_and_not_stored() {
+    let site = stored_ago(11, resource(STALE_SOON));
+    let forbids = [("cache-control", "no-store"), ("etag", "\"v1\"")];
+    site.has("/", resource(&forbids));
+    let request = get();
+    let asker = request.asker(&site);
+    let now = site.world.now();
+    let Lookup::Miss { under, .. } = site.cache.lookup(now, &asker) else {
+        panic!("it is stale");
+    };
+    let Join::Lead {
+        mut fill,
+        mut reader,
+    } = site.cache.join(now, under, &asker)
+    else {
+        panic!("nothing is under way");
+    };
+    let head = ResponseHead {
+        status: StatusCode::NOT_MODIFIED,
+        headers: to_map(&forbids),
+    };
+    fill.head(now, site.world.wall(), &request.headers, head);
+    let turn = reader.poll_head(&mut Context::from_waker(Waker::noop()), &asker);
+    let Poll::Ready(Turn::Confirmed { is_kept, .. }) = turn else {
+        panic!("{turn:?}");
+    };
+    assert!(!is_kept);
 }
 
 #[test]

@@ -337,7 +337,7 @@ impl Site {
                 }
                 Turn::Variant(_) => return self.alone(request).await,
                 Turn::Missed => {}
-                Turn::Stored(hit) => return self.hit(&request.headers, &hit),
+                Turn::Confirmed { hit, .. } => return self.hit(&request.headers, &hit),
                 Turn::Failed(failure) => return self.failed(&asker, failure),
             }
         };
