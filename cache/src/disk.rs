@@ -145,6 +145,11 @@ impl Disk {
         }
     }
 
+    /// Whether something is still to be done under that key.
+    pub(crate) fn is_changing(&self, key: &CacheKey) -> bool {
+        self.writer.is_changing(key)
+    }
+
     /// How often what lies under a key has changed.
     pub(crate) fn changes_of(&self, key: &CacheKey) -> u64 {
         self.changes.of(key)
@@ -171,12 +176,12 @@ impl Disk {
     }
 
     /// Begins a body, of that length if it is known, that is to be written under a key while it comes. `committed` is called, by the
-    /// thread that writes, when it has taken the place of what was there.
+    /// thread that writes, with what the key gives when it has taken the place of what was there.
     pub(crate) fn spool(
         &self,
         key: CacheKey,
         length: Option<u64>,
-        committed: impl FnOnce() + Send + 'static,
+        committed: impl FnOnce(Loaded) + Send + 'static,
     ) -> Option<Arc<Spool>> {
         let store = self.store()?;
         if store.max_body() < length.unwrap_or(0) {
@@ -326,7 +331,7 @@ mod tests {
     fn whoever_waits_for_a_body_hears_at_once_that_it_was_abandoned() {
         let (disk, go_on, _) = hung();
         disk.remove(key(1));
-        let spool = disk.spool(key(2), None, || ()).expect("the store is open");
+        let spool = disk.spool(key(2), None, |_| ()).expect("the store is open");
         spool.push(bytes::Bytes::from(vec![1; 8 * 1024 * 1024]));
         let woken = Arc::new(Woken::default());
         let waker = std::task::Waker::from(Arc::clone(&woken));

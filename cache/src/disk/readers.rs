@@ -251,7 +251,8 @@ impl Readers {
         }
     }
 
-    fn load_waiting(self: &Arc<Self>, key: &CacheKey) -> Loaded {
+    /// What lies under a key; takes as long as a disk takes.
+    pub(super) fn load_waiting(self: &Arc<Self>, key: &CacheKey) -> Loaded {
         let Some(store) = self.store() else {
             return Loaded::Nothing;
         };

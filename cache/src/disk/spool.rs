@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use super::load::Load;
 use super::metadata::{Checksum, Metadata, ResponseMetadata, checksum};
-use super::readers::Readers;
+use super::readers::{Loaded, Readers};
 use super::recorded::{Block, Damaged};
 use super::writer::Writer;
 use super::{clock, writer};
@@ -35,7 +35,7 @@ pub(crate) struct Spool {
     output: Mutex<Output>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct State {
     /// Not yet written.
     pieces: VecDeque<Bytes>,
@@ -51,6 +51,8 @@ struct State {
     readers: Vec<Waker>,
     /// Nothing more is written.
     is_over: bool,
+    /// To be told then.
+    landed: Option<Box<dyn FnOnce() + Send>>,
 }
 
 /// A block that a reader waits for.
@@ -63,6 +65,9 @@ pub(crate) struct Reading {
 /// Asked right before a record takes its place: what was forgotten since must not come back.
 type StillWanted = Box<dyn Fn() -> bool + Send>;
 
+/// Given what its key gives now, once a record has taken its place.
+pub(super) type Committed = Box<dyn FnOnce(Loaded) + Send>;
+
 enum End {
     /// If it is still wanted when its turn has come.
     Commit(Box<ResponseMetadata>, StillWanted),
@@ -73,7 +78,7 @@ enum End {
 
 #[derive(Default)]
 struct Output {
-    committed: Option<Box<dyn FnOnce() + Send>>,
+    committed: Option<Committed>,
     record: Option<Box<dyn NewRecord>>,
     open: BytesMut,
     checksums: Vec<Checksum>,
@@ -84,7 +89,7 @@ impl Spool {
         key: CacheKey,
         writer: Arc<Writer>,
         readers: Arc<Readers>,
-        committed: Box<dyn FnOnce() + Send>,
+        committed: Committed,
     ) -> Arc<Self> {
         let output = Output {
             committed: Some(committed),
@@ -111,12 +116,22 @@ impl Spool {
         self.queue(state);
     }
 
-    /// The body was complete. It takes its place if it is `still_wanted` when everything before it has been written.
+    /// The body was complete. It takes its place if it is `still_wanted` when everything before it has been written. `landed` hears
+    /// when it has, or never will.
     pub(crate) fn commit(
         self: &Arc<Self>,
         metadata: ResponseMetadata,
         still_wanted: impl Fn() -> bool + Send + 'static,
+        landed: impl FnOnce() + Send + 'static,
     ) {
+        {
+            let mut state = self.state.lock();
+            if state.is_over {
+                drop(state);
+                return landed();
+            }
+            state.landed = Some(Box::new(landed));
+        }
         self.end(End::Commit(Box::new(metadata), Box::new(still_wanted)));
     }
 
@@ -315,7 +330,7 @@ impl Spool {
     /// The record is what its key gives now: whoever still reads goes on in it.
     fn finished(&self, output: &mut Output, store: &Arc<dyn Store>) {
         if let Some(committed) = output.committed.take() {
-            committed();
+            committed(self.readers.load_waiting(&self.key));
         }
         if let Ok(Some(record)) = store.open(&self.key) {
             let mut state = self.state.lock();
@@ -337,8 +352,12 @@ impl Spool {
         self.writer.unspooled(std::mem::take(&mut state.waiting));
         let producer = state.producer.take();
         let readers = std::mem::take(&mut state.readers);
+        let landed = state.landed.take();
         drop(state);
         producer.into_iter().chain(readers).for_each(Waker::wake);
+        if let Some(landed) = landed {
+            landed();
+        }
     }
 
     fn append(
@@ -395,6 +414,16 @@ impl fmt::Debug for End {
             Self::Discard => "Discard",
             Self::Abandon => "Abandon",
         })
+    }
+}
+
+impl fmt::Debug for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("State")
+            .field("waiting", &self.waiting)
+            .field("end", &self.end)
+            .field("is_over", &self.is_over)
+            .finish_non_exhaustive()
     }
 }
 

@@ -64,6 +64,8 @@ pub struct Fill {
     /// The body on its way to the disk, and how long it may still be held back for that.
     spool: Option<Arc<Spool>>,
     spool_pace: Pace,
+    /// What is complete is on its way to its place on the disk.
+    is_landing: bool,
     ended: bool,
 }
 
@@ -76,6 +78,7 @@ impl Fill {
             store_as: None,
             spool: None,
             spool_pace: Pace::default(),
+            is_landing: false,
             ended: false,
         }
     }
@@ -392,7 +395,7 @@ impl Fill {
         }
         let stored = match self.spool.take() {
             Some(spool) => {
-                self.commit(&spool, trailers.as_ref());
+                self.commit(now, &spool, trailers.as_ref());
                 None
             }
             None => self.store(trailers.as_ref()),
@@ -410,7 +413,9 @@ impl Fill {
         let mut inner = self.shared.lock();
         inner.flight.complete(trailers, stored);
         self.shared.count_weight(&mut inner);
-        group.remove(&self.shared);
+        if !self.is_landing {
+            group.remove(&self.shared);
+        }
         self.ended = true;
         let wakes = inner.take_readers();
         drop(inner);

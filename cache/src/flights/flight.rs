@@ -64,6 +64,8 @@ pub(super) struct Flight {
     announced: Option<Arc<Announced>>,
     /// Open → `Complete` | `Failed`, and no further.
     end: Option<End>,
+    /// It is complete, and can be read from the disk until it is found there, or so long.
+    lands_by: Option<Instant>,
 }
 
 /// How a flight ended.
@@ -105,6 +107,10 @@ pub(super) enum Read {
     Failed(Failure),
 }
 
+/// How long a complete flight that is not yet found on the disk can be joined. A disk that is slower may be stuck, and whoever joins
+/// would wait for it.
+const LANDING: Duration = Duration::from_secs(5);
+
 impl Flight {
     /// A flight that has just been opened, without a reader.
     pub(super) fn new(now: Instant, leader: RequestFacts, bounds: Bounds, aim: Aim) -> Self {
@@ -124,6 +130,7 @@ impl Flight {
             skip: 0,
             announced: None,
             end: None,
+            lands_by: None,
         }
     }
 
@@ -140,8 +147,10 @@ impl Flight {
     /// Whether a request that wants the response from its start may join.
     pub(super) fn admission(&self, now: Instant, facts: &RequestFacts) -> Admission {
         let admits = self.aim.continuation().is_none()
-            && self.end.is_none()
-            && (self.window.is_whole() || self.spool.is_some())
+            && match self.end {
+                None => self.window.is_whole() || self.spool.is_some(),
+                Some(_) => self.lands_by.is_some_and(|lands_by| now < lands_by),
+            }
             && self
                 .announced
                 .as_ref()
@@ -565,8 +574,13 @@ impl Flight {
                 }
             }
         }
-        // Nobody joins any more.
+        // Whoever joins from now on reads from the disk.
         self.window.trim();
+    }
+
+    /// It is complete, and takes its place on the disk.
+    pub(super) fn lands(&mut self, now: Instant) {
+        self.lands_by = Some(now + LANDING);
     }
 
     /// Open → Failed. What it was, if it had ended before.

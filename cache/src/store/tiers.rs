@@ -147,19 +147,23 @@ impl Tiers {
         let reserved = self.memory.reserve(place);
         Self::save_variants(disk, place, &reserved);
         let (tiers, at) = (Arc::downgrade(self), reserved.at);
-        disk.spool(at, length, move || {
+        disk.spool(at, length, move |loaded| {
             if let Some(tiers) = tiers.upgrade() {
-                tiers.forget_older(&at);
+                tiers.take_newer(at, loaded);
             }
         })
     }
 
-    /// The disk has something newer under that key.
-    fn forget_older(&self, key: &CacheKey) {
-        if let Some(disk) = &self.disk {
-            disk.outdate(key);
+    /// The disk has this under that key now: it is found in memory from here on, instead of what was there before.
+    fn take_newer(&self, key: CacheKey, loaded: Loaded) {
+        let Some(disk) = &self.disk else { return };
+        disk.outdate(&key);
+        self.memory.forget(&key);
+        let changes = disk.changes_of(&key);
+        // Whoever removes it notes so before counting a change.
+        if !disk.is_changing(&key) {
+            self.adopt(disk, key, loaded, changes);
         }
-        self.memory.forget(key);
     }
 
     fn save_variants(disk: &Disk, place: &Place, inserted: &Inserted) {

@@ -381,6 +381,34 @@ fn whoever_is_slower_than_a_long_body_reads_on_from_the_disk_and_whoever_comes_l
 }
 
 #[test]
+fn a_long_body_is_not_fetched_again_before_it_is_found_on_the_disk() {
+    each_store(|kind, path| {
+        let body = content(2_000_000);
+        let cache = open(path, kind);
+        let mut landing = 0;
+        for number in 0..20 {
+            let visit = Visit::to(&format!("/{number}"));
+            visit.fetch(&cache, &[FRESH], &body);
+            match visit.lookup(&cache) {
+                Lookup::Hit(hit) => assert!(read(&cache, &hit).unwrap() == body),
+                _ => match cache.join(now(), visit.asker().key, &visit.asker()) {
+                    Join::Wait(mut reader) => {
+                        assert!(drain(&mut reader, &visit.asker()) == body);
+                        landing += 1;
+                    }
+                    // It landed between the two looks.
+                    Join::Stored(hit) => assert!(read(&cache, &hit).unwrap() == body),
+                    other => panic!("{other:?}"),
+                },
+            }
+        }
+        assert!(0 < landing, "the disk was never slower than a look");
+        cache.close(PATIENCE);
+        assert_eq!(cache.flights(), 0);
+    });
+}
+
+#[test]
 fn whoever_reads_a_long_body_from_the_disk_gets_its_end_though_it_is_invalidated_meanwhile() {
     each_store(|kind, path| {
         let body = content(4_000_000);

@@ -1,6 +1,7 @@
 //! What becomes of a flight's response once it is known to be kept: in memory as a whole, or on the disk while it comes.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -42,8 +43,13 @@ impl Fill {
             .and_then(|announced| announced.length)
     }
 
-    /// The body on its way to the disk was complete.
-    pub(super) fn commit(&self, spool: &Arc<Spool>, trailers: Option<&HeaderMap>) {
+    /// The body on its way to the disk was complete. Until it can be found there, the flight can be joined.
+    pub(super) fn commit(
+        &mut self,
+        now: Instant,
+        spool: &Arc<Spool>,
+        trailers: Option<&HeaderMap>,
+    ) {
         let announced = self.shared.lock().flight.announced().cloned();
         let kept = announced
             .as_ref()
@@ -60,8 +66,14 @@ impl Fill {
             origin: self.origin(&announced.head),
             checksums: Box::default(),
         };
-        let shared = Arc::clone(&self.shared);
-        spool.commit(metadata, move || !shared.is_outdated());
+        self.is_landing = true;
+        self.shared.lock().flight.lands(now);
+        let (wanted, landing) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
+        spool.commit(
+            metadata,
+            move || !wanted.is_outdated(),
+            move || landing.flights.group(&landing).remove(&landing),
+        );
     }
 
     pub(super) fn abandon_spool(&mut self) {
