@@ -419,6 +419,7 @@ impl Flights {
             buffer: self.config.flight_buffer,
             max_object: self.store.memory().max_object(),
             patient,
+            has_disk: self.store.disk().is_some_and(|disk| disk.store().is_some()),
         }
     }
 

@@ -124,6 +124,18 @@ impl Spool {
         still_wanted: impl Fn() -> bool + Send + 'static,
         landed: impl FnOnce() + Send + 'static,
     ) {
+        self.end_well(
+            End::Commit(Box::new(metadata), Box::new(still_wanted)),
+            landed,
+        );
+    }
+
+    /// The body was complete, and is not to be stored: those who read it already read it to its end. `landed` hears when they can.
+    pub(crate) fn discard(self: &Arc<Self>, landed: impl FnOnce() + Send + 'static) {
+        self.end_well(End::Discard, landed);
+    }
+
+    fn end_well(self: &Arc<Self>, end: End, landed: impl FnOnce() + Send + 'static) {
         {
             let mut state = self.state.lock();
             if state.is_over {
@@ -132,12 +144,7 @@ impl Spool {
             }
             state.landed = Some(Box::new(landed));
         }
-        self.end(End::Commit(Box::new(metadata), Box::new(still_wanted)));
-    }
-
-    /// The body was complete, and is not to be stored: those who read it already read it to its end.
-    pub(crate) fn discard(self: &Arc<Self>) {
-        self.end(End::Discard);
+        self.end(end);
     }
 
     /// It is not worth storing any more. Whoever waits hears so at once: the disk may stand still.
@@ -161,6 +168,16 @@ impl Spool {
         if is_new {
             self.writer.spool(self);
         }
+    }
+
+    /// Whether the disk takes no more of it, for whatever reason.
+    pub(crate) fn is_over(&self) -> bool {
+        self.state.lock().is_over
+    }
+
+    /// How much of the body the disk has, whatever becomes of the rest.
+    pub(crate) fn written(&self) -> u64 {
+        (self.state.lock().checksums.len() * BLOCK) as u64
     }
 
     /// Whether the disk keeps up. Pending: it wakes when it does; whoever has no patience left abandons it.

@@ -325,7 +325,9 @@ impl Fill {
     /// caller's.
     pub fn poll_room(&mut self, cx: &mut Context<'_>, now: Instant) -> Poll<usize> {
         if let Some(spool) = &self.spool {
-            if spool.poll_room(cx).is_ready() {
+            if spool.is_over() {
+                self.abandon_spool();
+            } else if spool.poll_room(cx).is_ready() {
                 self.spool_pace.release(now);
             } else if let Some(until) = self.spool_pace.hold(now) {
                 self.retry_at = Some(until);

@@ -40,6 +40,8 @@ pub(super) struct Bounds {
     pub(super) max_object: u64,
     /// The last flight its key may have: nobody is left behind, the slowest sets the pace.
     pub(super) patient: bool,
+    /// What is too long for the memory has somewhere to go.
+    pub(super) has_disk: bool,
 }
 
 /// The state of a flight.
@@ -59,6 +61,8 @@ pub(super) struct Flight {
     in_background: bool,
     /// It is too long for the memory, and goes to the disk as it comes.
     spool: Option<Arc<Spool>>,
+    /// The disk takes no more of it; what it has can still be read there.
+    is_cut_off: bool,
     /// Bytes still to be dropped because a continuation was answered with the whole.
     skip: u64,
     announced: Option<Arc<Announced>>,
@@ -127,6 +131,7 @@ impl Flight {
             aim,
             in_background: false,
             spool: None,
+            is_cut_off: false,
             skip: 0,
             announced: None,
             end: None,
@@ -148,7 +153,7 @@ impl Flight {
     pub(super) fn admission(&self, now: Instant, facts: &RequestFacts) -> Admission {
         let admits = self.aim.continuation().is_none()
             && match self.end {
-                None => self.window.is_whole() || self.spool.is_some(),
+                None => self.window.is_whole() || self.spooling().is_some(),
                 Some(_) => self.lands_by.is_some_and(|lands_by| now < lands_by),
             }
             && self
@@ -244,7 +249,10 @@ impl Flight {
         let Some(cursor) = self.window.enter(offset) else {
             return false;
         };
-        seat.cursor = Some(cursor);
+        if let Some(kept_for_it) = seat.cursor.replace(cursor) {
+            self.window.leave(kept_for_it);
+        }
+        seat.is_on_disk = false;
         self.fastest = self.fastest.map(|fastest| fastest.max(cursor.offset));
         true
     }
@@ -272,8 +280,22 @@ impl Flight {
             self.fastest = None;
         }
         if self.end.is_some() {
-            self.window.trim();
+            self.let_go();
         }
+    }
+
+    /// Lets go of what no reader will want any more.
+    fn let_go(&mut self) {
+        let written = self.written();
+        while self.window.has_unread_front() && self.window.first_end() <= written {
+            self.window.pop();
+        }
+    }
+
+    /// How far a body that goes to the disk can be read there: what has not come so far is kept, as it may never do. All of it where
+    /// none does.
+    fn written(&self) -> u64 {
+        self.spooling().map_or(u64::MAX, |spool| spool.written())
     }
 
     /// How many have a seat.
@@ -305,6 +327,8 @@ impl Flight {
             && announced.head.status != StatusCode::PARTIAL_CONTENT
             && self.window.is_whole()
             && self.end.is_none()
+            && self.bounds.has_disk
+            && !self.is_cut_off
             && self.bounds.max_object < announced.length.unwrap_or(0).max(end)
     }
 
@@ -314,9 +338,29 @@ impl Flight {
         self.window.pieces()
     }
 
-    /// It does not go to the disk any more.
-    pub(super) fn end_spool(&mut self) {
-        self.spool = None;
+    /// The disk takes no more of it. Whoever reads there will come to the end of what it has: what follows is kept for them.
+    pub(super) fn cut_off(&mut self) {
+        if std::mem::replace(&mut self.is_cut_off, true) {
+            return;
+        }
+        let begin = self.window.start();
+        for seat in self.seats.iter_mut().filter(|seat| seat.is_on_disk) {
+            seat.cursor = self.window.enter(begin);
+        }
+        self.fastest = None;
+    }
+
+    /// All that the disk will ever have of a complete body is there.
+    pub(super) fn landed(&mut self) {
+        if self.written() < self.window.end() {
+            self.cut_off();
+        }
+        self.let_go();
+    }
+
+    /// Where it goes as it comes.
+    fn spooling(&self) -> Option<&Arc<Spool>> {
+        self.spool.as_ref().filter(|_| !self.is_cut_off)
     }
 
     /// Where what has left the window can be read.
@@ -394,21 +438,22 @@ impl Flight {
             return (Room::Open(limit - self.window.weight()), 0);
         }
         // From here on the window slides. What everybody has read goes first.
-        self.window.trim();
+        self.let_go();
         let limit = self.limit(is_short);
         if self.window.weight() < limit {
             self.pace.release(now);
             return (Room::Open(limit - self.window.weight()), 0);
         }
-        if self.spool.is_some() {
+        if self.spooling().is_some() {
             // Whoever is slower than the backend reads on from the disk.
-            while limit <= self.window.weight() {
+            let written = self.written();
+            while limit <= self.window.weight() && self.window.first_end() <= written {
                 self.window.pop();
             }
-            return (
-                Room::Open(limit - self.window.weight()),
-                self.leave_to_disk(),
-            );
+            let left_behind = self.leave_to_disk();
+            // How far the disk may be behind has its own bound.
+            let room = limit.saturating_sub(self.window.weight());
+            return (Room::Open(room.max(MIN_WINDOW)), left_behind);
         }
         let fastest = self.fastest();
         let ahead = self.window.weight_from(fastest);
@@ -439,6 +484,7 @@ impl Flight {
         for seat in self.seats.iter_mut() {
             if seat.cursor.is_some_and(|cursor| !window.holds(cursor)) {
                 seat.cursor = None;
+                seat.is_on_disk = true;
                 left += 1;
             }
         }
@@ -575,7 +621,7 @@ impl Flight {
             }
         }
         // Whoever joins from now on reads from the disk.
-        self.window.trim();
+        self.let_go();
     }
 
     /// It is complete, and takes its place on the disk.
@@ -600,9 +646,8 @@ impl Flight {
         let Some(announced) = &self.announced else {
             return self.seats.taken() == 0 && !self.in_background;
         };
-        if 0 < self.seats.reading()
-            || (self.in_background && (self.may_be_stored() || self.spool.is_some()))
-        {
+        let is_kept = self.may_be_stored() || self.outgrows_memory(0) || self.spooling().is_some();
+        if 0 < self.seats.reading() || (self.in_background && is_kept) {
             return false;
         }
         let missing = announced
@@ -611,7 +656,7 @@ impl Flight {
         let nearly_done = missing.is_some_and(|(length, missing)| {
             missing <= NEARLY_DONE.max(length / NEARLY_DONE_DIVISOR)
         });
-        !(nearly_done && (self.may_be_stored() || self.spool.is_some()))
+        !(nearly_done && is_kept)
     }
 
     // ---- Readers -------------------------------------------------------------------------------
@@ -639,14 +684,12 @@ impl Flight {
         let Some(seat) = self.seats.get_mut(id) else {
             return (Read::Behind, false);
         };
-        let is_reading = seat.is_reading;
+        if seat.is_on_disk {
+            return (Read::OnDisk, false);
+        }
         let Some(cursor) = &mut seat.cursor else {
-            let read = if is_reading {
-                Read::OnDisk
-            } else {
-                Read::End(None)
-            };
-            return (read, false);
+            // A HEAD has all it wanted.
+            return (Read::End(None), false);
         };
         let Some(bytes) = self.window.read(cursor) else {
             return match &self.end {
@@ -658,7 +701,7 @@ impl Flight {
         let leads = self.fastest.is_none_or(|fastest| fastest < offset);
         self.fastest = self.fastest.map(|fastest| fastest.max(offset));
         if self.end.is_some() {
-            self.window.trim();
+            self.let_go();
         }
         (Read::Data(bytes), leads || self.window.has_unread_front())
     }

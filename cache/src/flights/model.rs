@@ -81,6 +81,7 @@ impl Model {
                 buffer: BUFFER,
                 max_object: 0,
                 patient,
+                has_disk: false,
             },
             Aim::Whole,
         );
@@ -289,6 +290,7 @@ fn a_continuation_must_start_where_it_was_asked_to_and_reach_the_end() {
         buffer: BUFFER,
         max_object: 0,
         patient: false,
+        has_disk: false,
     };
     let announce = |status, fields: &[(&'static str, &str)]| {
         let mut flight = Flight::new(at(0), facts, bounds, Aim::Rest(continuation.clone()));

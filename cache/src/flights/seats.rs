@@ -18,8 +18,10 @@ pub(super) struct Seat {
     pub(super) is_leader: bool,
     /// Whether it wants bytes; a HEAD does not.
     pub(super) is_reading: bool,
-    /// Its place in the window; none where it wants no bytes, or has them from the disk.
+    /// Its place in the window, or that from which on the window is kept for it while it reads from the disk.
     pub(super) cursor: Option<Cursor>,
+    /// It has its bytes from the disk, until it has caught up with the window.
+    pub(super) is_on_disk: bool,
     pub(super) joined: Instant,
 }
 
@@ -50,6 +52,7 @@ impl Seats {
             is_leader,
             is_reading,
             cursor,
+            is_on_disk: is_reading && cursor.is_none(),
             joined,
         });
         let index = match self.free.pop() {

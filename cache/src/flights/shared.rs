@@ -96,6 +96,14 @@ impl SharedFlight {
         self.inner.lock()
     }
 
+    /// The disk has done with its body, which was complete.
+    pub(super) fn landed(self: &Arc<Self>) {
+        self.flights.group(self).remove(self);
+        let mut inner = self.lock();
+        inner.flight.landed();
+        self.count_weight(&mut inner);
+    }
+
     /// Brings the total of all flights' bytes up to date.
     pub(super) fn count_weight(&self, inner: &mut Inner) {
         let weight = inner.flight.weight();

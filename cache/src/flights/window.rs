@@ -126,11 +126,14 @@ impl Window {
         self.blocks.front().is_some_and(|block| block.readers == 0)
     }
 
-    /// Lets go of all blocks that every reader has passed.
-    pub(super) fn trim(&mut self) {
-        while self.has_unread_front() {
-            self.pop();
-        }
+    /// Where the block at the front ends; the end of an empty window.
+    pub(super) fn first_end(&self) -> u64 {
+        (self.blocks.front()).map_or(self.end, |block| block.offset + block.bytes.len() as u64)
+    }
+
+    /// Where what it holds begins.
+    pub(super) fn start(&self) -> u64 {
+        self.start
     }
 
     /// Lets go of the first block, whoever still reads it.
@@ -203,6 +206,13 @@ impl Window {
 mod tests {
     use super::*;
 
+    /// Lets go of all blocks that every reader has passed.
+    fn trim(window: &mut Window) {
+        while window.has_unread_front() {
+            window.pop();
+        }
+    }
+
     #[test]
     fn what_every_reader_has_passed_is_let_go_and_nothing_else() {
         let mut window = Window::new(0);
@@ -213,11 +223,11 @@ mod tests {
         }
         assert_eq!(window.read(&mut fast).unwrap(), vec![0; 10]);
         assert_eq!(window.read(&mut fast).unwrap(), vec![1; 10]);
-        window.trim();
+        trim(&mut window);
         assert!(window.is_whole(), "the slow reader still needs it");
 
         window.leave(slow);
-        window.trim();
+        trim(&mut window);
         assert!(!window.is_whole());
         assert_eq!(window.read(&mut fast).unwrap(), vec![2; 10]);
         assert_eq!(window.read(&mut fast), None);
@@ -237,7 +247,7 @@ mod tests {
         assert_eq!(window.read(&mut middle).unwrap(), "ghi");
         let mut at_end = window.enter(109).unwrap();
         assert_eq!(window.read(&mut at_end), None);
-        window.trim();
+        trim(&mut window);
         assert_eq!(window.enter(104), None);
         assert_eq!(window.weight(), 0);
     }

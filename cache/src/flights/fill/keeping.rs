@@ -18,17 +18,21 @@ impl Fill {
     pub(super) fn spool(&mut self, chunk: &Bytes) {
         let outgrows_memory = self.spool.is_none()
             && self.store_as.is_some()
-            && self.shared.flights.store.disk().is_some()
             && self.shared.lock().flight.outgrows_memory(chunk.len());
         if outgrows_memory
             && let Some(place) = self.store_as.take()
             && self.is_kept()
-            && let Some(spool) = (self.shared.flights.store).spool(&place, self.announced_length())
         {
-            for piece in self.shared.lock().flight.spool_to(&spool) {
-                spool.push(piece);
+            let spool = (self.shared.flights.store).spool(&place, self.announced_length());
+            match &spool {
+                Some(spool) => {
+                    for piece in self.shared.lock().flight.spool_to(spool) {
+                        spool.push(piece);
+                    }
+                }
+                None => self.shared.lock().flight.cut_off(),
             }
-            self.spool = Some(spool);
+            self.spool = spool;
         }
         if let Some(spool) = &self.spool {
             spool.push(chunk.clone());
@@ -55,8 +59,10 @@ impl Fill {
             .as_ref()
             .and_then(|announced| Some((announced, announced.sharing.kept()?)))
             .filter(|_| self.is_kept());
+        let shared = Arc::clone(&self.shared);
+        let landed = move || shared.landed();
         let Some((announced, kept)) = kept else {
-            return spool.discard();
+            return spool.discard(landed);
         };
         let metadata = ResponseMetadata {
             head: Arc::clone(&announced.head),
@@ -68,18 +74,14 @@ impl Fill {
         };
         self.is_landing = true;
         self.shared.lock().flight.lands(now);
-        let (wanted, landing) = (Arc::clone(&self.shared), Arc::clone(&self.shared));
-        spool.commit(
-            metadata,
-            move || !wanted.is_outdated(),
-            move || landing.flights.group(&landing).remove(&landing),
-        );
+        let shared = Arc::clone(&self.shared);
+        spool.commit(metadata, move || !shared.is_outdated(), landed);
     }
 
     pub(super) fn abandon_spool(&mut self) {
         if let Some(spool) = self.spool.take() {
             spool.abandon();
-            self.shared.lock().flight.end_spool();
+            self.shared.lock().flight.cut_off();
         }
     }
 
