@@ -55,7 +55,7 @@ fn if_none_match_matches(request: &HeaderMap, stored: Option<&[u8]>) -> bool {
     request
         .get_all(IF_NONE_MATCH)
         .iter()
-        .flat_map(|line| Members(line.as_bytes()))
+        .flat_map(|line| Members::of(line.as_bytes()))
         .any(|tag| match stored {
             _ if tag == b"*" => true,
             Some(stored) => is_entity_tag(tag) && opaque(tag) == opaque(stored),

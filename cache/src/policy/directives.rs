@@ -53,7 +53,7 @@ impl Directives {
     pub fn of(headers: &HeaderMap) -> Self {
         let mut directives = Self::default();
         for line in headers.get_all(CACHE_CONTROL) {
-            for member in Members(line.as_bytes()) {
+            for member in Members::of(line.as_bytes()) {
                 let (name, argument) = match member.iter().position(|&byte| byte == b'=') {
                     Some(equals) => (&member[..equals], Some(&member[equals + 1..])),
                     None => (member, None),
@@ -190,38 +190,55 @@ pub(super) fn delta_seconds(text: &[u8]) -> Option<u32> {
 
 /// The members of a comma-separated list, trimmed; commas within quoted strings do not separate,
 /// empty members are skipped.
-pub(super) struct Members<'a>(pub(super) &'a [u8]);
+pub(super) struct Members<'a> {
+    rest: &'a [u8],
+    /// A quote that is never closed hides nothing, and neither do those behind it: what they would have hidden may forbid something.
+    is_unclosed: bool,
+}
+
+impl<'a> Members<'a> {
+    pub(super) fn of(list: &'a [u8]) -> Self {
+        Self {
+            rest: list,
+            is_unclosed: false,
+        }
+    }
+
+    /// Where the next comma is that separates.
+    fn separator(&mut self) -> Option<usize> {
+        let mut quoted = false;
+        let mut escaped = false;
+        let mut first_comma = None;
+        for (at, &byte) in self.rest.iter().enumerate() {
+            if byte == b',' {
+                if !quoted || self.is_unclosed {
+                    return Some(at);
+                }
+                first_comma = first_comma.or(Some(at));
+            }
+            if escaped {
+                escaped = false;
+            } else if byte == b'"' {
+                quoted = !quoted;
+            } else {
+                escaped = quoted && byte == b'\\';
+            }
+        }
+        self.is_unclosed |= quoted;
+        first_comma.filter(|_| quoted)
+    }
+}
 
 impl<'a> Iterator for Members<'a> {
     type Item = &'a [u8];
 
     fn next(&mut self) -> Option<&'a [u8]> {
-        while !self.0.is_empty() {
-            let mut quoted = false;
-            let mut escaped = false;
-            let end = self.0.iter().position(|&byte| {
-                if escaped {
-                    escaped = false;
-                } else {
-                    match byte {
-                        b'\\' if quoted => escaped = true,
-                        b'"' => quoted = !quoted,
-                        b',' if !quoted => return true,
-                        _ => {}
-                    }
-                }
-                false
-            });
-            // A quote that is never closed hides nothing: what it would have hidden may forbid something.
-            let end = match end {
-                None if quoted => self.0.iter().position(|&byte| byte == b','),
-                end => end,
+        while !self.rest.is_empty() {
+            let (member, rest) = match self.separator() {
+                Some(comma) => (&self.rest[..comma], &self.rest[comma + 1..]),
+                None => (self.rest, &[][..]),
             };
-            let (member, rest) = match end {
-                Some(comma) => (&self.0[..comma], &self.0[comma + 1..]),
-                None => (self.0, &[][..]),
-            };
-            self.0 = rest;
+            self.rest = rest;
             let member = member.trim_ascii();
             if !member.is_empty() {
                 return Some(member);
@@ -294,6 +311,17 @@ mod tests {
             parse(&["extension=\"unterminated, no-store"]).no_store,
             "what is never closed hides nothing"
         );
+        assert!(
+            parse(&["a=\"b, c\\\"d, no-store, e\\\"f"]).no_store,
+            "nor does what comes behind it"
+        );
+    }
+
+    #[test]
+    fn a_list_is_read_in_as_many_steps_as_it_has_bytes_whatever_is_quoted_in_it() {
+        // Each member looks as if its quote went on to the end of the line.
+        let line = "\\\",".repeat(1 << 20);
+        assert_eq!(Members::of(line.as_bytes()).count(), 1 << 20);
     }
 
     #[test]

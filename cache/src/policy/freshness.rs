@@ -174,7 +174,7 @@ fn initial_age(
 fn age_field(headers: &HeaderMap) -> Duration {
     let first = headers
         .get(AGE)
-        .and_then(|line| Members(line.as_bytes()).next());
+        .and_then(|line| Members::of(line.as_bytes()).next());
     let digits = first.filter(|text| text.iter().all(u8::is_ascii_digit));
     Duration::from_secs(digits.and_then(delta_seconds).unwrap_or(0).into())
 }

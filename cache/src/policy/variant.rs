@@ -30,7 +30,7 @@ impl Vary {
     pub fn of(response: &HeaderMap) -> Self {
         let mut names = Vec::new();
         for line in response.get_all(VARY) {
-            for member in Members(line.as_bytes()) {
+            for member in Members::of(line.as_bytes()) {
                 // `*` is a token and so a field name to the parser.
                 match HeaderName::from_bytes(member) {
                     Ok(name) if member != b"*" => names.push(name),
@@ -104,7 +104,7 @@ impl LanguageRange {
     /// All of them; `None` where the field is absent, or one of them is no language with a weight.
     fn all(request: &HeaderMap) -> Option<Vec<Self>> {
         let lines = request.get_all(ACCEPT_LANGUAGE).iter();
-        let members = lines.flat_map(|line| Members(line.as_bytes()));
+        let members = lines.flat_map(|line| Members::of(line.as_bytes()));
         let ranges: Vec<_> = members.map(Self::read).collect::<Option<_>>()?;
         (!ranges.is_empty()).then_some(ranges)
     }
@@ -165,7 +165,7 @@ pub(crate) fn normalised_value(name: &HeaderName, request: &HeaderMap) -> Option
     let mut value = None::<Vec<u8>>;
     for line in request.get_all(name) {
         let value = value.get_or_insert_default();
-        for member in Members(line.as_bytes()) {
+        for member in Members::of(line.as_bytes()) {
             if !value.is_empty() {
                 value.extend_from_slice(b", ");
             }
