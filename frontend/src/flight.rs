@@ -30,8 +30,16 @@ use crate::response;
 use crate::session::{Delivery, Failure, OpenRequest};
 use crate::worker::Worker;
 
-/// How often a fetch tells its broker how many wait and until when, while there is no head.
+/// How often a fetch tells its broker how many wait and until when, while there is no head …
 const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
+/// … and at most, when the time that the broker knows of is nearly over.
+const LEAST_UPDATE_INTERVAL: Duration = Duration::from_millis(10);
+
+/// When a fetch has something to tell again whose broker knows of waiters until `deadline`: well before that.
+fn next_update(now: Instant, deadline: Instant) -> Instant {
+    let left = deadline.saturating_duration_since(now);
+    now + (left / 2).clamp(LEAST_UPDATE_INTERVAL, UPDATE_INTERVAL)
+}
 
 /// Who asks, in a form that outlives the request: a reader that falls behind asks again.
 #[derive(Clone)]
@@ -145,7 +153,7 @@ impl Fetch {
     }
 
     async fn stream(mut self, stream: Stream) -> Fetched {
-        let mut update = pin!(sleep_until((clock::now() + UPDATE_INTERVAL).into()));
+        let mut update = pin!(sleep_until(next_update(clock::now(), self.due).into()));
         loop {
             let delivery = poll_fn(|cx| {
                 if self.fill.poll_abandoned(cx).is_ready() {
@@ -155,10 +163,9 @@ impl Fetch {
                     return Poll::Ready(Some(delivery));
                 }
                 while update.as_mut().poll(cx).is_ready() {
-                    stream.extend(self.fill.latest_deadline(), self.fill.waiters());
-                    update
-                        .as_mut()
-                        .reset((clock::now() + UPDATE_INTERVAL).into());
+                    let deadline = self.fill.latest_deadline();
+                    stream.extend(deadline, self.fill.waiters());
+                    (update.as_mut()).reset(next_update(clock::now(), deadline).into());
                 }
                 Poll::Pending
             })
@@ -405,6 +412,26 @@ impl FlightBody {
                 },
             };
             return Poll::Ready(frame);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_hears_of_a_more_patient_waiter_before_it_gives_up() {
+        let begin = clock::now();
+        for timeout in [50, 900, 30_000] {
+            let deadline = begin + Duration::from_millis(timeout);
+            let (mut now, mut updates) = (begin, 0);
+            while next_update(now, deadline) < deadline {
+                now = next_update(now, deadline);
+                updates += 1;
+            }
+            assert!(deadline - now <= 2 * LEAST_UPDATE_INTERVAL);
+            assert!(updates < 40, "{updates}");
         }
     }
 }
