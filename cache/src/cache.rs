@@ -352,7 +352,7 @@ impl Cache {
     /// Looks for a stored response that may answer this request now. No lock is held afterwards, no
     /// body copied.
     pub fn lookup(&self, now: Instant, asker: &Asker<'_>) -> Lookup {
-        if !asker.facts.may_be_answered_from_store() {
+        if !asker.facts.looks_in_store() {
             return miss(asker, asker.key, Forward::Bypass);
         }
         match self.store.look(&asker.key, asker.headers) {
@@ -444,7 +444,7 @@ impl Cache {
 
     /// The stored response that stands in for an answer, because of that trouble.
     pub fn stand_in(&self, now: Instant, asker: &Asker<'_>, trouble: Trouble) -> Option<Hit> {
-        if !asker.facts.may_be_answered_from_store() {
+        if !asker.facts.looks_in_store() {
             return None;
         }
         let Found::Response(at, response) = self.store.find(&asker.key, asker.headers) else {

@@ -221,8 +221,10 @@ impl Flights {
         let mut shard = self.shard(&under).lock();
         let marked = match shard.markers.get(now, &under) {
             Some(Meaning::Failed(failure)) => return Ok(Join::Failed(failure)),
-            Some(Meaning::LeaderOnly(reason)) => Some(Alone::Marked(reason)),
-            None => None,
+            Some(Meaning::LeaderOnly(reason)) if reason.concerns(facts) => {
+                Some(Alone::Marked(reason))
+            }
+            Some(Meaning::LeaderOnly(_)) | None => None,
         };
         let group = shard.group(&under);
         let wants_its_own = facts.coalescing() == Coalescing::LeadOnly && !group.is_empty();
@@ -237,7 +239,12 @@ impl Flights {
         // A flight is stored before it leaves the table, unless it is too long for the memory: what is
         // neither here nor there has not been fetched.
         let mut aim = Aim::Whole;
-        match self.store.find(&asker.key, asker.headers) {
+        let found = if facts.is_kept() {
+            self.store.find(&asker.key, asker.headers)
+        } else {
+            Found::Nothing
+        };
+        match found {
             Found::Response(at, _) | Found::NoVariant(at)
                 if under == asker.key && at.under != under =>
             {
@@ -272,7 +279,7 @@ impl Flights {
             | Coalescing::Part
             | Coalescing::Never(_) => {}
         }
-        let is_crowded = MAX_FLIGHTS_PER_KEY <= group.len();
+        let is_crowded = MAX_FLIGHTS_PER_KEY <= current(group);
         match alone.or(is_crowded.then_some(Alone::Crowded)) {
             None => {
                 let (fill, reader) = self.open(Some(&mut shard), now, under, asker, aim);
@@ -325,8 +332,17 @@ impl Flights {
         asker: &Asker<'_>,
     ) -> Option<Fill> {
         let mut shard = self.shard(&under).lock();
-        let is_marked = shard.markers.get(now, &under).is_some();
-        if is_marked || !shard.group(&under).is_empty() {
+        let has_failed = matches!(shard.markers.get(now, &under), Some(Meaning::Failed(_)));
+        let group = shard.group(&under);
+        let is_under_way =
+            (group.iter()).any(|shared| !shared.is_outdated() && !shared.continues());
+        if has_failed || is_under_way || MAX_FLIGHTS_PER_KEY <= current(group) {
+            return None;
+        }
+        // Another may have ended since the look-up.
+        if let Found::Response(_, newest) = self.store.find(&asker.key, asker.headers)
+            && !Arc::ptr_eq(&newest, &stored)
+        {
             return None;
         }
         let bounds = self.bounds(true);
@@ -380,7 +396,7 @@ impl Flights {
                 ));
             }
         }
-        if MAX_FLIGHTS_PER_KEY <= group.len() {
+        if MAX_FLIGHTS_PER_KEY <= current(group) {
             return Rejoin::Abort;
         }
         let aim = Aim::Rest(continuation);
@@ -398,7 +414,8 @@ impl Flights {
         aim: Aim,
     ) -> (Fill, Reader) {
         let group = shard.map(|shard| shard.groups.entry(under).or_default());
-        let is_last = (group.as_ref()).is_none_or(|group| group.len() + 1 == MAX_FLIGHTS_PER_KEY);
+        let is_last =
+            (group.as_ref()).is_none_or(|group| MAX_FLIGHTS_PER_KEY <= current(group) + 1);
         let continuation = aim.continuation().cloned();
         let leader = match aim {
             Aim::Part => asker.facts.sent_with_range(),
@@ -467,6 +484,11 @@ impl Flights {
         let index = usize::try_from(key.short_hash() % SHARDS as u64).unwrap_or(0);
         &self.shards[index]
     }
+}
+
+/// How many of a key's flights can still be of use to those who come.
+fn current(group: &[Arc<SharedFlight>]) -> usize {
+    group.iter().filter(|shared| !shared.is_outdated()).count()
 }
 
 /// The shard of a key, locked: what is decided under it about the key's flights holds.

@@ -204,6 +204,8 @@ impl Fill {
             stored => {
                 let sharing = judge(&head);
                 let is_gone = matches!(head.status, StatusCode::NOT_FOUND | StatusCode::GONE);
+                // From those who may not see it, some applications hide what is there.
+                let is_gone = is_gone && !leader.has_authorization();
                 if stored.is_some() && is_gone && sharing.kept().is_none() {
                     // What is not there any more must not be sent on in its stead (RFC 9111 §4.3.3).
                     self.shared.flights.store.remove(&self.shared.primary);
@@ -263,6 +265,7 @@ impl Fill {
         request: &HeaderMap,
         head: &ResponseHead,
     ) -> Option<CacheKey> {
+        self.shared.tag(&head.headers);
         let kept = sharing.kept()?;
         let primary = &self.shared.primary;
         let store = &self.shared.flights.store;

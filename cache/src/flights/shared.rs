@@ -1,10 +1,11 @@
 //! What the two ends of a flight share: the state machine in its lock, and everybody's wakers
 //! beside it.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Waker};
 
+use http::HeaderMap;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Flights;
@@ -12,7 +13,7 @@ use super::flight::Flight;
 use super::seats::SeatId;
 use crate::asker::Asker;
 use crate::key::CacheKey;
-use crate::purge::Purged;
+use crate::purge::{Labels, Purged};
 use crate::store::Origin;
 
 /// One flight, held by its fill, its readers, and the table while it can be joined.
@@ -26,6 +27,8 @@ pub(super) struct SharedFlight {
     invalidations: u64,
     /// Since when purges hit it, and by what; its tags are not known before its head.
     pub(super) origin: Origin,
+    /// By what, once its head has come.
+    tagged: OnceLock<Labels>,
     inner: Mutex<Inner>,
 }
 
@@ -79,6 +82,7 @@ impl SharedFlight {
             flights,
             invalidations,
             origin,
+            tagged: OnceLock::new(),
             inner: Mutex::new(inner),
         })
     }
@@ -87,9 +91,21 @@ impl SharedFlight {
     /// more.
     pub(super) fn is_outdated(&self) -> bool {
         let Origin { born, labels } = &self.origin;
+        let labels = self.tagged.get().unwrap_or(labels);
         let purges = &self.flights.purges;
         self.flights.invalidations.of(&self.primary) != self.invalidations
             || (purges.now() != *born && purges.judge(*born, labels).purged != Purged::No)
+    }
+
+    /// Its head has come, with its tags.
+    pub(super) fn tag(&self, head: &HeaderMap) {
+        // A second head, where the first was no answer, begins no second life.
+        _ = self.tagged.set(self.origin.labels.with_tags(head));
+    }
+
+    /// Whether it goes on where another left a client behind.
+    pub(super) fn continues(&self) -> bool {
+        self.lock().flight.aim().continuation().is_some()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -177,6 +177,11 @@ impl RequestFacts {
         !matches!(self.coalescing, Coalescing::Never(_))
     }
 
+    /// The same, if its route has anything stored.
+    pub(crate) fn looks_in_store(&self) -> bool {
+        self.is_kept && self.may_be_answered_from_store()
+    }
+
     /// A HEAD: it ends with the head.
     pub fn is_head(&self) -> bool {
         self.is_head

@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use http::HeaderName;
 use http::header::{ETAG, SET_COOKIE};
+use http::{HeaderName, StatusCode};
 
 use super::validation::has_validator;
 use super::{
@@ -92,7 +92,7 @@ impl Sharing {
         );
         let leader_only = |reason: LeaderOnly, kept| Self::LeaderOnly {
             reason,
-            marks: reason.is_about_the_resource() && !head.status.is_server_error(),
+            marks: reason.is_about_the_resource() && speaks_of_the_resource(head.status),
             kept,
         };
         if let Err(reason) = may_store(policy, leader, head, &directives, &freshness) {
@@ -160,7 +160,35 @@ impl Sharing {
     }
 }
 
+/// Whether an answer with that status would be given to others as well: what is wrong with one request is none of theirs.
+fn speaks_of_the_resource(status: StatusCode) -> bool {
+    let is_refusal = status.is_client_error()
+        && !matches!(
+            status,
+            StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::GONE
+        );
+    !is_refusal && !status.is_server_error()
+}
+
 impl LeaderOnly {
+    /// Whether the response to `request` is likely to be for its leader only too, where the last one was for this reason.
+    pub(crate) fn concerns(self, request: &RequestFacts) -> bool {
+        match self {
+            Self::Authorization => request.has_authorization(),
+            Self::Personal => request.is_personal(),
+            Self::Request
+            | Self::Status
+            | Self::NoStore
+            | Self::Private
+            | Self::EventStream
+            | Self::VaryStar
+            | Self::SetCookie
+            | Self::NoFreshness
+            | Self::NoCache
+            | Self::Stale => true,
+        }
+    }
+
     /// Whether the next response is likely to be for its leader only as well.
     fn is_about_the_resource(self) -> bool {
         match self {
@@ -205,7 +233,7 @@ pub fn may_share(
 mod tests {
     use super::*;
     use crate::policy::SetCookie;
-    use http::{HeaderMap, Method, StatusCode};
+    use http::{HeaderMap, Method};
 
     const PLAIN: &[(&str, &str)] = &[];
     const COOKIE: &[(&str, &str)] = &[("cookie", "user=1")];

@@ -490,6 +490,32 @@ fn whoever_reads_a_long_body_from_the_disk_gets_its_end_though_it_is_invalidated
 }
 
 #[test]
+fn a_long_body_that_has_changed_is_refreshed_though_nobody_waits_for_it() {
+    each_store(|kind, path| {
+        let cache = open(path, kind);
+        let visit = Visit::to("/long");
+        visit.fetch(&cache, &[FRESH], &content(2_000_000));
+        assert!(comes_true(|| visit.hit(&cache).is_some()));
+        let (target, soft) = (Target::All, true);
+        cache.purge(&[Purge { target, soft }]).unwrap();
+        let hit = visit.hit(&cache).expect("it may be sent stale");
+        let fill = cache.refresh(now(), &hit, &visit.asker());
+        let mut fill = fill.expect("nothing is under way");
+        let newer = content(3_000_000);
+        let length = ("content-length", "3000000");
+        fill.head(now(), wall(), &visit.headers, head(&[FRESH, length]));
+        for piece in newer.chunks(50_000) {
+            let mut nobody = Context::from_waker(Waker::noop());
+            assert!(fill.poll_abandoned(&mut nobody).is_pending());
+            push(&mut fill, piece);
+        }
+        fill.complete(now(), None).unwrap();
+        let is_newer = || visit.body(&cache).is_some_and(|body| body == newer);
+        assert!(comes_true(is_newer));
+    });
+}
+
+#[test]
 fn a_long_body_that_breaks_off_leaves_nothing() {
     each_store(|kind, path| {
         let cache = open(path, kind);

@@ -291,6 +291,81 @@ fn what_was_under_way_at_a_purge_serves_its_waiters_and_is_neither_joined_nor_st
 }
 
 #[test]
+fn a_purge_of_a_tag_is_no_matter_to_what_is_under_way_without_it() {
+    let site = Site::new(CacheConfig::default());
+    let fields = &[("cache-control", "max-age=60"), ("cache-tag", "news")];
+    site.has(
+        "/",
+        Resource {
+            pause: Duration::from_millis(100),
+            ..resource(fields)
+        },
+    );
+    let (cache, world) = (site.cache.clone(), site.world.clone());
+    site.client(get(), Habits::default());
+    site.world.spawn("purge", async move {
+        world.sleep(Duration::from_millis(800)).await;
+        let target = Target::Tag("sports".into());
+        let purge = |target| {
+            cache
+                .purge(&[Purge {
+                    target,
+                    soft: false,
+                }])
+                .unwrap()
+        };
+        purge(target);
+    });
+    let late = site.client_at(Duration::from_millis(900), get(), Habits::default());
+    site.run();
+    assert!(matches!(outcome(&late), Outcome::Whole { .. }));
+    assert_eq!(site.executions(), 1);
+    assert!(is_fresh(&site));
+}
+
+#[test]
+fn what_is_stale_is_refreshed_though_somebody_has_been_answered_alone() {
+    let site = stored_ago(
+        1,
+        resource(&[("cache-control", "max-age=2, stale-while-revalidate=60")]),
+    );
+    let fields = [("cache-control", "no-cache"), ("authorization", "mine")];
+    ask(&site, Request::new(&Method::GET, 2, "/", &fields));
+    assert_eq!(site.executions(), 2);
+    pass(&site, 2);
+    ask(&site, get());
+    assert_eq!(site.counter("stale_while_revalidate"), 1);
+    assert_eq!((site.executions(), site.counter("refreshed")), (3, 1));
+    assert!(is_fresh(&site));
+}
+
+#[test]
+fn what_was_refreshed_since_a_look_is_not_refreshed_again() {
+    let site = stored_ago(
+        3,
+        resource(&[("cache-control", "max-age=2, stale-while-revalidate=60")]),
+    );
+    let request = get();
+    let Lookup::Hit(stale) = site.cache.lookup(site.world.now(), &request.asker(&site)) else {
+        panic!("it may be sent stale");
+    };
+    ask(&site, get());
+    assert_eq!(site.counter("refreshed"), 1);
+    let again = (site.cache).refresh(site.world.now(), &stale, &request.asker(&site));
+    assert!(again.is_none());
+}
+
+#[test]
+fn a_route_that_stores_nothing_is_answered_with_nothing_that_was_stored() {
+    let site = stored_ago(1, resource(STALE_SOON));
+    let mut request = get();
+    request.facts = request.facts.unstored();
+    assert_eq!(ask(&site, request).body(), site.expected(&get()));
+    assert_eq!(site.executions(), 2);
+    assert!(is_fresh(&site), "for other routes it is there");
+}
+
+#[test]
 fn what_was_under_way_when_its_uri_was_invalidated_serves_its_waiters_and_nobody_else() {
     let site = Site::new(CacheConfig::default());
     site.has("/", resource(STALE_SOON));

@@ -126,6 +126,38 @@ fn a_leader_only_key_is_remembered_so_that_nobody_waits_again() {
 }
 
 #[test]
+fn what_one_client_gets_for_itself_marks_the_key_for_no_other() {
+    for (cookie_or_so, status) in [
+        ("authorization", http::StatusCode::OK),
+        ("authorization", http::StatusCode::UNAUTHORIZED),
+        ("x-forbidden", http::StatusCode::FORBIDDEN),
+        ("x-often", http::StatusCode::TOO_MANY_REQUESTS),
+    ] {
+        let fields = if status.is_success() {
+            vec![("cache-control", "max-age=60")]
+        } else {
+            vec![]
+        };
+        let site = site_with(Resource {
+            fields,
+            status,
+            ..Resource::default()
+        });
+        let fields = [("cache-control", "no-cache"), (cookie_or_so, "mine")];
+        site.client(
+            Request::new(&Method::GET, 1, "/", &fields),
+            Habits::default(),
+        );
+        site.run();
+        assert_eq!(site.executions(), 1);
+        site.has("/", Resource::default());
+        clients(&site, 100);
+        site.run();
+        assert_eq!(site.executions(), 2, "{cookie_or_so}, {status}");
+    }
+}
+
+#[test]
 fn a_marker_is_forgotten_after_its_time_and_after_a_shareable_response() {
     let site = site_with(Resource {
         fields: PRIVATE.to_vec(),
