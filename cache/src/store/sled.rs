@@ -270,6 +270,100 @@ mod tests {
         assert!(!directory.path().join("db-0").exists());
     }
 
+    /// A store with the record 0 in its older database and 1 in the newer one, both on the disk.
+    fn with_two_databases(directory: &Path) -> SledStore {
+        let store = SledStore::open(directory, CAPACITY).unwrap();
+        put(&store, 0, b"older").unwrap();
+        drop(store);
+        fs::create_dir(directory.join("db-1")).unwrap();
+        let store = SledStore::open_within(directory, CAPACITY, LONG, LONG).unwrap();
+        put(&store, 1, &[1; BLOCK]).unwrap();
+        store.sync().unwrap();
+        store
+    }
+
+    /// What a process would find that starts when this one has been killed just now.
+    fn after_a_kill(directory: &Path) -> (tempfile::TempDir, SledStore) {
+        fn copy(from: &Path, to: &Path) {
+            fs::create_dir_all(to).unwrap();
+            for entry in fs::read_dir(from).unwrap() {
+                let from = entry.unwrap().path();
+                let to = to.join(from.file_name().unwrap());
+                if from.is_dir() {
+                    copy(&from, &to);
+                } else {
+                    fs::copy(from, to).unwrap();
+                }
+            }
+        }
+        let copied = tempfile::tempdir().unwrap();
+        copy(directory, copied.path());
+        let store = SledStore::open_within(copied.path(), CAPACITY, LONG, LONG).unwrap();
+        (copied, store)
+    }
+
+    fn full() -> io::Error {
+        io::ErrorKind::StorageFull.into()
+    }
+
+    #[test]
+    fn what_a_full_disk_has_dropped_does_not_come_back_with_a_kill_before_it_is_gone() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = with_two_databases(directory.path());
+        // As by somebody who is reading: what is dropped is not gone before that.
+        let in_use = store.generations.pair();
+        // A third cannot be begun, so that the newer one has to go too.
+        fs::write(directory.path().join("db-2"), "in the way").unwrap();
+        store.generations.blame(full());
+        let newest = || store.generations.pair().newest;
+        until(|| newest().is_none_or(|newest| 2 < newest.number));
+        for number in 0..2 {
+            store.remove(&key(number)).unwrap();
+        }
+        let (copied, next) = after_a_kill(directory.path());
+        assert!(!has(&next, 0) && !has(&next, 1));
+        for gone in ["db-0.gone", "db-1.gone"] {
+            assert!(directory.path().join(gone).exists(), "it is in use");
+            until(|| !copied.path().join(gone).exists());
+        }
+        let body = in_use.newest.as_ref().unwrap().find(&key(1)).unwrap();
+        let Some(value::Body::File(body)) = body.map(|value| value.body) else {
+            panic!("it is long enough for a file");
+        };
+        let body = in_use.newest.as_ref().unwrap().open_body(body).unwrap();
+        assert!(body.is_some(), "who reads in it goes on reading");
+        drop((in_use, store));
+        assert!(!directory.path().join("db-0.gone").exists());
+    }
+
+    #[test]
+    fn what_cannot_be_put_aside_is_looked_into_so_that_removals_are_not_lost_on_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = with_two_databases(directory.path());
+        let _in_use = store.generations.pair();
+        for gone in ["db-0.gone", "db-1.gone"] {
+            fs::create_dir_all(directory.path().join(gone).join("in the way")).unwrap();
+        }
+        let third = directory.path().join("db-2");
+        fs::write(&third, "in the way").unwrap();
+        store.generations.blame(full());
+        until(|| !third.exists());
+        for number in 0..2 {
+            store.remove(&key(number)).unwrap();
+        }
+        store.sync().unwrap();
+        let (_copied, next) = after_a_kill(directory.path());
+        assert!(!has(&next, 0) && !has(&next, 1));
+    }
+
+    #[test]
+    fn a_database_never_has_the_number_of_one_that_is_still_being_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir_all(directory.path().join("db-4.gone/index")).unwrap();
+        let _store = SledStore::open_within(directory.path(), CAPACITY, LONG, LONG).unwrap();
+        assert!(directory.path().join("db-5").exists());
+    }
+
     #[test]
     fn what_is_asked_for_is_carried_over_and_the_rest_goes_with_its_generation() {
         let directory = tempfile::tempdir().unwrap();

@@ -53,7 +53,10 @@ impl Default for Unsynced {
 /// The directory. It goes with its generation, if that is retired.
 #[derive(Debug)]
 struct Home {
+    /// Where it was made.
     directory: PathBuf,
+    /// It is beside that, where no start looks for it.
+    is_aside: AtomicBool,
     space: Arc<Space>,
     /// Bytes that leave with it.
     leaving: AtomicU64,
@@ -86,6 +89,7 @@ impl Generation {
         let records = records.and_then(|records| records.parse().ok());
         let home = Home {
             directory,
+            is_aside: AtomicBool::new(false),
             space: Arc::clone(space),
             leaving: AtomicU64::new(0),
             retired: AtomicBool::new(false),
@@ -209,7 +213,7 @@ impl Generation {
     }
 
     fn body_path(&self, body: BodyFile) -> PathBuf {
-        self.home.directory.join("bodies").join(body.name())
+        self.home.path().join("bodies").join(body.name())
     }
 
     pub(super) fn records(&self) -> u64 {
@@ -225,7 +229,7 @@ impl Generation {
     /// Asks the file system, and not sled, which leaves its snapshots out.
     pub(super) fn measure(&self) {
         self.given.store(0, Ordering::Relaxed);
-        let size = size_of_files(&self.home.directory.join("index"));
+        let size = size_of_files(&self.home.path().join("index"));
         self.index_bytes.store(size, Ordering::Relaxed);
     }
 
@@ -249,7 +253,7 @@ impl Generation {
     }
 
     fn sync_bodies(&self, unsynced: &Unsynced) -> io::Result<()> {
-        let bodies = self.home.directory.join("bodies");
+        let bodies = self.home.path().join("bodies");
         let sync = |path: &Path| match File::open(path) {
             Ok(file) => file.sync_data(),
             // Replaced or removed meanwhile.
@@ -279,14 +283,22 @@ impl Generation {
             return;
         }
         self.changes.store(0, Ordering::Relaxed);
-        let path = self.home.directory.join("records");
+        let path = self.home.path().join("records");
         let new = path.with_extension("new");
         // It is for people who watch: not worth an error.
         let written = fs::write(&new, self.records().to_string());
         let _ = written.and_then(|()| fs::rename(&new, &path));
     }
 
-    /// Its directory goes when nobody uses it any more.
+    /// Puts its directory where no start looks for it: what is removed once nobody looks into it any more is not removed from it.
+    ///
+    /// # Errors
+    /// It is where it was, and the next start would find it.
+    pub(super) fn put_aside(&self) -> io::Result<()> {
+        self.home.put_aside()
+    }
+
+    /// Its directory goes when nobody uses it any more, and is not found by a start before that if it can be put aside.
     pub(super) fn retire(&self) {
         if self.home.retired.swap(true, Ordering::Relaxed) {
             return;
@@ -294,10 +306,27 @@ impl Generation {
         let bytes = self.size();
         self.home.leaving.store(bytes, Ordering::Relaxed);
         self.home.space.leave(bytes);
-        if self.has_failed() {
-            // What is removed from here on is not removed from this one: a start must not find it.
-            put_aside(&self.home.directory);
+        // Otherwise its end tries again.
+        let _ = self.put_aside();
+    }
+}
+
+impl Home {
+    /// Where it is now.
+    fn path(&self) -> PathBuf {
+        if self.is_aside.load(Ordering::Relaxed) {
+            aside(&self.directory)
+        } else {
+            self.directory.clone()
         }
+    }
+
+    fn put_aside(&self) -> io::Result<()> {
+        if !self.is_aside.load(Ordering::Relaxed) {
+            put_aside(&self.directory)?;
+            self.is_aside.store(true, Ordering::Relaxed);
+        }
+        Ok(())
     }
 }
 
@@ -312,8 +341,7 @@ impl Drop for Generation {
 impl Drop for Home {
     fn drop(&mut self) {
         if self.retired.load(Ordering::Relaxed) {
-            put_aside(&self.directory);
-            remove(&aside(&self.directory));
+            discard(&self.directory);
             self.space.left(self.leaving.load(Ordering::Relaxed));
         }
     }
@@ -326,6 +354,13 @@ pub(super) fn name(number: u64) -> String {
 
 /// No generation has a greater number: half of all there are, so that there is always a next one. Nobody gets here by counting.
 const LAST: u64 = u64::MAX / 2;
+
+/// The number of a generation's directory, also of one that was put aside.
+pub(super) fn number_of_any(directory: &str) -> Option<u64> {
+    let gone = directory.strip_suffix(GONE);
+    let gone = gone.and_then(|directory| directory.strip_suffix('.'));
+    number(gone.unwrap_or(directory))
+}
 
 /// The number of a generation's directory.
 pub(super) fn number(directory: &str) -> Option<u64> {
@@ -341,13 +376,17 @@ fn aside(directory: &Path) -> PathBuf {
     directory.with_extension(GONE)
 }
 
-/// Renames it so that it is not opened again, and makes that last.
-pub(super) fn put_aside(directory: &Path) {
-    if fs::rename(directory, aside(directory)).is_ok()
-        && let Some(store) = directory.parent()
-    {
+/// Renames it so that it is not opened again, and makes that last. One that is not there is as good as put aside.
+fn put_aside(directory: &Path) -> io::Result<()> {
+    match fs::rename(directory, aside(directory)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        Ok(()) | Err(_) => {}
+    }
+    if let Some(store) = directory.parent() {
+        // A kill cannot undo it; a loss of power may, on a disk that cannot even be synced.
         let _ = File::open(store).and_then(|store| store.sync_all());
     }
+    Ok(())
 }
 
 /// Removes a directory, or a file in its place, as far as that can be done.
@@ -357,8 +396,10 @@ pub(super) fn remove(directory: &Path) {
 
 /// Removes a generation's directory that is not open.
 pub(super) fn discard(directory: &Path) {
-    put_aside(directory);
-    remove(&aside(directory));
+    match put_aside(directory) {
+        Ok(()) => remove(&aside(directory)),
+        Err(_) => remove(directory),
+    }
 }
 
 /// Files may come and go meanwhile.
@@ -387,5 +428,7 @@ mod tests {
             assert_eq!(number(other), None, "{other}");
         }
         assert_eq!(number(&name(u64::MAX)), None, "none would follow");
+        assert_eq!(number_of_any("db-5.gone"), Some(5));
+        assert_eq!(number_of_any("db-5gone"), None);
     }
 }

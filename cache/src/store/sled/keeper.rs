@@ -54,7 +54,7 @@ struct Keeper<'a> {
     generations: &'a Generations,
     /// The number of the next generation.
     next: u64,
-    /// A generation could not be begun; it is not tried again before the next tick.
+    /// A generation could not be begun, or not be dropped; that is not tried again before the next tick.
     rests: bool,
 }
 
@@ -64,18 +64,21 @@ impl Keeper<'_> {
         let mut numbers = Vec::new();
         let mut leftovers = Vec::new();
         for entry in fs::read_dir(&all.directory).into_iter().flatten().flatten() {
-            let path = entry.path();
+            let (path, name) = (entry.path(), entry.file_name());
+            let name = name.to_str().unwrap_or_default();
+            // Not one that was put aside either: what takes its number could not be put aside while that is still there.
+            let next = generation::number_of_any(name).map_or(0, |number| number + 1);
+            self.next = self.next.max(next);
             if path
                 .extension()
                 .is_some_and(|ending| ending == generation::GONE)
             {
                 leftovers.push(path);
-            } else if let Some(number) = entry.file_name().to_str().and_then(generation::number) {
+            } else if let Some(number) = generation::number(name) {
                 numbers.push(number);
             }
         }
         numbers.sort_unstable();
-        self.next = numbers.last().map_or(0, |last| last + 1);
         let newest = numbers.pop();
         let previous = numbers.pop();
         // Both at once, and one limit for both.
@@ -181,20 +184,34 @@ impl Keeper<'_> {
         true
     }
 
+    /// Drops a generation before its time. False: it cannot be put aside, and stays. A start would find it and give back what was
+    /// removed meanwhile, as nobody removes it from what the store does not look into.
+    fn drop_early(&self, generation: &Arc<Generation>) -> bool {
+        if let Err(error) = generation.put_aside() {
+            tracing::warn!(
+                database = generation::name(generation.number),
+                %error,
+                "a database of the store cannot be dropped"
+            );
+            return false;
+        }
+        self.generations.leave(generation);
+        generation.retire();
+        true
+    }
+
     /// Drops the older generation before its time, and makes the newest the older one. At most once a tick: what goes takes a while,
     /// and many may have found the disk full.
     fn make_room_on_the_disk(&mut self) {
         let all = self.generations;
         if let Some(previous) = all.pair().previous {
-            all.leave(&previous);
-            previous.retire();
+            self.drop_early(&previous);
         }
         if self.begin() {
             all.counters.generations.add(1);
         } else if let Some(newest) = all.pair().newest {
             // Not even an empty one has room beside it.
-            all.leave(&newest);
-            newest.retire();
+            self.drop_early(&newest);
         }
         self.rests = true;
     }
@@ -204,13 +221,15 @@ impl Keeper<'_> {
         let all = self.generations;
         let pair = all.pair();
         for failed in pair.each().filter(|generation| generation.has_failed()) {
+            if self.rests || !self.drop_early(failed) {
+                self.rests = true;
+                break;
+            }
             all.counters.dropped_failed.add(1);
             tracing::warn!(
                 database = generation::name(failed.number),
                 "a database of the store failed: it is dropped"
             );
-            failed.retire();
-            all.leave(failed);
         }
         drop(pair);
         if !self.rests && all.take_disk_is_full() {
