@@ -266,8 +266,14 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::Sender;
 
+    use bytes::Bytes;
+    use http::{HeaderMap, StatusCode};
+
     use super::*;
-    use crate::store::{NewRecord, Record, Usage};
+    use crate::flights::test_time::at;
+    use crate::policy::{Directives, Freshness, Terms};
+    use crate::purge::{Epoch, Labels};
+    use crate::store::{BLOCK, NewRecord, Origin, Record, ResponseHead, StoredContent, Usage};
 
     /// A store on a disk that stands still until it is told to go on.
     #[derive(Debug)]
@@ -316,6 +322,40 @@ mod tests {
         (disk, go_on, given_up)
     }
 
+    /// So many blocks of this byte.
+    fn response(blocks: usize, byte: u8) -> Arc<StoredResponse> {
+        let head = Arc::new(ResponseHead {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+        });
+        let directives = Directives::of(&head.headers);
+        let wall = std::time::SystemTime::UNIX_EPOCH;
+        let freshness = Freshness::of(head.status, &head.headers, Duration::ZERO, wall);
+        let terms = Terms::of(&directives, freshness);
+        let blocks = vec![Bytes::from(vec![byte; BLOCK]); blocks];
+        let content = Arc::new(StoredContent::new(Content::Blocks(blocks), None));
+        let origin = Origin {
+            born: Epoch::default(),
+            labels: Labels::of_target("example.com", "/"),
+        };
+        Arc::new(StoredResponse::new(head, content, terms, at(0), origin))
+    }
+
+    /// 64 MiB in blocks: what may wait for the disk.
+    const ALL_THAT_MAY_WAIT: usize = 1024;
+
+    #[test]
+    fn a_response_that_is_longer_than_all_that_may_wait_is_written_all_the_same() {
+        let counters = Arc::default();
+        let writer = Writer::new(|| (), Arc::clone(&counters));
+        assert!(writer.save(key(1), &response(2 * ALL_THAT_MAY_WAIT, 1)));
+        assert!(
+            !writer.save(key(2), &response(1, 1)),
+            "and more has to wait"
+        );
+        assert_eq!(counters.store_busy.get(), 1);
+    }
+
     #[test]
     fn nothing_is_read_under_a_key_whose_removal_waits_for_the_disk() {
         let (disk, go_on, given_up) = hung();
@@ -332,7 +372,7 @@ mod tests {
         let (disk, go_on, _) = hung();
         disk.remove(key(1));
         let spool = disk.spool(key(2), None, |_| ()).expect("the store is open");
-        spool.push(bytes::Bytes::from(vec![1; 8 * 1024 * 1024]));
+        spool.push(Bytes::from(vec![1; 8 * 1024 * 1024]));
         let woken = Arc::new(Woken::default());
         let waker = std::task::Waker::from(Arc::clone(&woken));
         let cx = Context::from_waker(&waker);

@@ -20,7 +20,8 @@ struct State<T> {
 }
 
 impl<T> Queue<T> {
-    /// Takes jobs until those that wait weigh that much together.
+    /// Takes jobs until those that wait weigh that much together. The last of them may weigh what it likes: else one that is heavier
+    /// than all may be would never find room. So what waits weighs less than this and the heaviest job together.
     pub(super) fn new(capacity: usize) -> Self {
         let state = State {
             jobs: VecDeque::new(),
@@ -37,7 +38,7 @@ impl<T> Queue<T> {
     /// Puts a job behind the others; false where there is no room for it, or nobody left to do it.
     pub(super) fn push(&self, job: T, weight: usize) -> bool {
         let mut state = self.state.lock();
-        if state.is_closed || self.capacity < state.weight + weight {
+        if state.is_closed || self.capacity <= state.weight {
             return false;
         }
         state.put(job, weight);
@@ -89,5 +90,21 @@ impl<T> State<T> {
     fn put(&mut self, job: T, weight: usize) {
         self.weight += weight;
         self.jobs.push_back((job, weight));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_finds_room_whatever_it_weighs_while_the_others_are_not_too_many() {
+        let queue = Queue::new(10);
+        assert!(queue.push("light", 9) && queue.push("heavy", 1000));
+        assert!(!queue.push("one more", 1) && queue.push_light("of no weight"));
+        assert_eq!((queue.pop(), queue.weight()), (Some("light"), 1000));
+        assert!(!queue.push("one more", 1));
+        assert_eq!((queue.pop(), queue.weight()), (Some("heavy"), 0));
+        assert!(queue.push("heavy", 1000));
     }
 }

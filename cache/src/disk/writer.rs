@@ -23,7 +23,8 @@ use crate::counters::CacheCounters;
 use crate::key::CacheKey;
 use crate::store::{BLOCK, Store, StoredResponse};
 
-/// Bytes that may wait to be written. What is beyond it is not stored on the disk: it is in memory, and stored there.
+/// While so many bytes wait to be written, more is not stored on the disk: it is in memory, and stored there. A response that is
+/// longer than that waits like others; the memory tier takes no longer one than it is configured to, a sixteenth of it by default.
 const MAX_WAITING: usize = 64 * 1024 * 1024;
 
 /// Removals that may wait, or have failed: those of a disk that stands still while a site is busy. One that is lost would bring back
