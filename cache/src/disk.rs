@@ -273,7 +273,9 @@ mod tests {
     use crate::flights::test_time::at;
     use crate::policy::{Directives, Freshness, Terms};
     use crate::purge::{Epoch, Labels};
-    use crate::store::{BLOCK, NewRecord, Origin, Record, ResponseHead, StoredContent, Usage};
+    use crate::store::{
+        BLOCK, FileStore, NewRecord, Origin, Record, ResponseHead, StoredContent, Usage,
+    };
 
     /// A store on a disk that stands still until it is told to go on.
     #[derive(Debug)]
@@ -354,6 +356,112 @@ mod tests {
             "and more has to wait"
         );
         assert_eq!(counters.store_busy.get(), 1);
+    }
+
+    /// A store of files that nobody finds in the page cache, and that is only looked into while nobody holds `gate`.
+    #[derive(Debug)]
+    struct Slow {
+        files: FileStore,
+        gate: Arc<Mutex<()>>,
+        waiting: Arc<AtomicUsize>,
+    }
+
+    #[derive(Debug)]
+    struct SlowRecord(Arc<dyn Record>);
+
+    impl Store for Slow {
+        fn open(&self, key: &CacheKey) -> io::Result<Option<Arc<dyn Record>>> {
+            self.waiting.fetch_add(1, Ordering::Relaxed);
+            drop(self.gate.lock());
+            self.waiting.fetch_sub(1, Ordering::Relaxed);
+            let record = self.files.open(key)?;
+            Ok(record.map(|record| Arc::new(SlowRecord(record)) as Arc<dyn Record>))
+        }
+
+        fn create(&self, key: &CacheKey) -> io::Result<Box<dyn NewRecord>> {
+            self.files.create(key)
+        }
+
+        fn replace_head(&self, key: &CacheKey, head: &[u8]) -> io::Result<bool> {
+            self.files.replace_head(key, head)
+        }
+
+        fn remove(&self, key: &CacheKey) -> io::Result<()> {
+            self.files.remove(key)
+        }
+
+        fn usage(&self) -> Usage {
+            self.files.usage()
+        }
+    }
+
+    impl Record for SlowRecord {
+        fn head(&self) -> Bytes {
+            self.0.head()
+        }
+
+        fn length(&self) -> u64 {
+            self.0.length()
+        }
+
+        fn read(&self, block: u64) -> io::Result<Bytes> {
+            self.0.read(block)
+        }
+    }
+
+    /// Waits for what other threads do.
+    fn wait<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        loop {
+            if let Poll::Ready(answer) = poll(&mut cx) {
+                return answer;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn whoever_is_in_the_middle_of_a_body_goes_on_however_many_look_something_up() {
+        let directory = tempfile::tempdir().unwrap();
+        let files = FileStore::open(directory.path(), 64 << 20).unwrap();
+        let (gate, waiting) = (Arc::default(), Arc::<AtomicUsize>::default());
+        let slow = Slow {
+            files,
+            gate: Arc::clone(&gate),
+            waiting: Arc::clone(&waiting),
+        };
+        let open = || Ok(Arc::new(slow) as Arc<dyn Store>);
+        let disk = Disk::new(open, || (), 1024, &Arc::default()).unwrap();
+        disk.save(key(0), &response(8, 7));
+        assert!(disk.writer.sync(Duration::from_secs(10)));
+        let Look::Wait(loading) = disk.look(&key(0)) else {
+            panic!("nothing is read at once");
+        };
+        let Loaded::Response(stored) = wait(|cx| loading.poll(cx)) else {
+            panic!("it was stored");
+        };
+        let (mut begun, _) = StoredBody::from_byte(Arc::clone(&stored), 0, None);
+        let (mut late, _) = StoredBody::from_byte(stored, 0, None);
+        assert!(wait(|cx| begun.poll_block(cx)).unwrap().is_ok());
+
+        let disk_stands_still = gate.lock();
+        let mut others = (1..).map(|number| disk.look(&key(number)));
+        let readers = 4;
+        let hung: Vec<_> = others.by_ref().take(readers).collect();
+        wait(|_| match waiting.load(Ordering::Relaxed) == readers {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        });
+        let queued = others.take_while(|look| matches!(look, Look::Wait(_)));
+        assert_eq!(queued.count(), 1024, "and no more is looked up");
+        let first = wait(|cx| late.poll_first(cx));
+        assert_eq!(first, Err(Damaged), "nor is a body begun");
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        assert!(begun.poll_block(&mut cx).is_pending());
+        drop((disk_stands_still, hung));
+        while !begun.is_over() {
+            assert_eq!(wait(|cx| begun.poll_block(cx)).unwrap().unwrap()[0], 7);
+        }
     }
 
     #[test]

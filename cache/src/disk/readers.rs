@@ -21,7 +21,8 @@ use crate::store::{BLOCK, Record, Store, StoredContent, StoredResponse};
 /// Enough to keep a disk with a queue busy; what is in the page cache is read without them.
 const THREADS: usize = 4;
 
-/// Reads that may wait at once. Beyond it a disk is so far behind that asking the backend is quicker.
+/// Reads that may wait at once. Beyond it a disk is so far behind that asking the backend is quicker. Whoever is in the middle of a
+/// body has nobody else to ask, and waits in any case: one block for each client.
 const MAX_WAITING: usize = 1024;
 
 /// Bodies up to this size are read with their heads, and kept in memory with them; longer ones are read block by block, each time.
@@ -55,6 +56,9 @@ pub(crate) struct Readers {
 /// A record that is being opened; `None`: it is not the one any more.
 pub(super) type Opening = Load<Option<Arc<dyn Record>>>;
 
+/// A block on its way from the disk.
+pub(super) type ReadingBlock = Load<Result<Bytes, Damaged>>;
+
 /// A key, and how often what lies under it had changed.
 type Loading = (CacheKey, u64);
 
@@ -62,7 +66,7 @@ type Loading = (CacheKey, u64);
 enum Job {
     Load(Loading, Arc<Load<Loaded>>),
     Open(Recorded, Arc<Opening>),
-    Read(Block, Arc<Load<Result<Bytes, Damaged>>>),
+    Read(Block, Arc<ReadingBlock>),
 }
 
 impl Readers {
@@ -214,10 +218,19 @@ impl Readers {
     }
 
     /// Has a thread read a block; `None` when too many wait already.
-    pub(super) fn read(&self, block: Block) -> Option<Arc<Load<Result<Bytes, Damaged>>>> {
+    pub(super) fn read(&self, block: Block) -> Option<Arc<ReadingBlock>> {
+        self.read_by(block, |job| self.jobs.push(job, 1))
+    }
+
+    /// The same for whoever has begun to send the body, and could only break off: however many wait. One block at a time for each
+    /// client, so that there are no more of them than connections. `None` at the end of the process.
+    pub(super) fn read_on(&self, block: Block) -> Option<Arc<ReadingBlock>> {
+        self.read_by(block, |job| self.jobs.push_light(job))
+    }
+
+    fn read_by(&self, block: Block, push: impl FnOnce(Job) -> bool) -> Option<Arc<ReadingBlock>> {
         let load = Arc::new(Load::new());
-        let job = Job::Read(block, Arc::clone(&load));
-        if !self.jobs.push(job, 1) {
+        if !push(Job::Read(block, Arc::clone(&load))) {
             self.counters.store_busy.add(1);
             return None;
         }

@@ -6,9 +6,8 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 
-use super::load::Load;
 use super::metadata::{Checksum, checksum};
-use super::readers::{Opening, Readers};
+use super::readers::{Opening, Readers, ReadingBlock};
 use crate::counters::CacheCounters;
 use crate::key::CacheKey;
 use crate::store::{BLOCK, Record, StoredResponse, Tiers};
@@ -95,7 +94,9 @@ pub struct StoredBody {
     /// The record of what is not in memory, once it is open.
     record: Option<Arc<dyn Record>>,
     opening: Option<Arc<Opening>>,
-    reading: Option<Arc<Load<Result<Bytes, Damaged>>>>,
+    reading: Option<Arc<ReadingBlock>>,
+    /// A block has been read, and may be on its way to the client.
+    is_begun: bool,
     /// None of what is in memory.
     stored: Option<Stored>,
 }
@@ -136,6 +137,7 @@ impl StoredBody {
             record: None,
             opening: None,
             reading: None,
+            is_begun: false,
             stored,
         };
         (body, skip)
@@ -167,7 +169,7 @@ impl StoredBody {
     }
 
     /// The next block, or part of one; `None` behind the last. A response whose block is damaged is forgotten; where only too many
-    /// read at once, it is not.
+    /// read at once, so that not even the first block can be had, it is not.
     pub fn poll_block(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, Damaged>>> {
         if let Some(block) = self.ahead.take() {
             return Poll::Ready(Some(Ok(block)));
@@ -195,7 +197,12 @@ impl StoredBody {
                 match block.read_now() {
                     Some(read) => read,
                     None => {
-                        let Some(reading) = recorded.readers.read(block) else {
+                        let reading = if self.is_begun {
+                            recorded.readers.read_on(block)
+                        } else {
+                            recorded.readers.read(block)
+                        };
+                        let Some(reading) = reading else {
                             return Poll::Ready(Some(Err(Damaged)));
                         };
                         let poll = reading.poll(cx);
@@ -206,6 +213,7 @@ impl StoredBody {
             }
         };
         self.reading = None;
+        self.is_begun = true;
         self.next += 1;
         if read.is_err()
             && let Some(stored) = &self.stored
