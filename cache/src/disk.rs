@@ -169,7 +169,13 @@ impl Disk {
 
     /// What cannot be written must not leave an older one in its place. Most of what a busy site stores is new, so there is none.
     fn changed(&self, key: CacheKey, is_queued: bool) {
-        if !is_queued && (self.readers.may_hold(&key) || self.writer.is_changing(&key)) {
+        let may_be_there = || {
+            // What a store holds that is not open yet, nobody knows.
+            self.readers.is_opening()
+                || self.readers.may_hold(&key)
+                || self.writer.is_changing(&key)
+        };
+        if !is_queued && may_be_there() {
             self.clear_away(key);
         }
         self.outdate(&key);
@@ -183,7 +189,14 @@ impl Disk {
         length: Option<u64>,
         committed: impl FnOnce(Loaded) + Send + 'static,
     ) -> Option<Arc<Spool>> {
-        let store = self.store()?;
+        let was_opening = self.readers.is_opening();
+        let Some(store) = self.store() else {
+            if was_opening {
+                // It would answer with an older one as soon as it is open.
+                self.clear_away(key);
+            }
+            return None;
+        };
         if store.max_body() < length.unwrap_or(0) {
             self.readers.count_too_large();
             self.clear_away(key);
@@ -462,6 +475,35 @@ mod tests {
         while !begun.is_over() {
             assert_eq!(wait(|cx| begun.poll_block(cx)).unwrap().unwrap()[0], 7);
         }
+    }
+
+    #[test]
+    fn what_is_not_written_while_the_store_opens_does_not_leave_an_older_one_there() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        let files = move || Ok(Arc::new(FileStore::open(&path, 64 << 20)?) as Arc<dyn Store>);
+        let long = Duration::from_secs(10);
+        let before = Disk::new(files.clone(), || (), 1024, &Arc::default()).unwrap();
+        (0..3).for_each(|number| before.save(key(number), &response(1, 1)));
+        before.close(long);
+        drop(before);
+
+        let (go_on, told) = channel::<()>();
+        let open = move || {
+            // Whoever told it to go on has gone, which is as good.
+            _ = told.recv();
+            files()
+        };
+        let counters = Arc::default();
+        let disk = Disk::new(open, || (), 1024, &Arc::clone(&counters)).unwrap();
+        disk.save(key(9), &response(ALL_THAT_MAY_WAIT, 1));
+        disk.save(key(0), &response(1, 2));
+        assert_eq!(counters.store_busy.get(), 1, "it finds no room");
+        assert!(disk.spool(key(1), None, |_| ()).is_none());
+        drop(go_on);
+        assert!(disk.writer.sync(long));
+        let has = |number| disk.store().unwrap().open(&key(number)).unwrap().is_some();
+        assert_eq!([0, 1, 2].map(has), [false, false, true]);
     }
 
     #[test]

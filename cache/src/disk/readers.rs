@@ -44,7 +44,8 @@ pub(crate) enum Loaded {
 /// The reading side of a store.
 #[derive(Debug)]
 pub(crate) struct Readers {
-    store: OnceLock<Arc<dyn Store>>,
+    /// `None` where it could not be opened.
+    store: OnceLock<Option<Arc<dyn Store>>>,
     jobs: Queue<Job>,
     /// One read per key serves all who want it, but for those who came after a change of what lies there.
     loading: Mutex<HashMap<Loading, Arc<Load<Loaded>>>>,
@@ -101,14 +102,19 @@ impl Readers {
         self.jobs.close();
     }
 
-    /// From here on there is something to read from.
-    pub(super) fn opened(&self, store: Arc<dyn Store>) {
+    /// From here on there is something to read from, or there never will be.
+    pub(super) fn opened(&self, store: Option<Arc<dyn Store>>) {
         _ = self.store.set(store);
     }
 
     /// The store, once it is open.
     pub(super) fn store(&self) -> Option<&Arc<dyn Store>> {
-        self.store.get()
+        self.store.get()?.as_ref()
+    }
+
+    /// Whether the store is still being opened.
+    pub(super) fn is_opening(&self) -> bool {
+        self.store.get().is_none()
     }
 
     /// The store does not take a body.
@@ -121,7 +127,7 @@ impl Readers {
         self.counters.store_damaged.add(1);
     }
 
-    /// Whether there may be a record under that key.
+    /// Whether there may be a record under that key, as far as is known by now.
     pub(super) fn may_hold(&self, key: &CacheKey) -> bool {
         self.store().is_some_and(|store| store.may_hold(key))
     }

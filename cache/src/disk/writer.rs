@@ -105,12 +105,13 @@ impl Writer {
                 let store = catch_unwind(AssertUnwindSafe(open));
                 match store.unwrap_or_else(|_| Err(std::io::Error::other("it panicked"))) {
                     Ok(store) => {
-                        readers.opened(Arc::clone(&store));
+                        readers.opened(Some(Arc::clone(&store)));
                         opened();
                         writer.run(&store);
                     }
                     Err(error) => {
                         tracing::error!(%error, "the store cannot be opened: nothing is kept on the disk");
+                        readers.opened(None);
                         writer.run_without_store();
                         opened();
                     }
