@@ -96,7 +96,7 @@ pub struct Cache {
     /// What was asked for behind the memory tier.
     configured: Option<StoreConfig>,
     /// Held for as long as anything is written there.
-    _folder: Option<Folder>,
+    _folder: Option<Arc<Folder>>,
 }
 
 /// What a lookup found.
@@ -212,7 +212,7 @@ impl Cache {
         max_object: u64,
         wall: SystemTime,
         counters: &Arc<CacheCounters>,
-    ) -> Result<(Folder, Purges, Disk), OpenError> {
+    ) -> Result<(Arc<Folder>, Purges, Disk), OpenError> {
         let (config, counters) = (config.clone(), Arc::clone(counters));
         let (opened, in_time) = channel();
         std::thread::Builder::new()
@@ -232,8 +232,8 @@ impl Cache {
         max_object: u64,
         wall: SystemTime,
         counters: &Arc<CacheCounters>,
-    ) -> Result<(Folder, Purges, Disk), OpenError> {
-        let folder = Folder::take(&config.path)?;
+    ) -> Result<(Arc<Folder>, Purges, Disk), OpenError> {
+        let folder = Arc::new(Folder::take(&config.path)?);
         // Without knowing what was purged, nothing of what is stored could be used.
         let (purges, restored) =
             Purges::open(folder.path(), wall, Arc::clone(counters)).map_err(OpenError::Purges)?;
@@ -254,7 +254,9 @@ impl Cache {
             })
         };
         let discard = folder.discard_at_next_start();
-        let disk = Disk::new(open, discard, max_object, counters).map_err(OpenError::Threads)?;
+        let held = Some(Arc::clone(&folder));
+        let disk =
+            Disk::new(held, open, discard, max_object, counters).map_err(OpenError::Threads)?;
         Ok((folder, purges, disk))
     }
 
@@ -262,7 +264,7 @@ impl Cache {
         config: CacheConfig,
         counters: Arc<CacheCounters>,
         purges: Purges,
-        behind: Option<(Folder, Disk)>,
+        behind: Option<(Arc<Folder>, Disk)>,
         configured: Option<&StoreConfig>,
     ) -> Self {
         let purges = Arc::new(purges);

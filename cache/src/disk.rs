@@ -90,18 +90,19 @@ impl Loading {
 }
 
 impl Disk {
-    /// Has a thread open a store, and calls `leave_word` when the next process must not use it. `max_object` is what the memory keeps
-    /// of one response. Until it is open there is nothing in it; if it cannot be opened, never.
+    /// Has a thread open a store in a folder, which stays taken until the store is dropped, and calls `leave_word` when the next
+    /// process must not use it. `max_object` is what the memory keeps of one response. Until it is open there is nothing in it; if it cannot be opened, never.
     ///
     /// # Errors
     /// There are no threads to be had.
     pub(crate) fn new(
+        folder: Option<Arc<Folder>>,
         open: impl FnOnce() -> io::Result<Arc<dyn Store>> + Send + 'static,
         leave_word: impl Fn() + Send + Sync + 'static,
         max_object: u64,
         counters: &Arc<CacheCounters>,
     ) -> io::Result<Self> {
-        let readers = Readers::new(max_object, Arc::clone(counters));
+        let readers = Readers::new(folder, max_object, Arc::clone(counters));
         let writer = Writer::new(leave_word, Arc::clone(counters));
         let (opened, is_open) = channel();
         let (alive, ended) = channel();
@@ -268,9 +269,14 @@ impl Disk {
 }
 
 impl Drop for Disk {
+    /// Waits for the threads, so that whoever comes next finds the folder free; not for a disk that stands still, nor where
+    /// [`Disk::close`] has waited already.
     fn drop(&mut self) {
-        self.writer.stop();
-        self.readers.stop();
+        if !self.writer.is_stopped() {
+            self.writer.stop();
+            self.readers.stop();
+            _ = self.ended.lock().recv_timeout(LAST_PATIENCE);
+        }
     }
 }
 
@@ -332,7 +338,7 @@ mod tests {
             times.fetch_add(1, Ordering::Relaxed);
         };
         let open = || Ok(Arc::new(Hung(Mutex::new(told))) as Arc<dyn Store>);
-        let disk = Disk::new(open, give_up, 1024, &Arc::default()).unwrap();
+        let disk = Disk::new(None, open, give_up, 1024, &Arc::default()).unwrap();
         assert!(disk.wait_until_open(Duration::from_secs(10)));
         (disk, go_on, given_up)
     }
@@ -444,7 +450,7 @@ mod tests {
             waiting: Arc::clone(&waiting),
         };
         let open = || Ok(Arc::new(slow) as Arc<dyn Store>);
-        let disk = Disk::new(open, || (), 1024, &Arc::default()).unwrap();
+        let disk = Disk::new(None, open, || (), 1024, &Arc::default()).unwrap();
         disk.save(key(0), &response(8, 7));
         assert!(disk.writer.sync(Duration::from_secs(10)));
         let Look::Wait(loading) = disk.look(&key(0)) else {
@@ -483,7 +489,7 @@ mod tests {
         let path = directory.path().to_owned();
         let files = move || Ok(Arc::new(FileStore::open(&path, 64 << 20)?) as Arc<dyn Store>);
         let long = Duration::from_secs(10);
-        let before = Disk::new(files.clone(), || (), 1024, &Arc::default()).unwrap();
+        let before = Disk::new(None, files.clone(), || (), 1024, &Arc::default()).unwrap();
         (0..3).for_each(|number| before.save(key(number), &response(1, 1)));
         before.close(long);
         drop(before);
@@ -495,7 +501,7 @@ mod tests {
             files()
         };
         let counters = Arc::default();
-        let disk = Disk::new(open, || (), 1024, &Arc::clone(&counters)).unwrap();
+        let disk = Disk::new(None, open, || (), 1024, &Arc::clone(&counters)).unwrap();
         disk.save(key(9), &response(ALL_THAT_MAY_WAIT, 1));
         disk.save(key(0), &response(1, 2));
         assert_eq!(counters.store_busy.get(), 1, "it finds no room");
@@ -504,6 +510,66 @@ mod tests {
         assert!(disk.writer.sync(long));
         let has = |number| disk.store().unwrap().open(&key(number)).unwrap().is_some();
         assert_eq!([0, 1, 2].map(has), [false, false, true]);
+    }
+
+    /// A store that says, when it is dropped, whether its folder could be taken by another process before that.
+    #[derive(Debug)]
+    struct Last(std::path::PathBuf, Sender<bool>);
+
+    impl Drop for Last {
+        fn drop(&mut self) {
+            let is_free = Folder::take(&self.0).is_ok();
+            // Nobody may be listening.
+            _ = self.1.send(is_free);
+        }
+    }
+
+    impl Store for Last {
+        fn open(&self, _: &CacheKey) -> io::Result<Option<Arc<dyn Record>>> {
+            Ok(None)
+        }
+
+        fn create(&self, _: &CacheKey) -> io::Result<Box<dyn NewRecord>> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+
+        fn replace_head(&self, _: &CacheKey, _: &[u8]) -> io::Result<bool> {
+            Ok(false)
+        }
+
+        fn remove(&self, _: &CacheKey) -> io::Result<()> {
+            Ok(())
+        }
+
+        fn usage(&self) -> Usage {
+            Usage::default()
+        }
+    }
+
+    #[test]
+    fn a_folder_stays_taken_until_a_store_is_dropped_that_was_opened_too_late() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        let folder = Arc::new(Folder::take(&path).unwrap());
+        let (go_on, told) = channel::<()>();
+        let (say, said) = channel();
+        let last = Last(path.clone(), say);
+        let open = move || {
+            // Whoever told it to go on has gone, which is as good.
+            _ = told.recv();
+            Ok(Arc::new(last) as Arc<dyn Store>)
+        };
+        let leave_word = folder.discard_at_next_start();
+        let disk = Disk::new(Some(folder), open, leave_word, 1024, &Arc::default()).unwrap();
+        drop(disk);
+        assert!(Folder::take(&path).is_err(), "it is still being opened");
+        drop(go_on);
+        let is_free = said.recv_timeout(Duration::from_secs(10));
+        assert_eq!(is_free, Ok(false), "what a store writes last is written");
+        wait(|_| match Folder::take(&path) {
+            Ok(_) => Poll::Ready(()),
+            Err(_) => Poll::Pending,
+        });
     }
 
     #[test]
@@ -595,7 +661,7 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
         };
         let open = || Ok(Arc::new(ReadOnly) as Arc<dyn Store>);
-        let disk = Disk::new(open, leave_word, 1024, &Arc::default()).unwrap();
+        let disk = Disk::new(None, open, leave_word, 1024, &Arc::default()).unwrap();
         assert!(disk.wait_until_open(Duration::from_secs(10)));
         assert!(matches!(disk.look(&key(1)), Look::Wait(_)));
         change(&disk);
@@ -628,7 +694,7 @@ mod tests {
             counted.fetch_add(1, Ordering::Relaxed);
         };
         let open = || Ok(Arc::new(ReadOnly) as Arc<dyn Store>);
-        let disk = Disk::new(open, leave_word, 1024, &Arc::default()).unwrap();
+        let disk = Disk::new(None, open, leave_word, 1024, &Arc::default()).unwrap();
         assert!(disk.wait_until_open(Duration::from_secs(10)));
         disk.close(Duration::from_secs(10));
         disk.save_variants(key(1), &Arc::from([http::header::ACCEPT]), 1);

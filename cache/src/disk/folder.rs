@@ -3,6 +3,7 @@
 use std::fs::{File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The file that says that what lies beside it is of no use.
 const DISCARD: &str = "discard";
@@ -65,10 +66,10 @@ impl Folder {
     }
 
     /// Leaves word that what lies here is of no use: [`Folder::discard_if_told`].
-    pub(crate) fn discard_at_next_start(&self) -> impl Fn() + Send + Sync + 'static {
-        let word = self.path.join(DISCARD);
+    pub(crate) fn discard_at_next_start(self: &Arc<Self>) -> impl Fn() + Send + Sync + 'static {
+        let folder = Arc::clone(self);
         move || {
-            if let Err(error) = File::create(&word) {
+            if let Err(error) = File::create(folder.path.join(DISCARD)) {
                 tracing::error!(%error, "what the store holds is out of date, and that cannot be written down: delete its folder");
             }
         }
@@ -118,7 +119,7 @@ mod tests {
     #[test]
     fn what_was_given_up_is_gone_at_the_next_start_and_nothing_else_is() {
         let parent = tempfile::tempdir().unwrap();
-        let folder = Folder::take(parent.path()).unwrap();
+        let folder = Arc::new(Folder::take(parent.path()).unwrap());
         for name in ["file", "other"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::clock;
+use super::folder::Folder;
 use super::load::Load;
 use super::metadata::{Metadata, ResponseMetadata, Unreadable};
 use super::queue::Queue;
@@ -52,6 +53,8 @@ pub(crate) struct Readers {
     /// Bodies up to this size go into memory.
     read_whole: u64,
     counters: Arc<CacheCounters>,
+    /// Where the store lies, which writes there until it is dropped: it comes before this.
+    _folder: Option<Arc<Folder>>,
 }
 
 /// A record that is being opened; `None`: it is not the one any more.
@@ -71,14 +74,19 @@ enum Job {
 }
 
 impl Readers {
-    /// `max_object` is what the memory keeps of one response.
-    pub(super) fn new(max_object: u64, counters: Arc<CacheCounters>) -> Arc<Self> {
+    /// `max_object` is what the memory keeps of one response; `folder` is held for as long as there may be a store.
+    pub(super) fn new(
+        folder: Option<Arc<Folder>>,
+        max_object: u64,
+        counters: Arc<CacheCounters>,
+    ) -> Arc<Self> {
         Arc::new(Self {
             store: OnceLock::new(),
             jobs: Queue::new(MAX_WAITING),
             loading: Mutex::default(),
             read_whole: READ_WHOLE.min(max_object),
             counters,
+            _folder: folder,
         })
     }
 
@@ -89,7 +97,9 @@ impl Readers {
             std::thread::Builder::new()
                 .name(format!("store-read-{number}"))
                 .spawn(move || {
+                    // Goes after the other.
                     let _alive = alive;
+                    let readers = readers;
                     while let Some(job) = readers.jobs.pop() {
                         readers.carry_out(job);
                     }

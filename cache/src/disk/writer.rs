@@ -101,7 +101,9 @@ impl Writer {
         std::thread::Builder::new()
             .name("store-write".into())
             .spawn(move || {
+                // Goes after the others, and with them perhaps the store.
                 let _alive = alive;
+                let (writer, readers) = (writer, readers);
                 let store = catch_unwind(AssertUnwindSafe(open));
                 match store.unwrap_or_else(|_| Err(std::io::Error::other("it panicked"))) {
                     Ok(store) => {
@@ -240,6 +242,7 @@ impl Writer {
             .name("store-word".into())
             .spawn(move || {
                 let _alive: Sender<Infallible> = alive;
+                let leave_word = leave_word;
                 leave_word();
             });
         if let Err(error) = thread {
