@@ -10,11 +10,15 @@ mod record;
 mod space;
 mod value;
 
+use std::convert::Infallible;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::thread;
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use super::{NewRecord, Record, Store, Usage};
 use crate::counters::Counted;
@@ -26,6 +30,9 @@ pub use counters::SledCounters;
 
 /// A start waits this long for a database to open; from then on it opens in the background, and the store has nothing meanwhile.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The end waits this long for what is still to be written: many times what it takes on a disk that does not stand still.
+const END_LIMIT: Duration = Duration::from_secs(10);
 
 /// Records in a [sled](https://docs.rs/sled/0.34) database, their bodies beyond 4 KiB in files beside it.
 ///
@@ -50,7 +57,9 @@ const PATIENCE: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub struct SledStore {
     generations: Arc<Generations>,
-    keeper: Option<JoinHandle<()>>,
+    /// Hears that the keeper has let go of the databases.
+    ended: Mutex<Receiver<Infallible>>,
+    end_limit: Duration,
 }
 
 impl SledStore {
@@ -69,17 +78,21 @@ impl SledStore {
         limit: Duration,
     ) -> io::Result<Self> {
         let (generations, orders) = Generations::new(directory, capacity, limit)?;
-        let keeper = thread::Builder::new()
+        let (alive, ended) = channel::<Infallible>();
+        thread::Builder::new()
             .name("sled-keeper".to_owned())
             .spawn({
                 let generations = Arc::clone(&generations);
-                move || keeper::keep(&generations, &orders)
+                move || {
+                    let _alive = alive;
+                    keeper::keep(&generations, &orders);
+                }
             })?;
         generations.wait_until_open(patience);
-        let keeper = Some(keeper);
         Ok(Self {
             generations,
-            keeper,
+            ended: Mutex::new(ended),
+            end_limit: END_LIMIT,
         })
     }
 
@@ -129,13 +142,14 @@ impl Store for SledStore {
 }
 
 impl Drop for SledStore {
-    /// Waits until all is written, and for a database that is just being opened.
+    /// Waits until all is written, and for a database that is just being opened, 10 s at most: what a disk that stands still has not
+    /// taken by then is left to the keeper, and lost if the process ends, as by a kill.
     fn drop(&mut self) {
         self.generations.stop();
-        if let Some(keeper) = self.keeper.take() {
-            let _ = keeper.join();
+        let ended = self.ended.get_mut().recv_timeout(self.end_limit);
+        if ended == Err(RecvTimeoutError::Timeout) {
+            tracing::warn!("the store's databases are not written out in time, and not waited for");
         }
-        self.generations.close();
     }
 }
 
@@ -354,6 +368,28 @@ mod tests {
         store.sync().unwrap();
         let (_copied, next) = after_a_kill(directory.path());
         assert!(!has(&next, 0) && !has(&next, 1));
+    }
+
+    #[test]
+    fn the_end_does_not_wait_for_a_keeper_that_hangs_with_all_its_orders_before_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = with_two_databases(directory.path());
+        store.end_limit = SHORT;
+        let generations = Arc::clone(&store.generations);
+        let turn = generations.turn(&key(0));
+        // The first hangs for want of that turn, and more follow than can wait.
+        (0..2000).for_each(|number| store.touch(&key(number)));
+        let (dropped, is_dropped) = channel();
+        let end = thread::spawn(move || {
+            drop(store);
+            dropped.send(())
+        });
+        let in_time = is_dropped.recv_timeout(LONG);
+        drop(turn);
+        assert!(in_time.is_ok());
+        end.join().unwrap().unwrap();
+        until(|| Arc::strong_count(&generations) == 1);
+        assert!(generations.pair().newest.is_none(), "it ends all the same");
     }
 
     #[test]

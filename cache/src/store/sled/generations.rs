@@ -46,7 +46,6 @@ pub(super) enum Order {
     Look,
     /// This record was asked for, and is in the older generation.
     CarryOver(CacheKey),
-    Stop,
 }
 
 /// All that a store is, shared by its callers and the thread that keeps it.
@@ -65,6 +64,7 @@ pub(super) struct Generations {
     disk_is_full: AtomicBool,
     turns: [Mutex<()>; TURNS],
     orders: SyncSender<Order>,
+    is_stopped: AtomicBool,
     next_body: AtomicU64,
 }
 
@@ -109,6 +109,7 @@ impl Generations {
             disk_is_full: AtomicBool::new(false),
             turns: [const { Mutex::new(()) }; TURNS],
             orders,
+            is_stopped: AtomicBool::new(false),
             // Random, so that no number of an earlier process comes again.
             next_body: AtomicU64::new(RandomState::new().hash_one(directory)),
         };
@@ -379,7 +380,13 @@ impl Generations {
 
     /// Ends the keeper, when it has done with what it is at.
     pub(super) fn stop(&self) {
-        let _ = self.orders.send(Order::Stop);
+        self.is_stopped.store(true, Ordering::Relaxed);
+        // Otherwise there are so many orders that it is not asleep.
+        self.order(Order::Look);
+    }
+
+    pub(super) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Relaxed)
     }
 
     /// Lets go of the databases, which writes what they have in memory.

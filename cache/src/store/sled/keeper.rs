@@ -17,7 +17,7 @@ use crate::key::CacheKey;
 /// The keeper looks after things at least this often.
 const TICK: Duration = Duration::from_secs(1);
 
-/// Opens what there is, then does as it is asked until it is told to stop.
+/// Opens what there is, does as it is asked until it is told to stop, and lets go of the databases.
 pub(super) fn keep(generations: &Generations, orders: &Receiver<Order>) {
     let mut keeper = Keeper {
         generations,
@@ -26,11 +26,11 @@ pub(super) fn keep(generations: &Generations, orders: &Receiver<Order>) {
     };
     keeper.open_what_there_is();
     let mut tick = now() + TICK;
-    loop {
+    while !generations.is_stopped() {
         match orders.recv_timeout(tick.saturating_duration_since(now())) {
             Ok(Order::Look) | Err(RecvTimeoutError::Timeout) => {}
             Ok(Order::CarryOver(key)) => keeper.carry_over(&key),
-            Ok(Order::Stop) | Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Disconnected) => break,
         }
         // Also where orders come without a pause.
         let is_tick = tick <= now();
@@ -40,6 +40,7 @@ pub(super) fn keep(generations: &Generations, orders: &Receiver<Order>) {
         }
         keeper.look(is_tick);
     }
+    generations.close();
 }
 
 #[expect(
