@@ -1,6 +1,7 @@
 //! A store whose process is killed while it writes.
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -66,7 +67,8 @@ fn rounds_of_kills() {
                 }
             }
         }
-        process.wait().unwrap();
+        let status = process.wait().unwrap();
+        assert_eq!(status.signal(), Some(9), "it ended by itself: {status}");
         written = last;
 
         let store = open(directory.path());

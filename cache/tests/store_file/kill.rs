@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -87,7 +88,12 @@ fn write_and_kill(directory: &Path, capacity: u64, round: u64, steps: usize) -> 
             }
         }
     }
-    assert!(!writer.wait().unwrap().success(), "it ended by itself");
+    let status = writer.wait().unwrap();
+    assert_eq!(status.signal(), Some(9), "it ended by itself: {status}");
+    assert!(
+        steps <= told,
+        "it was to take {steps} steps and took {told}"
+    );
     last
 }
 
