@@ -362,3 +362,75 @@ fn is_obstacle(error: &io::Error) -> bool {
 fn closed() -> io::Error {
     io::Error::other("the store is closed")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::recovery;
+    use super::*;
+
+    fn key(number: u64) -> CacheKey {
+        CacheKey::new("http", "example.com", &number.to_string())
+    }
+
+    fn put(log: &Log, number: u64) -> io::Result<()> {
+        let head = [0; 1000];
+        let label = log.label(&key(number), Kind::Inline, &head, 0, 0)?;
+        log.put(&label, &head, &[], None)
+    }
+
+    fn has(log: &Log, number: u64) -> bool {
+        log.index.contains(&IndexKey::of(&key(number)))
+    }
+
+    /// Three segments with a record each.
+    fn three(directory: &std::path::Path) -> Log {
+        let limits = Limits::with_segments_of(1000, 4_000_000);
+        let log = recovery::open(directory, limits).unwrap();
+        (0..3).for_each(|number| put(&log, number).unwrap());
+        assert_eq!(log.segments.read().len(), 3);
+        log
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_record_that_a_full_disk_refuses_takes_the_place_of_the_oldest_segment() {
+        let directory = tempfile::tempdir().unwrap();
+        let log = three(directory.path());
+        // A segment that has room, so that it is the one that is written to.
+        log.writer.lock().active.as_mut().unwrap().weight = 0;
+        log.writer.lock().active.as_mut().unwrap().fill_disk();
+        put(&log, 3).unwrap();
+        assert_eq!(
+            [0, 1, 2, 3].map(|number| has(&log, number)),
+            [false, true, true, true]
+        );
+        assert_eq!(log.counters.segments_dropped.get(), 1);
+        assert_eq!(log.counters.writes_failed.get(), 0);
+    }
+
+    #[test]
+    fn a_body_that_a_full_disk_refuses_costs_the_oldest_segment_and_is_tried_once_more() {
+        use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+        // What the disk says to each attempt, and whether that drops a segment, and is an error in the end.
+        for (answers, drops, fails) in [
+            (&[Ok(())][..], 0, 0),
+            (&[Err(StorageFull), Ok(())], 1, 0),
+            (&[Err(QuotaExceeded), Ok(())], 1, 0),
+            (&[Err(StorageFull), Err(StorageFull)], 1, 1),
+            (&[Err(FileTooLarge)], 0, 1),
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let log = three(directory.path());
+            let (body, _file) = log.create_body().unwrap();
+            let mut each = answers.iter();
+            let written = log.write_body(&body, 1000, || {
+                each.next().unwrap().map_err(io::Error::from)
+            });
+            assert!(each.next().is_none(), "{answers:?}: tried too seldom");
+            assert_eq!(written.is_err(), fails == 1, "{answers:?}");
+            assert_eq!(log.counters.writes_failed.get(), fails);
+            assert_eq!(log.counters.segments_dropped.get(), drops);
+            assert_eq!([0, 1].map(|number| has(&log, number)), [drops == 0, true]);
+        }
+    }
+}

@@ -212,6 +212,13 @@ impl Active {
         })
     }
 
+    /// From here on its disk is full.
+    #[cfg(all(test, target_os = "linux"))]
+    pub(super) fn fill_disk(&mut self) {
+        let full = OpenOptions::new().write(true).open("/dev/full");
+        self.file = full.expect("every Linux has it");
+    }
+
     /// Bytes of memory for what will be the sidecar.
     pub(super) fn memory(&self) -> usize {
         self.entries.capacity() * size_of::<Entry>()
