@@ -483,6 +483,56 @@ mod tests {
         }
     }
 
+    /// What lies under a key.
+    fn load(disk: &Disk, key: &CacheKey) -> Loaded {
+        match disk.look(key) {
+            Look::Here(loaded, _) => loaded,
+            Look::Wait(loading) => wait(|cx| loading.poll(cx)),
+        }
+    }
+
+    #[test]
+    fn a_record_is_known_again_by_the_end_of_its_head_and_else_by_all_its_checksums() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().to_owned();
+        let open = move || Ok(Arc::new(FileStore::open(&path, 64 << 20)?) as Arc<dyn Store>);
+        let disk = Disk::new(None, open, || (), 1024, &Arc::default()).unwrap();
+        let written = || assert!(disk.writer.sync(Duration::from_secs(10)));
+        disk.save(key(0), &response(8, 7));
+        written();
+        let Loaded::Response(stored) = load(&disk, &key(0)) else {
+            panic!("it was stored");
+        };
+        let Content::Recorded(recorded) = stored.content() else {
+            panic!("it is too long for the memory");
+        };
+        let open = || {
+            let opening = disk.readers.open(recorded).unwrap();
+            wait(|cx| opening.poll(cx))
+        };
+        let head = open().expect("it is the same").head();
+
+        let replace = |head: &[u8]| {
+            let store = disk.store().unwrap();
+            assert!(store.replace_head(&key(0), head).unwrap());
+        };
+        let (now, wall) = (clock::now(), clock::wall());
+        let decoded = metadata::Metadata::decode(&key(0), &head, now, wall).unwrap();
+        let later = wall + Duration::from_secs(10);
+        replace(&decoded.encode(&key(0), now, later).unwrap());
+        assert_ne!(open().expect("so it is under another head").head(), head);
+
+        let mut spoilt = head.to_vec();
+        spoilt[head.len() / 2] ^= 1;
+        replace(&spoilt);
+        assert!(open().is_some(), "each block is checked in any case");
+        assert!(matches!(load(&disk, &key(0)), Loaded::Useless));
+
+        disk.save(key(0), &response(8, 8));
+        written();
+        assert!(open().is_none(), "and this is another");
+    }
+
     #[test]
     fn what_is_not_written_while_the_store_opens_does_not_leave_an_older_one_there() {
         let directory = tempfile::tempdir().unwrap();

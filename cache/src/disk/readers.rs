@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use super::clock;
 use super::folder::Folder;
 use super::load::Load;
-use super::metadata::{Metadata, ResponseMetadata, Unreadable};
+use super::metadata::{self, Metadata, ResponseMetadata, Unreadable};
 use super::queue::Queue;
 use super::recorded::{Block, Content, Damaged, Recorded};
 use crate::counters::CacheCounters;
@@ -197,6 +197,11 @@ impl Readers {
         opened: std::io::Result<Option<Arc<dyn Record>>>,
     ) -> Option<Arc<dyn Record>> {
         let record = self.opened_record(opened).ok()??;
+        let seal = metadata::seal_of(&record.head());
+        if seal.is_some() && seal == recorded.seal {
+            return Some(record);
+        }
+        // Another head need not be one of another content: it may have been renewed.
         let head = Metadata::decode(&recorded.key, &record.head(), clock::now(), clock::wall());
         match head {
             Ok(Metadata::Response(head)) if *head.checksums == *recorded.checksums => Some(record),
@@ -317,7 +322,7 @@ impl Readers {
     fn response(
         self: &Arc<Self>,
         key: &CacheKey,
-        metadata: ResponseMetadata,
+        response: ResponseMetadata,
         record: &Arc<dyn Record>,
         at_once: bool,
     ) -> Option<Loaded> {
@@ -328,7 +333,7 @@ impl Readers {
             received,
             origin,
             checksums,
-        } = metadata;
+        } = response;
         let length = record.length();
         if length.div_ceil(BLOCK as u64) != checksums.len() as u64 {
             self.count_damaged();
@@ -338,6 +343,7 @@ impl Readers {
             key: *key,
             length,
             checksums: checksums.into(),
+            seal: metadata::seal_of(&record.head()),
             readers: Arc::clone(self),
         };
         let content = if length <= self.read_whole {

@@ -19,6 +19,8 @@ pub(crate) struct Recorded {
     pub(super) key: CacheKey,
     pub(super) length: u64,
     pub(super) checksums: Arc<[Checksum]>,
+    /// What the head ended with when it was read: where it still does, the content is that one, without a look at all the checksums.
+    pub(super) seal: Option<Checksum>,
     pub(super) readers: Arc<Readers>,
 }
 
