@@ -65,6 +65,25 @@ async fn a_process_hears_sigterm_while_a_role_drains() {
 }
 
 #[tokio::test]
+async fn the_demo_leaves_nothing_on_the_disk() {
+    let mut arguments = vec!["up"];
+    for set in [
+        "frontend.http=127.0.0.1:0",
+        "admin.listen=127.0.0.1:0",
+        "broker.frontends=ipc://frontends",
+        "broker.backends=ipc://backends",
+        "broker.peers=ipc://peers",
+    ] {
+        arguments.extend(["--set", set]);
+    }
+    let demo = Scale0::launch_in(tempfile::tempdir().unwrap(), &arguments).await;
+    let status = get(demo.admin(), "/status").await.text();
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    assert_eq!(status["frontend"]["cache"]["store"]["kind"], "none");
+    assert!(!demo.folder().join("scale0-cache").exists());
+}
+
+#[tokio::test]
 async fn a_role_that_a_process_does_not_play_cannot_be_drained() {
     let app = app().await;
     let scale0 = Scale0::launch(&format!(

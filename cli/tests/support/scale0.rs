@@ -66,6 +66,11 @@ impl Scale0 {
     pub(crate) async fn launch(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("scale0.toml"), config).unwrap();
+        Self::launch_in(folder, &["up", "--config", "scale0.toml"]).await
+    }
+
+    /// The same with these arguments, in this folder.
+    pub(crate) async fn launch_in(folder: TempDir, arguments: &[&str]) -> Self {
         let errors = std::fs::File::create(folder.path().join("stderr")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_scale0"));
         for (name, _) in std::env::vars_os() {
@@ -74,7 +79,7 @@ impl Scale0 {
             }
         }
         command
-            .args(["up", "--config", "scale0.toml"])
+            .args(arguments)
             .current_dir(folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

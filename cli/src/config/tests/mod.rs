@@ -190,6 +190,7 @@ fn without_a_file_every_role_runs_on_loopback() {
     );
     assert!(frontend.brokers.in_process() && config.broker.is_some());
     assert_eq!(frontend.cache.memory.bytes(), 256 << 20);
+    assert_eq!(frontend.cache.store, Store::None);
     assert_eq!(&*config.node.name, "host-1");
 }
 
