@@ -9,6 +9,7 @@ use std::process::Output;
 use rustix::process::Signal;
 use support::{Origin, Scale0, empty, get, site, soon};
 use tokio::process::Command;
+use tokio::sync::watch;
 
 const QUIET: &str = "[log]\naccess = \"off\"\n";
 
@@ -61,6 +62,31 @@ async fn a_process_hears_sigterm_while_a_role_drains() {
     soon(async { while get(scale0.admin(), "/readyz").await.status() == 200 {} }).await;
     assert_eq!(app.counts().running, 1);
     scale0.terminate();
+    assert_eq!(scale0.wait_exit().await.code(), Some(0));
+}
+
+/// As GNU `timeout` and some supervisors have it, which signal their child and its process group.
+#[tokio::test]
+async fn two_signals_to_stop_that_come_together_are_one() {
+    let (let_go, gate) = watch::channel(());
+    let app = Origin::start(move |_| {
+        let mut gate = gate.clone();
+        async move {
+            gate.changed().await.unwrap();
+            http::Response::new(empty())
+        }
+    })
+    .await;
+    let mut scale0 = Scale0::start(&site(&app, QUIET)).await;
+    let mut client = scale0.client().await;
+    client.ask("GET", "/page", "").await;
+    app.until(|counts| counts.running == 1).await;
+    // Not one kind twice, of which the system would make one.
+    scale0.signal(Signal::INT);
+    scale0.signal(Signal::TERM);
+    soon(async { while get(scale0.admin(), "/readyz").await.status() == 200 {} }).await;
+    let_go.send(()).unwrap();
+    assert_eq!(client.head().await.unwrap().status, 200);
     assert_eq!(scale0.wait_exit().await.code(), Some(0));
 }
 

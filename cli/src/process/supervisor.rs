@@ -33,6 +33,10 @@ type Drain = (Option<Role>, Option<Duration>);
 /// How long writing what is left of the access log may take.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
+/// Signals to stop that come within this time are one. GNU `timeout` and some supervisors signal both their child and its
+/// process group, a moment apart; a person who has lost patience takes longer.
+const TOGETHER: Duration = Duration::from_millis(250);
+
 /// Whether the demo backend runs too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Demo {
@@ -87,12 +91,23 @@ impl Signals {
         })
     }
 
-    async fn second_stop(&mut self) {
+    async fn stop(&mut self) {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
             _ = self.hang_up.recv() => {}
         }
+    }
+
+    /// The one after the first, which has just come.
+    async fn second_stop(&mut self) {
+        let echoes = async {
+            loop {
+                self.stop().await;
+            }
+        };
+        _ = tokio::time::timeout(TOGETHER, echoes).await;
+        self.stop().await;
     }
 }
 

@@ -211,6 +211,11 @@ impl Scale0 {
         kill_process(Pid::from_raw(self.pid()).unwrap(), signal).unwrap();
     }
 
+    /// How it has ended, if it has.
+    pub(crate) fn exited(&mut self) -> Option<ExitStatus> {
+        self.process.try_wait().unwrap()
+    }
+
     /// Waits for its end.
     pub(crate) async fn wait_exit(&mut self) -> ExitStatus {
         soon(self.process.wait()).await.unwrap()
