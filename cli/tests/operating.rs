@@ -176,6 +176,9 @@ async fn where_there_is_a_token_only_who_has_it_sees_or_changes_anything() {
     for token in [None, Some("open"), Some("open sesame!")] {
         let refused = ask(&scale0, &["status"], token).await;
         assert_eq!(refused.status.code(), Some(1), "{token:?}");
+        let message = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!(message.contains("is wrong"), token.is_some(), "{message}");
+        assert!(message.contains("SCALE0_ADMIN_TOKEN"), "{message}");
     }
     let shown = ask(&scale0, &["status", "--json"], Some("open sesame")).await;
     assert_eq!(shown.status.code(), Some(0), "{shown:?}");

@@ -84,6 +84,21 @@ async fn what_cannot_be_purged_is_told_with_what_is_expected() {
             "{message}"
         );
     }
+    for (arguments, odd) in [
+        (["--tag", "a,b"], "is one tag"),
+        (["--tag", "a b"], "is one tag"),
+        (["--prefix", "https://a/b*"], "* is no wildcard"),
+    ] {
+        let purged = purge(&scale0, &arguments).await;
+        assert_eq!(purged.status.code(), Some(0), "{purged:?}");
+        let message = words(&purged.stderr);
+        assert!(
+            message.starts_with("warning: ") && message.contains(odd),
+            "{message}"
+        );
+    }
+    let plain = purge(&scale0, &["--tag", "a"]).await;
+    assert_eq!(words(&plain.stderr), "");
     let wrong = purge(&scale0, &["--all", "--tag", "a"]).await;
     assert_eq!(wrong.status.code(), Some(2));
 }
@@ -100,4 +115,20 @@ async fn a_process_without_a_cache_confirms_nothing() {
     assert_eq!(refused.status.code(), Some(1));
     assert!(words(&refused.stderr).contains("[frontend]"), "{refused:?}");
     assert_eq!(get(bridge.admin(), "/purge").await.status(), 405);
+}
+
+#[tokio::test]
+async fn who_asks_a_port_that_is_no_admin_interface_is_told_so() {
+    let app = Origin::start(|_| async { http::Response::new(support::text("ok")) }).await;
+    for command in [&["purge", "--all"][..], &["status"], &["drain"]] {
+        let mut asked = Command::new(env!("CARGO_BIN_EXE_scale0"));
+        asked.args(command).args(["--admin", &app.url()]);
+        let asked = soon(asked.output()).await.unwrap();
+        assert_eq!(asked.status.code(), Some(1), "{asked:?}");
+        let message = words(&asked.stderr);
+        assert!(
+            message.contains("does not look like the admin interface"),
+            "{message}"
+        );
+    }
 }

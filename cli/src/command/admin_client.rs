@@ -1,4 +1,4 @@
-//! One request to a running process's admin listener.
+//! One request to a running process's admin listener, and what is said of an answer that is not the one hoped for.
 
 use std::time::Duration;
 
@@ -13,6 +13,12 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The largest answer that is read: the status of a site with thousands of backends.
 const ANSWER: usize = 64 * 1024 * 1024;
+
+/// How much of an answer from who knows whom is shown.
+const SHOWN: usize = 200;
+
+/// Where the token is.
+const TOKEN: &str = "SCALE0_ADMIN_TOKEN";
 
 /// Asks, and returns status and text.
 ///
@@ -43,6 +49,40 @@ pub(crate) fn ask_with(
     })
 }
 
+/// The error that an answer comes to which does not do what was asked for: a refusal, or the answer of somebody else.
+pub(crate) fn refusal(admin: &str, status: StatusCode, text: &str) -> anyhow::Error {
+    explained(admin, status, text, token().is_some())
+}
+
+fn explained(admin: &str, status: StatusCode, text: &str, with_token: bool) -> anyhow::Error {
+    let line = text.trim().lines().next().unwrap_or_default();
+    let shown: String = line.chars().take(SHOWN).collect();
+    match status {
+        StatusCode::UNAUTHORIZED if with_token => {
+            anyhow::anyhow!("{admin} answered {status}: the token in {TOKEN} is wrong")
+        }
+        StatusCode::UNAUTHORIZED => anyhow::anyhow!(
+            "{admin} answered {status}: it wants a token, which belongs in the variable {TOKEN}"
+        ),
+        // The others with which an admin interface refuses.
+        StatusCode::BAD_REQUEST
+        | StatusCode::FORBIDDEN
+        | StatusCode::REQUEST_TIMEOUT
+        | StatusCode::CONFLICT
+        | StatusCode::PAYLOAD_TOO_LARGE => anyhow::anyhow!("{admin} answered {status}: {shown}"),
+        _ => anyhow::anyhow!(
+            "what answers at {admin} does not look like the admin interface of a scale0 \
+             (--admin names another): {status}: {shown}"
+        ),
+    }
+}
+
+/// The file that a token comes from mostly ends with a newline, which is no part of it.
+fn token() -> Option<String> {
+    let token = std::env::var(TOKEN).ok()?;
+    Some(token.trim().to_owned())
+}
+
 async fn exchange(
     admin: &str,
     method: Method,
@@ -61,7 +101,7 @@ async fn exchange(
         .uri(path)
         .header(header::HOST, authority);
     // Beside the flag's place in shell histories and process lists, an environment variable is the lesser evil.
-    if let Ok(token) = std::env::var("SCALE0_ADMIN_TOKEN") {
+    if let Some(token) = token() {
         request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
     }
     let request = request.body(Full::new(bytes::Bytes::from(content)))?;
@@ -77,5 +117,44 @@ async fn exchange(
     tokio::select! {
         answer = answer => answer,
         closed = connection => Err(closed.err().map_or_else(|| anyhow::anyhow!("the connection was closed"), Into::into)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_refused_learns_whether_the_token_is_missing_or_wrong_or_the_port_another() {
+        let told = |status, text, with_token| {
+            explained("http://h:1", status, text, with_token).to_string()
+        };
+        let wrong = told(StatusCode::UNAUTHORIZED, "the admin token is wrong\n", true);
+        assert!(wrong.ends_with("the token in SCALE0_ADMIN_TOKEN is wrong"));
+        let missing = told(StatusCode::UNAUTHORIZED, "", false);
+        assert!(
+            missing.ends_with("it wants a token, which belongs in the variable SCALE0_ADMIN_TOKEN")
+        );
+        let refused = told(StatusCode::CONFLICT, "no cache is here\n", false);
+        assert_eq!(
+            refused,
+            "http://h:1 answered 409 Conflict: no cache is here"
+        );
+        let page = format!("<html>{}\n<body>", "x".repeat(SHOWN));
+        for status in [
+            StatusCode::OK,
+            StatusCode::NOT_FOUND,
+            StatusCode::BAD_GATEWAY,
+        ] {
+            let other = told(status, &page, true);
+            assert!(
+                other.contains("does not look like the admin interface"),
+                "{other}"
+            );
+            assert!(
+                other.contains("<html>") && !other.contains("<body>") && other.len() < 400,
+                "{other}"
+            );
+        }
     }
 }

@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use anyhow::Context as _;
 use http::{Method, StatusCode};
 
-use super::admin_client::ask;
+use super::admin_client::{ask, refusal};
 use crate::args::{DrainArguments, Role};
 
 /// How often `--wait` looks.
@@ -25,11 +24,9 @@ pub(crate) fn run(arguments: &DrainArguments) -> anyhow::Result<()> {
         query.push(format!("timeout_ms={}", timeout.as_millis()));
     }
     let (status, text) = ask(admin, Method::POST, &format!("/drain?{}", query.join("&")))?;
-    anyhow::ensure!(
-        status == StatusCode::ACCEPTED,
-        "{admin} answered {status}: {}",
-        text.trim()
-    );
+    if status != StatusCode::ACCEPTED {
+        return Err(refusal(admin, status, &text));
+    }
     while arguments.wait && !is_done(admin, arguments.role)? {
         #[expect(
             clippy::disallowed_methods,
@@ -46,12 +43,9 @@ fn is_done(admin: &str, role: Option<Role>) -> anyhow::Result<bool> {
         // A process that has drained ends, and its listener with it.
         return Ok(true);
     };
-    anyhow::ensure!(
-        status == StatusCode::OK,
-        "{admin} answered {status}: {}",
-        text.trim()
-    );
-    let status: serde_json::Value = serde_json::from_str(&text).context("its status is no JSON")?;
+    let shown = serde_json::from_str::<serde_json::Value>(&text).ok();
+    let shown = shown.filter(|_| status == StatusCode::OK);
+    let status = shown.ok_or_else(|| refusal(admin, status, &text))?;
     let is_zero = |value: &serde_json::Value| value.as_u64().unwrap_or(0) == 0;
     Ok(match role {
         None => false,

@@ -1,12 +1,15 @@
 //! `scale0 purge`: make what a running process has stored count as stale, or as gone.
+#![expect(
+    clippy::print_stderr,
+    reason = "a command line says on standard error what is odd"
+)]
 
 use std::io::{ErrorKind, Write as _};
 
-use anyhow::Context as _;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::admin_client::ask_with;
+use super::admin_client::{ask_with, refusal};
 use crate::args::PurgeArguments;
 
 /// Asks for it, and tells who confirmed.
@@ -15,6 +18,9 @@ use crate::args::PurgeArguments;
 /// When the process cannot be asked, refuses, or not all nodes have confirmed.
 pub(crate) fn run(arguments: &PurgeArguments) -> anyhow::Result<()> {
     let admin = &arguments.admin.admin;
+    for doubt in doubts(arguments) {
+        eprintln!("warning: {doubt}");
+    }
     let asked = json!({
         "urls": arguments.urls,
         "prefixes": arguments.prefixes,
@@ -25,7 +31,7 @@ pub(crate) fn run(arguments: &PurgeArguments) -> anyhow::Result<()> {
     let (status, text) = ask_with(admin, Method::POST, "/purge", asked.to_string())?;
     let account = serde_json::from_str::<Value>(&text).ok();
     let account = account.filter(|account| account["unconfirmed"].is_array());
-    let account = account.with_context(|| format!("{admin} answered {status}: {}", text.trim()))?;
+    let account = account.ok_or_else(|| refusal(admin, status, &text))?;
     let told = if arguments.json {
         text
     } else {
@@ -41,6 +47,20 @@ pub(crate) fn run(arguments: &PurgeArguments) -> anyhow::Result<()> {
         unconfirmed(&account).join(", ")
     );
     Ok(())
+}
+
+/// What is purged as it stands, although something else was probably meant. A comma may be part of a tag in `Surrogate-Key`, and
+/// a blank of one in `Cache-Tag`.
+fn doubts(arguments: &PurgeArguments) -> Vec<String> {
+    let several = |tag: &&String| tag.contains([',', ' ', '\t']);
+    let several = arguments.tags.iter().filter(several).map(|tag| {
+        format!("--tag {tag:?} is one tag; to name several, give each a --tag of its own")
+    });
+    let patterns = arguments.prefixes.iter().filter(|it| it.contains('*'));
+    let patterns = patterns.map(|prefix| {
+        format!("--prefix {prefix:?}: a * is no wildcard; without it, a prefix is about all below its path")
+    });
+    several.chain(patterns).collect()
 }
 
 fn summary(account: &Value) -> String {

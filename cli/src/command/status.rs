@@ -3,11 +3,10 @@
 use std::fmt::Write as _;
 use std::io::{ErrorKind, Write as _};
 
-use anyhow::Context as _;
 use http::{Method, StatusCode};
 use serde_json::Value;
 
-use super::admin_client::ask;
+use super::admin_client::{ask, refusal};
 use crate::args::StatusArguments;
 
 /// Prints it, for people or as JSON.
@@ -17,16 +16,10 @@ use crate::args::StatusArguments;
 pub(crate) fn run(arguments: &StatusArguments) -> anyhow::Result<()> {
     let admin = &arguments.admin.admin;
     let (status, text) = ask(admin, Method::GET, "/status")?;
-    anyhow::ensure!(
-        status == StatusCode::OK,
-        "{admin} answered {status}: {}",
-        text.trim()
-    );
-    let shown: Value = serde_json::from_str(&text).context("its status is no JSON")?;
-    anyhow::ensure!(
-        shown["node"].is_string() && shown["version"].is_string(),
-        "what answers at {admin} is no scale0"
-    );
+    let shown = serde_json::from_str::<Value>(&text).ok();
+    let shown = shown.filter(|it| it["node"].is_string() && it["version"].is_string());
+    let shown = shown.filter(|_| status == StatusCode::OK);
+    let shown = shown.ok_or_else(|| refusal(admin, status, &text))?;
     let text = if arguments.json {
         text
     } else {

@@ -178,10 +178,12 @@ impl Endpoints {
             "/metrics" | "/status" | "/drain" | "/purge" | "/"
                 if !self.is_authorised(request.headers()) =>
             {
-                let mut answer = text(
-                    StatusCode::UNAUTHORIZED,
-                    "the admin token is needed: Authorization: Bearer …\n",
-                );
+                let why = if request.headers().contains_key(header::AUTHORIZATION) {
+                    "the admin token is wrong: its file has another\n"
+                } else {
+                    "the admin token is needed: Authorization: Bearer …\n"
+                };
+                let mut answer = text(StatusCode::UNAUTHORIZED, why);
                 answer
                     .headers_mut()
                     .insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
