@@ -135,7 +135,8 @@ pub(crate) struct BridgeArguments {
 #[derive(Args, Debug)]
 #[command(after_help = "\
 What is printed is itself a configuration of the same meaning. Variables (SCALE0__SECTION__KEY) and --set count, so
-that it shows what `scale0 up` would run here and now. Nothing is bound, dialled or started.
+that it shows what `scale0 up` would run here and now. The files it names are looked at; nothing is bound, dialled or
+started.
 
 Examples:
   scale0 check --config scale0.toml

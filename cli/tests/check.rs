@@ -32,10 +32,11 @@ fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).expect("UTF-8")
 }
 
-/// A folder with `text` as its `scale0.toml`.
+/// A folder with `text` as its `scale0.toml`, and the token that [`FILE`] names.
 fn folder(text: &str) -> tempfile::TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     std::fs::write(folder.path().join("scale0.toml"), text).expect("room for a file");
+    std::fs::write(folder.path().join("admin.token"), "s3cret\n").expect("room for a file");
     folder
 }
 
@@ -111,9 +112,53 @@ fn a_wrong_configuration_exits_with_2_and_names_file_line_and_key() {
 }
 
 #[test]
+fn a_file_that_is_named_and_cannot_be_used_is_wrong_for_check_and_for_up() {
+    let folder = folder(FILE);
+    let token = folder.path().join("admin.token");
+    let wrong = |what: &str, more: &[&str]| {
+        for command in ["check", "up"] {
+            let arguments = [&[command, "--config", "scale0.toml"], more].concat();
+            let output = scale0(&arguments, &[], folder.path());
+            assert_eq!(output.status.code(), Some(2), "{command}: {what}");
+            let told = text(&output.stderr);
+            assert!(told.contains(what), "{told}\ndoes not say {what}");
+        }
+    };
+    std::fs::write(&token, " \n").unwrap();
+    wrong("token in \"./admin.token\", found nothing\n", &[]);
+    std::fs::write(&token, "s".repeat(10_000)).unwrap();
+    wrong("at most 8192 bytes", &[]);
+    std::fs::remove_file(&token).unwrap();
+    wrong("at \"./admin.token\", which cannot be read: No such", &[]);
+    wrong("scale0.toml:9:14", &[]);
+    let of_log = [
+        "--set",
+        "log.access=none/access.log",
+        "--set",
+        "admin.token_file=./scale0.toml",
+    ];
+    wrong("at \"none/access.log\", which cannot be opened", &of_log);
+    wrong("--> --set log.access", &of_log);
+}
+
+#[test]
+fn an_access_log_that_check_looks_at_is_not_begun() {
+    let folder = folder(FILE);
+    let arguments = [
+        "check",
+        "-c",
+        "scale0.toml",
+        "--set",
+        "log.access=./access.log",
+    ];
+    let output = scale0(&arguments, &[], folder.path());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(!folder.path().join("access.log").exists());
+}
+
+#[test]
 fn neither_a_message_nor_the_output_shows_a_secret() {
     let folder = folder(FILE);
-    std::fs::write(folder.path().join("admin.token"), "s3cret").unwrap();
     for format in ["toml", "json"] {
         let output = scale0(
             &["check", "--config", "scale0.toml", "--format", format],

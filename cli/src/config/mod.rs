@@ -2,11 +2,13 @@
 //!
 //! `settings` declares every setting. `layers` looks at what the sources say, merges it and remembers where each setting was
 //! given. `door`, with `roles`, turns the result into a [`Config`], or into a [`ConfigError`] that names place, expectation and
-//! remedy of everything that is wrong. Nothing else in the binary reads files or variables for settings.
+//! remedy of everything that is wrong; `files` looks whether the files it names are there. Nothing else in the binary reads files
+//! or variables for settings.
 pub(crate) mod address;
 pub(crate) mod choices;
 mod door;
 mod effective;
+mod files;
 mod hints;
 mod layers;
 pub(crate) mod model;
@@ -33,12 +35,13 @@ use crate::args::BridgeArguments;
 
 pub(crate) use address::BrokerAddress;
 pub(crate) use choices::{AccessLog, Coalesce, SetCookie, Store};
+pub(crate) use files::token;
 pub(crate) use model::{Bridge, Broker, Brokers, Cache, Config, Frontend, Log, Route};
 pub(crate) use names::HostPattern;
 pub(crate) use problem::ConfigError;
 pub(crate) use units::ByteCount;
 
-use layers::{Given, Override, PREFIX};
+use layers::{Given, Origins, Override, PREFIX};
 use problem::{Origin, Problem};
 use text::Text;
 
@@ -168,13 +171,27 @@ impl Config {
         Self::from_text(NAME, BRIDGE, overrides.collect(), sources)
     }
 
-    /// Reads `text`, the content of the file called `name`, and lays over it what else was given.
+    /// Reads `text`, the content of the file called `name`, lays over it what else was given, and looks at the files it names.
     fn from_text(
+        name: &str,
+        text: &str,
+        overrides: Vec<Override>,
+        sources: &Sources,
+    ) -> Result<Self, ConfigError> {
+        let (config, origins) = Self::parse(name, text, overrides, sources)?;
+        match files::check(&config, &origins) {
+            problems if problems.is_empty() => Ok(config),
+            problems => Err(ConfigError::new(name, text, problems)),
+        }
+    }
+
+    /// The same, whatever became of the files it names.
+    fn parse(
         name: &str,
         text: &str,
         mut overrides: Vec<Override>,
         sources: &Sources,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<(Self, Origins), ConfigError> {
         let fail = |problems| ConfigError::new(name, text, problems);
         let document = Document::parse(text).map_err(|error| {
             let origin = Origin::of_span(error.span());
@@ -203,7 +220,8 @@ impl Config {
         }
         match layers::merge(&document, overrides) {
             Ok((raw, origins)) if problems.is_empty() => {
-                door::check(raw, &origins, &sources.host_name).map_err(fail)
+                let config = door::check(raw, &origins, &sources.host_name).map_err(fail)?;
+                Ok((config, origins))
             }
             Ok(_) => Err(fail(problems)),
             Err(more) => Err(fail([problems, more].concat())),

@@ -239,7 +239,7 @@ pub(crate) struct Security {
 pub(crate) struct Admin {
     /// Where.
     pub(crate) listen: SocketAddr,
-    /// The file with the token; there whenever `listen` is not loopback. Nobody has read it yet.
+    /// The file with the token; there whenever `listen` is not loopback.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<PathBuf>,
 }

@@ -21,7 +21,7 @@ use super::roles::{Roles, until};
 use super::sources::{OfBackends, OfBroker};
 use super::{broker, frontend, limits, logging, random};
 use crate::args::Role;
-use crate::config::{Brokers, Config};
+use crate::config::{self, Brokers, Config};
 use crate::demo;
 
 /// Drains asked for by the admin interface that are under way, or wait to be, at a time.
@@ -313,14 +313,8 @@ fn admin_token(config: &Config) -> anyhow::Result<Option<String>> {
     else {
         return Ok(None);
     };
-    let token =
-        std::fs::read_to_string(path).with_context(|| format!("admin.token_file = {path:?}"))?;
-    let token = token.trim();
-    anyhow::ensure!(
-        !token.is_empty(),
-        "admin.token_file = {path:?}: the file is empty"
-    );
-    Ok(Some(token.to_owned()))
+    let token = config::token(path).map_err(anyhow::Error::msg)?;
+    Ok(Some(token))
 }
 
 fn about(config: &Config) -> serde_json::Map<String, serde_json::Value> {

@@ -86,7 +86,7 @@ fn sources() -> Sources {
 }
 
 fn load(text: &str) -> Result<Config, ConfigError> {
-    Config::from_text("scale0.toml", text, Vec::new(), &sources())
+    Config::parse("scale0.toml", text, Vec::new(), &sources()).map(|(config, _)| config)
 }
 
 /// The configuration with these variables and `--set`s.
@@ -97,7 +97,7 @@ fn load_with(text: &str, variables: &[(&str, &str)], sets: &[&str]) -> Result<Co
         sets: sets.iter().map(|set| (*set).to_owned()).collect(),
         ..sources()
     };
-    Config::from_text("scale0.toml", text, Vec::new(), &sources)
+    Config::parse("scale0.toml", text, Vec::new(), &sources).map(|(config, _)| config)
 }
 
 /// `place: message` of each problem, as it is shown.
