@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Status(StatusArguments),
     /// Let a running process, or one role of it, finish its work and take no more
     Drain(DrainArguments),
-    /// Make what a running process has stored count as stale, or as gone
+    /// Make what a running process has stored count as stale, or as gone, in its own cache
     Purge(PurgeArguments),
     /// Not in this version
     #[command(hide = true, disable_help_flag = true)]
@@ -206,25 +206,29 @@ pub(crate) struct DrainArguments {
     pub(crate) wait: bool,
 }
 
-/// Make what a running process has stored count as stale, or as gone
+/// Make what a running process has stored count as stale, or as gone, in its own cache
 #[derive(Args, Debug)]
 #[command(
     group = clap::ArgGroup::new("target").required(true),
     after_help = "\
-A purged response is never served again; with --soft it is stale: it may be served while one request fetches it
+A purge is for the cache of the node that is asked: with several frontends, ask each by its --admin. A purged
+response is never served again by that node; with --soft it is stale: it may be served while one request fetches it
 anew, or while the backends are away. What is being fetched when a purge comes is not stored.
 
 URLs are normalised as those of requests are. Whether https or http is of no account. A prefix ends where a segment
 of the path ends: https://www.example.com/shop is about /shop, /shop/ and /shop/shoes?size=9, and not about /shopping.
-A tag is a word of the responses' own Surrogate-Key (separated by blanks) or Cache-Tag (by commas) field.
+A port that is not the default belongs to the URL, as it does to that of a request. A tag is a word of the
+responses' own Surrogate-Key (separated by blanks) or Cache-Tag (by commas) field; each has a --tag of its own.
 
 Examples:
   scale0 purge --url 'https://www.example.com/news?page=2'
   scale0 purge --prefix https://www.example.com/shop --soft
   scale0 purge --tag product-17 --tag product-18
 
-Exit codes: 0 confirmed by all nodes, and then a restart does not bring back what was purged either; 1 not, and the
-nodes are named; 2 wrong usage. Repeating a purge is safe."
+  for node in 10.0.0.7 10.0.0.8; do scale0 purge --tag product-17 --admin http://$node:8081; done
+
+Exit codes: 0 confirmed by the node that is asked, and then a restart does not bring back what was purged either;
+1 not, and the reason is told; 2 wrong usage. Repeating a purge is safe."
 )]
 pub(crate) struct PurgeArguments {
     /// Whom to ask

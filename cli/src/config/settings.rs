@@ -286,7 +286,7 @@ section! {
         frontends: Endpoint = Endpoint::loopback(5701),
         /// Where backends and bridges connect. Apart from `frontends`, so that a firewall can tell them apart.
         backends: Endpoint = Endpoint::loopback(5702),
-        /// Where the brokers of other sites connect.
+        /// Where the brokers of other sites are to connect: bound, but other sites are not in this version.
         peers: Endpoint = Endpoint::loopback(5703),
     } later ["peer"]
 }
