@@ -231,7 +231,7 @@ impl Spool {
                 return Poll::Ready(self.rest_of(read, within));
             }
             let number = block.number;
-            let Some(load) = self.readers.read(block) else {
+            let Some(load) = self.readers.read_on(block) else {
                 return Poll::Ready(Err(Damaged));
             };
             *reading = Some(Reading {

@@ -5,9 +5,16 @@ use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use scale0_cache::store::Store;
+use scale0_cache::store::{SledStore, Store};
 
-use crate::{has_whole, key, open, put};
+use crate::{has_whole, key, put};
+
+/// Far more than is written, however late the kill comes: nothing may leave to make room.
+const CAPACITY: u64 = 1 << 30;
+
+fn open(directory: &Path) -> SledStore {
+    SledStore::open(directory, CAPACITY).unwrap()
+}
 
 /// Set in the process that is to be killed: the directory of its store, and the number it writes first.
 const DIRECTORY: &str = "SCALE0_SLED_DIRECTORY";
