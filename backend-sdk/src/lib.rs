@@ -13,7 +13,7 @@
 //! # }
 //! ```
 //!
-//! What happens is said by [`tracing`]: that a broker has "registered" the backend, that none answers, that one is gone. A program without
+//! What happens is said by `tracing`: that a broker has "registered" the backend, that none answers, that one is gone. A program without
 //! a subscriber (`tracing_subscriber::fmt::init()`, say) prints nothing of it; [`Backend::on_registered`] tells the first without one.
 //!
 //! Start with [`Backend`], [`Body`] and [`RequestContext`]. This crate refuses to know caches and how a broker chooses. `session`

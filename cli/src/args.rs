@@ -82,9 +82,9 @@ pub(crate) struct Settings {
 /// Run the roles a file has; without a file everything, on loopback, with a demo backend
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Without a file: pages on http://127.0.0.1:8080, admin on http://127.0.0.1:8081, a broker, a cache in memory and a
-demo backend. With a file the cache has a store on the disk too, in the folder scale0-cache unless the file says
-otherwise. Relative file names in the configuration start at the working directory.
+Without a file: pages on http://127.0.0.1:8080, admin on http://127.0.0.1:8081, a broker, a cache (its store in the
+folder scale0-demo) and a demo backend. With a file the store is in scale0-cache, unless the file says otherwise.
+Relative file names in the configuration start at the working directory.
 
 Examples:
   scale0 up

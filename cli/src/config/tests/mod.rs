@@ -3,6 +3,7 @@
 mod properties;
 mod refused;
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::address::{Endpoint, Upstream};
@@ -190,7 +191,11 @@ fn without_a_file_every_role_runs_on_loopback() {
     );
     assert!(frontend.brokers.in_process() && config.broker.is_some());
     assert_eq!(frontend.cache.memory.bytes(), 256 << 20);
-    assert_eq!(frontend.cache.store, Store::None);
+    assert_eq!(
+        frontend.cache.path,
+        Path::new("scale0-demo"),
+        "not where one's own site stores"
+    );
     assert_eq!(&*config.node.name, "host-1");
 }
 
