@@ -1,7 +1,6 @@
 //! `Vary`: which of several stored responses a request selects (RFC 9111 §4.1).
 
 use std::cmp::Reverse;
-use std::fmt::Write;
 use std::sync::Arc;
 
 use http::header::{ACCEPT, ACCEPT_ENCODING, ACCEPT_LANGUAGE, CONTENT_LANGUAGE, VARY};
@@ -55,13 +54,14 @@ impl Vary {
 
 /// The one language that a request prefers to all others, in lower case (RFC 9110 §12.5.4).
 pub(crate) fn favourite_language(request: &HeaderMap) -> Option<String> {
-    let mut ranges = LanguageRange::all(request)?;
+    let accepted = accepted_languages(request)?;
+    let mut ranges = LanguageRange::all(&accepted)?;
     ranges.sort_unstable();
     let first = ranges.first()?;
     let is_alone = ranges
         .get(1)
         .is_none_or(|second| second.weight != first.weight);
-    (is_alone && first.tag != "*" && first.weight != Reverse(0)).then(|| first.tag.clone())
+    (is_alone && first.tag != "*" && first.weight != Reverse(0)).then(|| first.tag.to_owned())
 }
 
 /// The one language that a response is in, in lower case.
@@ -94,51 +94,72 @@ pub(crate) fn in_language(
 
 /// A member of `Accept-Language`; the heavier ones come first.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct LanguageRange {
+struct LanguageRange<'a> {
     /// `q` in thousandths.
     weight: Reverse<u16>,
-    tag: String,
+    tag: &'a str,
 }
 
-impl LanguageRange {
-    /// All of them; `None` where the field is absent, or one of them is no language with a weight.
-    fn all(request: &HeaderMap) -> Option<Vec<Self>> {
-        let lines = request.get_all(ACCEPT_LANGUAGE).iter();
-        let members = lines.flat_map(|line| Members::of(line.as_bytes()));
-        let ranges: Vec<_> = members.map(Self::read).collect::<Option<_>>()?;
+impl<'a> LanguageRange<'a> {
+    /// All that a request accepts, in lower case; `None` where one of them is no language with a weight.
+    fn all(accepted: &'a str) -> Option<Vec<Self>> {
+        let members = accepted.split(',').map(str::trim);
+        let ranges: Vec<_> = members
+            .filter(|member| !member.is_empty())
+            .map(Self::read)
+            .collect::<Option<_>>()?;
         (!ranges.is_empty()).then_some(ranges)
     }
 
-    fn read(member: &[u8]) -> Option<Self> {
-        let member = std::str::from_utf8(member).ok()?;
+    fn read(member: &'a str) -> Option<Self> {
         let (tag, weight) = match member.split_once(';') {
             None => (member, 1000),
             Some((tag, parameter)) => {
                 let (name, value) = parameter.split_once('=')?;
-                if !name.trim().eq_ignore_ascii_case("q") {
+                if name.trim() != "q" {
                     return None;
                 }
-                (tag, thousandths(value.trim())?)
+                (tag.trim(), thousandths(value.trim())?)
             }
         };
-        let tag = tag.trim();
         let is_tag = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'*');
-        (!tag.is_empty() && tag.bytes().all(is_tag)).then(|| Self {
-            weight: Reverse(weight),
-            tag: tag.to_ascii_lowercase(),
-        })
+        let weight = Reverse(weight);
+        (!tag.is_empty() && tag.bytes().all(is_tag)).then_some(Self { weight, tag })
     }
+}
+
+/// The lines of `Accept-Language` as one, in lower case; `None` where the field is absent or no text.
+fn accepted_languages(request: &HeaderMap) -> Option<String> {
+    let mut lines = request.get_all(ACCEPT_LANGUAGE).iter();
+    let mut accepted = lines.next()?.to_str().ok()?.to_ascii_lowercase();
+    for line in lines {
+        accepted.push(',');
+        accepted.push_str(&line.to_str().ok()?.to_ascii_lowercase());
+    }
+    Some(accepted)
 }
 
 /// A weight (RFC 9110 §12.4.2): at most 1, at most three decimals.
 fn thousandths(weight: &str) -> Option<u16> {
     let (whole, decimals) = weight.split_once('.').unwrap_or((weight, ""));
-    if decimals.len() > 3 || !matches!(whole, "0" | "1") {
+    let digits = decimals.bytes().all(|digit| digit.is_ascii_digit());
+    if decimals.len() > 3 || !digits {
         return None;
     }
-    let decimals: u16 = format!("{decimals:0<3}").parse().ok()?;
-    let weight = whole.parse::<u16>().ok()? * 1000 + decimals;
-    (weight <= 1000).then_some(weight)
+    let digit = |place: usize| {
+        let digit = decimals.as_bytes().get(place);
+        digit.map_or(0, |digit| u16::from(digit - b'0'))
+    };
+    let part = 100 * digit(0) + 10 * digit(1) + digit(2);
+    match whole {
+        "0" => Some(part),
+        "1" if part == 0 => Some(1000),
+        _ => None,
+    }
+}
+
+fn digit_of(number: u16, unit: u16) -> u8 {
+    b'0' + u8::try_from(number / unit % 10).unwrap_or(0)
 }
 
 /// A nominated field in the form in which values are compared: lines joined, blanks around members
@@ -146,21 +167,24 @@ fn thousandths(weight: &str) -> Option<u16> {
 /// it is absent.
 pub(crate) fn normalised_value(name: &HeaderName, request: &HeaderMap) -> Option<Vec<u8>> {
     if *name == ACCEPT_LANGUAGE
-        && let Some(mut ranges) = LanguageRange::all(request)
+        && let Some(accepted) = accepted_languages(request)
+        && let Some(mut ranges) = LanguageRange::all(&accepted)
     {
         // Only the weights say what is preferred, not the order.
         ranges.sort_unstable();
-        let mut value = String::new();
+        let mut value = Vec::with_capacity(accepted.len() + 4 * ranges.len());
         for range in ranges {
-            let separator = if value.is_empty() { "" } else { ", " };
-            value.push_str(separator);
-            value.push_str(&range.tag);
+            if !value.is_empty() {
+                value.extend_from_slice(b", ");
+            }
+            value.extend_from_slice(range.tag.as_bytes());
             if range.weight != Reverse(1000) {
                 // A weight as a request may write it: no other form may mean the same.
-                _ = write!(value, ";q=0.{:03}", range.weight.0);
+                value.extend_from_slice(b";q=0.");
+                value.extend([100, 10, 1].map(|unit| digit_of(range.weight.0, unit)));
             }
         }
-        return Some(value.into_bytes());
+        return Some(value);
     }
     let mut value = None::<Vec<u8>>;
     for line in request.get_all(name) {
