@@ -332,11 +332,15 @@ impl Flights {
         asker: &Asker<'_>,
     ) -> Option<Fill> {
         let mut shard = self.shard(&under).lock();
-        let has_failed = matches!(shard.markers.get(now, &under), Some(Meaning::Failed(_)));
+        let is_in_vain = match shard.markers.get(now, &under) {
+            Some(Meaning::Failed(_)) => true,
+            Some(Meaning::LeaderOnly(reason)) => reason.concerns(&asker.facts),
+            None => false,
+        };
         let group = shard.group(&under);
         let is_under_way =
             (group.iter()).any(|shared| !shared.is_outdated() && !shared.continues());
-        if has_failed || is_under_way || MAX_FLIGHTS_PER_KEY <= current(group) {
+        if is_in_vain || is_under_way || MAX_FLIGHTS_PER_KEY <= current(group) {
             return None;
         }
         // Another may have ended since the look-up.

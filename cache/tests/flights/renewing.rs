@@ -340,6 +340,20 @@ fn what_is_stale_is_refreshed_though_somebody_has_been_answered_alone() {
 }
 
 #[test]
+fn what_has_become_private_is_not_asked_for_again_by_each_who_gets_it_stale() {
+    let site = stored_ago(
+        3,
+        resource(&[("cache-control", "max-age=2, stale-while-revalidate=60")]),
+    );
+    site.has("/", resource(&[("cache-control", "private")]));
+    for _ in 0..10 {
+        ask(&site, get());
+    }
+    assert_eq!(site.counter("refreshed"), 1);
+    assert_eq!(site.executions(), 2);
+}
+
+#[test]
 fn what_was_refreshed_since_a_look_is_not_refreshed_again() {
     let site = stored_ago(
         3,
