@@ -56,7 +56,7 @@ const DISK_PATIENCE: Duration = Duration::from_secs(1);
 impl Worker {
     /// Answers with what is fresh and in memory, which is what most requests are for; else says what was found.
     pub(crate) fn at_once(&self, asking: &Asking, account: Account) -> AtOnce {
-        match (self.shared.cache).lookup(clock::now(), &asking.asker()) {
+        match (self.shared.cache).lookup(asking.exchange.started, &asking.asker()) {
             Lookup::Hit(hit) if hit.served == Served::Fresh && hit.response.blocks().is_some() => {
                 let (head, content) = self.delivery(&asking.exchange, &hit);
                 let status = CacheStatus::hit();

@@ -4,13 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap, HeaderName};
+use http::header::{self, HeaderMap};
 use http::{Method, StatusCode, Version, request};
 use scale0_cache::{Beginning, CacheKey};
 use scale0_wire::{DecodeError, RequestHead, ServiceId, TraceContext};
 
 use crate::error_response::ErrorResponse;
-use crate::fields::{self, BadRequest};
+use crate::fields::{self, BadRequest, Present, TRACEPARENT};
 use crate::forwarded::Way;
 use crate::route::{Rules, Service};
 use crate::target;
@@ -64,10 +64,12 @@ impl Exchange {
         let id = origin.request_id;
         let refuse = |bad: BadRequest| (ErrorResponse::from(bad), id.clone());
 
-        fields::check(&method, version, &headers, shared.limits.header_count).map_err(refuse)?;
+        let present = Present::of(&headers);
+        let most_fields = shared.limits.header_count;
+        fields::check(&method, version, &headers, present, most_fields).map_err(refuse)?;
         let authority = Self::authority(&uri, &headers, origin.secure).map_err(refuse)?;
         let target = Self::target(&method, &uri).map_err(refuse)?;
-        if passed_here(&headers, &shared.node) {
+        if present.via && passed_here(&headers, &shared.node) {
             let why = "the request has passed this node before";
             return Err((
                 ErrorResponse::new(StatusCode::LOOP_DETECTED, "loop", why),
@@ -84,7 +86,11 @@ impl Exchange {
             .service
             .as_ref()
             .map_or_else(|| ServiceId::of(host.as_bytes()), |service| service.id);
-        let trace = trace_context(&headers);
+        let trace = if present.traceparent {
+            trace_context(&headers)
+        } else {
+            TraceContext::default()
+        };
         let scheme = scheme(origin.secure);
         let beginning = (method == Method::POST && rules.cache)
             .then(|| (shared.cache).begin(&CacheKey::new(scheme, &authority, &target)));
@@ -100,9 +106,9 @@ impl Exchange {
             rules,
             service,
             trace,
-            expects_continue: headers.contains_key(header::EXPECT),
+            expects_continue: present.expect,
             beginning,
-            headers: fields::crossing(headers),
+            headers: fields::crossing(headers, present),
             started,
         })
     }
@@ -246,8 +252,6 @@ fn via(version: Version, node: &str) -> String {
     };
     format!("{received} {node}")
 }
-
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// `traceparent` of W3C Trace Context, level 1: `00-<trace>-<parent>-<flags>`.
 fn trace_context(headers: &HeaderMap) -> TraceContext {

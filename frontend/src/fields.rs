@@ -78,15 +78,45 @@ fn is_ours_to_say(name: &HeaderName) -> bool {
         )
 }
 
+/// Which fields a request has, of those that are read before it is known where it goes. One pass over the few that it has costs
+/// less than a look for each.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Present {
+    connection: bool,
+    cookie: bool,
+    pub(crate) expect: bool,
+    pub(crate) traceparent: bool,
+    transfer_encoding: bool,
+    pub(crate) via: bool,
+}
+
+impl Present {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            match *name {
+                header::CONNECTION => present.connection = true,
+                header::COOKIE => present.cookie = true,
+                header::EXPECT => present.expect = true,
+                header::TRANSFER_ENCODING => present.transfer_encoding = true,
+                header::VIA => present.via = true,
+                _ if *name == TRACEPARENT => present.traceparent = true,
+                _ => {}
+            }
+        }
+        present
+    }
+}
+
+/// The context of a trace (W3C Trace Context, level 1).
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 /// The names that `Connection` lists, in lower case.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Nominated(Vec<HeaderName>);
 
 impl Nominated {
     fn of(headers: &HeaderMap) -> Self {
-        if !headers.contains_key(header::CONNECTION) {
-            return Self::default();
-        }
         let tokens = headers
             .get_all(header::CONNECTION)
             .into_iter()
@@ -125,6 +155,7 @@ pub(crate) fn check(
     method: &Method,
     version: Version,
     headers: &HeaderMap,
+    present: Present,
     most: usize,
 ) -> Result<(), BadRequest> {
     // HTTP/1.1's reader has counted already.
@@ -156,31 +187,36 @@ pub(crate) fn check(
     if 1 < headers.get_all(header::HOST).iter().count() {
         return Err(BadRequest::new("more than one Host"));
     }
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    if let Some(coding) = codings.next()
-        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
-    {
-        return Err(BadRequest::with(
-            StatusCode::NOT_IMPLEMENTED,
-            "the only transfer coding served is chunked",
-        ));
+    if present.transfer_encoding {
+        let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+        let first = codings.next();
+        let is_chunked = first.is_some_and(|it| it.as_bytes().eq_ignore_ascii_case(b"chunked"));
+        if !is_chunked || codings.next().is_some() {
+            return Err(BadRequest::with(
+                StatusCode::NOT_IMPLEMENTED,
+                "the only transfer coding served is chunked",
+            ));
+        }
     }
-    let nominated = Nominated::of(headers);
-    let framing = [
-        header::CONTENT_LENGTH,
-        header::HOST,
-        header::TRANSFER_ENCODING,
-        header::COOKIE,
-        header::AUTHORIZATION,
-    ];
-    if framing.iter().any(|name| nominated.names(name)) {
-        return Err(BadRequest::new(
-            "Connection must not name a field that frames, routes or authorises the request",
-        ));
+    if present.connection {
+        let nominated = Nominated::of(headers);
+        let framing = [
+            header::CONTENT_LENGTH,
+            header::HOST,
+            header::TRANSFER_ENCODING,
+            header::COOKIE,
+            header::AUTHORIZATION,
+        ];
+        if framing.iter().any(|name| nominated.names(name)) {
+            return Err(BadRequest::new(
+                "Connection must not name a field that frames, routes or authorises the request",
+            ));
+        }
     }
-    if headers
-        .get(header::EXPECT)
-        .is_some_and(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
+    if present.expect
+        && headers
+            .get(header::EXPECT)
+            .is_some_and(|expect| !expect.as_bytes().eq_ignore_ascii_case(b"100-continue"))
     {
         return Err(BadRequest::with(
             StatusCode::EXPECTATION_FAILED,
@@ -195,8 +231,12 @@ pub(crate) fn check(
 
 /// What goes further of a client's fields: not those of its connection, nor those that are ours to say, nor what is said by
 /// other means. Cache and backend see the same, so that no stored response hangs on a field that is not in its key.
-pub(crate) fn crossing(mut headers: HeaderMap) -> HeaderMap {
-    let nominated = Nominated::of(&headers);
+pub(crate) fn crossing(mut headers: HeaderMap, present: Present) -> HeaderMap {
+    let nominated = if present.connection {
+        Nominated::of(&headers)
+    } else {
+        Nominated::default()
+    };
     let stays = |name: &&HeaderName| {
         is_hop_by_hop(name)
             || **name == header::HOST
@@ -208,7 +248,9 @@ pub(crate) fn crossing(mut headers: HeaderMap) -> HeaderMap {
     for name in staying {
         headers.remove(name);
     }
-    join_cookies(&mut headers);
+    if present.cookie {
+        join_cookies(&mut headers);
+    }
     headers
 }
 
@@ -358,9 +400,16 @@ mod tests {
 
     fn refused(method: &str, fields: &[(&'static str, &'static str)]) -> Option<u16> {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        check(&method, Version::HTTP_11, &headers(fields), 4)
-            .err()
-            .map(|bad| bad.status.as_u16())
+        let headers = headers(fields);
+        check(
+            &method,
+            Version::HTTP_11,
+            &headers,
+            Present::of(&headers),
+            4,
+        )
+        .err()
+        .map(|bad| bad.status.as_u16())
     }
 
     #[test]
@@ -418,7 +467,8 @@ mod tests {
             ("cookie", "a=1"),
         ]);
         from.append("cookie", HeaderValue::from_static("b=2"));
-        let from = crossing(from);
+        let present = Present::of(&from);
+        let from = crossing(from, present);
         let fields = request_fields(&from, b"example.com", &[("via", b"1.1 n")]).unwrap();
         let mut crossed: Vec<_> = fields
             .iter()

@@ -254,9 +254,10 @@ async fn connection(
     let service = {
         let worker = Rc::clone(&worker);
         service_fn(move |request| {
-            let answering = watched.request(crate::clock::now());
+            let started = crate::clock::now();
+            let answering = watched.request(started);
             Rc::clone(&worker)
-                .serve(peer, answering, request)
+                .serve(peer, started, answering, request)
                 .map(Ok::<_, Infallible>)
         })
     };

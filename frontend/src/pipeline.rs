@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::future::{Either, ready};
@@ -62,6 +63,7 @@ impl Worker {
     pub(crate) fn serve(
         self: Rc<Self>,
         peer: SocketAddr,
+        started: Instant,
         answering: Answering,
         request: Request<Incoming>,
     ) -> impl Future<Output = Response<ResponseBody>> {
@@ -71,7 +73,7 @@ impl Worker {
             watched.speaks_http2();
         }
         watched.set_last(request.body().size_hint().exact().is_none());
-        match self.begin(peer, answering, request) {
+        match self.begin(peer, started, answering, request) {
             Begun::Answered(response) => {
                 Either::Left(ready(self.last_or_not(response, may_close, &watched)))
             }
@@ -102,10 +104,10 @@ impl Worker {
     fn begin(
         &self,
         peer: SocketAddr,
+        started: Instant,
         answering: Answering,
         mut request: Request<Incoming>,
     ) -> Begun {
-        let started = clock::now();
         // A request with content is answered as what it is: the protocol may be switched by one without (RFC 9110 §7.8).
         let upgrade = fields::wanted_upgrade(request.version(), request.headers())
             .filter(|_| request.body().is_end_stream())

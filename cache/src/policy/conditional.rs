@@ -8,7 +8,7 @@ use http::header::{
     CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, DATE, ETAG,
     IF_MODIFIED_SINCE, IF_NONE_MATCH, LAST_MODIFIED, TRAILER, TRANSFER_ENCODING,
 };
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 
 use super::date::date_field;
 use super::directives::Members;
@@ -30,8 +30,11 @@ pub fn judge_conditionals(request: &HeaderMap, head: &ResponseHead) -> Condition
     if !matches!(head.status, StatusCode::OK | StatusCode::PARTIAL_CONTENT) {
         return Conditional::Full;
     }
-    let matches = if request.contains_key(IF_NONE_MATCH) {
+    let has = |wanted: HeaderName| request.keys().any(|name| *name == wanted);
+    let matches = if has(IF_NONE_MATCH) {
         if_none_match_matches(request, head.headers.get(ETAG).map(|etag| etag.as_bytes()))
+    } else if !has(IF_MODIFIED_SINCE) {
+        false
     } else {
         // Without a Last-Modified the Date of the response is what the client may have seen (RFC
         // 9111 §4.3.2).
@@ -102,7 +105,6 @@ pub fn not_modified_head(head: &ResponseHead) -> ResponseHead {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
 
     fn headers(fields: &[(&HeaderName, &str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();

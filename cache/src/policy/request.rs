@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use http::header::{AUTHORIZATION, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE};
+use http::header::{
+    AUTHORIZATION, CACHE_CONTROL, COOKIE, IF_MATCH, IF_UNMODIFIED_SINCE, RANGE, UPGRADE,
+};
 use http::{HeaderMap, Method};
 
 use super::{Directives, RangeSpec};
@@ -61,25 +63,57 @@ pub enum Bypass {
     Precondition,
 }
 
+/// Which fields a request has, of those that bear on storing and sharing. One pass over the few that it has costs less than a look
+/// for each.
+#[derive(Default)]
+struct Present {
+    authorization: bool,
+    cache_control: bool,
+    cookie: bool,
+    precondition: bool,
+    range: bool,
+    upgrade: bool,
+}
+
+impl Present {
+    fn of(headers: &HeaderMap) -> Self {
+        let mut present = Self::default();
+        for name in headers.keys() {
+            match *name {
+                AUTHORIZATION => present.authorization = true,
+                CACHE_CONTROL => present.cache_control = true,
+                COOKIE => present.cookie = true,
+                IF_MATCH | IF_UNMODIFIED_SINCE => present.precondition = true,
+                RANGE => present.range = true,
+                UPGRADE => present.upgrade = true,
+                _ => {}
+            }
+        }
+        present
+    }
+}
+
 impl RequestFacts {
     /// Reads a request's method and fields.
     pub fn of(method: &Method, headers: &HeaderMap, has_content: bool) -> Self {
-        let directives = Directives::of(headers);
+        let present = Present::of(headers);
+        let directives = if present.cache_control {
+            Directives::of(headers)
+        } else {
+            Directives::default()
+        };
         let is_head = method == Method::HEAD;
         let never = [
             (!is_head && method != Method::GET, Bypass::Method),
-            (headers.contains_key(UPGRADE), Bypass::Upgrade),
+            (present.upgrade, Bypass::Upgrade),
             (has_content, Bypass::Content),
             (directives.no_store, Bypass::NoStore),
-            (
-                headers.contains_key(IF_MATCH) || headers.contains_key(IF_UNMODIFIED_SINCE),
-                Bypass::Precondition,
-            ),
+            (present.precondition, Bypass::Precondition),
         ];
         let no_cache = directives.no_cache || directives.max_age == Some(0);
-        let range = RangeSpec::of(headers);
+        let range = present.range.then(|| RangeSpec::of(headers)).flatten();
         // From the first byte to the last is the whole: players ask so.
-        let wants_part = headers.contains_key(RANGE) && range != Some(RangeSpec::From(0, None));
+        let wants_part = present.range && range != Some(RangeSpec::From(0, None));
         let coalescing = match never.into_iter().find(|(applies, _)| *applies) {
             Some((_, bypass)) => Coalescing::Never(bypass),
             None if is_head && no_cache => Coalescing::Never(Bypass::Method),
@@ -91,8 +125,8 @@ impl RequestFacts {
         Self {
             coalescing,
             is_head,
-            has_authorization: headers.contains_key(AUTHORIZATION),
-            has_cookie: headers.contains_key(COOKIE),
+            has_authorization: present.authorization,
+            has_cookie: present.cookie,
             no_store: directives.no_store,
             no_cache,
             only_if_cached: directives.only_if_cached,
