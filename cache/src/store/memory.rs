@@ -505,8 +505,12 @@ struct CountEvictions(Arc<CacheCounters>);
 impl Lifecycle<CacheKey, Entry> for CountEvictions {
     type RequestState = Vec<Entry>;
 
-    fn on_evict(&self, state: &mut Self::RequestState, _: CacheKey, entry: Entry) {
+    // What is replaced comes by `on_evict` as well, and has made room for nobody.
+    fn before_evict(&self, _: &mut Self::RequestState, _: &CacheKey, _: &mut Entry) {
         self.0.evictions.add(1);
+    }
+
+    fn on_evict(&self, state: &mut Self::RequestState, _: CacheKey, entry: Entry) {
         state.push(entry);
     }
 }
@@ -624,6 +628,16 @@ mod tests {
             assert!(MIB / 2 < store.bytes(), "{max_object:?}");
             assert!(0 < store.counters.evictions.get());
         }
+    }
+
+    #[test]
+    fn what_takes_the_place_of_another_evicts_nothing() {
+        let store = store(MIB, None);
+        for _ in 0..3 {
+            Visit::to("/", "de").store(&store, &[], "Hallo");
+            Visit::to("/vary", "de").store(&store, &[ACCEPT_LANGUAGE], "Hallo");
+        }
+        assert_eq!(store.counters.evictions.get(), 0);
     }
 
     #[test]
