@@ -16,7 +16,7 @@ use crate::flights::{Behind, Fill, Flights, FlightsConfig, Join, MAX_MARKERS, Re
 use crate::key::CacheKey;
 use crate::policy::{Forward, Policy, Reuse, Trouble};
 use crate::purge::{Epoch, Purge, PurgeError, Purged, Purges, Restored};
-use crate::store::{FileStore, Found, Hit, MemoryStore, Served, SledStore, Store, Tiers, Usage};
+use crate::store::{FileStore, Found, Hit, MemoryTier, Served, SledStore, Store, Tiers, Usage};
 
 pub use learning::Beginning;
 
@@ -270,7 +270,7 @@ impl Cache {
         let purges = Arc::new(purges);
         let (folder, disk) = behind.unzip();
         let floor = if disk.is_some() { HEADS_IN_USE } else { 0 };
-        let memory = MemoryStore::new(
+        let memory = MemoryTier::new(
             config.memory.max(floor),
             config.memory_max_object,
             config.seed,
@@ -492,7 +492,7 @@ impl Cache {
     }
 
     /// The memory tier, for its sizes.
-    pub fn store(&self) -> &MemoryStore {
+    pub fn memory_tier(&self) -> &MemoryTier {
         self.store.memory()
     }
 

@@ -1,13 +1,13 @@
 //! Stored responses, and where they are kept.
 //!
-//! In front is the **memory tier** ([`MemoryStore`]), which keeps responses as they are sent. Behind it may stand a [`Store`],
+//! In front is the **memory tier** ([`MemoryTier`]), which keeps responses as they are sent. Behind it may stand a [`Store`],
 //! which keeps **records** beyond the life of the process: a body in blocks, and a head of which it knows nothing.
 
 mod blocks;
 mod combined;
 pub mod conformance;
 mod file;
-mod memory;
+mod memory_tier;
 mod response;
 mod sled;
 mod tiers;
@@ -25,8 +25,8 @@ pub use blocks::{BLOCK, COPY_BELOW};
 pub(crate) use blocks::{detach, settle};
 pub(crate) use combined::{Combined, combine};
 pub use file::{FileCounters, FileStore};
-pub use memory::MemoryStore;
-pub(crate) use memory::{At, Found, Place};
+pub use memory_tier::MemoryTier;
+pub(crate) use memory_tier::{At, Found, Place};
 pub use response::{Hit, ResponseHead, Served, StoredResponse};
 pub(crate) use response::{Origin, StoredContent};
 pub use sled::{SledCounters, SledStore};

@@ -5,8 +5,8 @@ use std::task::{Context, Poll};
 
 use http::HeaderMap;
 
-use super::memory::{Adopted, Inserted, Place};
-use super::{Found, MemoryStore, StoredResponse};
+use super::memory_tier::{Adopted, Inserted, Place};
+use super::{Found, MemoryTier, StoredResponse};
 use crate::disk::{Disk, Loaded, Loading, Look, Spool};
 use crate::key::CacheKey;
 
@@ -16,16 +16,16 @@ const MAX_LOOKS: usize = 2;
 /// Where responses are stored.
 #[derive(Debug)]
 pub(crate) struct Tiers {
-    memory: MemoryStore,
+    memory: MemoryTier,
     disk: Option<Disk>,
 }
 
 impl Tiers {
-    pub(crate) fn new(memory: MemoryStore, disk: Option<Disk>) -> Self {
+    pub(crate) fn new(memory: MemoryTier, disk: Option<Disk>) -> Self {
         Self { memory, disk }
     }
 
-    pub(crate) fn memory(&self) -> &MemoryStore {
+    pub(crate) fn memory(&self) -> &MemoryTier {
         &self.memory
     }
 

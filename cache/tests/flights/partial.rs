@@ -320,7 +320,7 @@ fn what_may_not_be_stored_is_not_stored_in_parts() {
     ] {
         let site = site_with(fields);
         ask(&site, range("bytes=0-99"));
-        assert!(site.cache.store().is_empty(), "{fields:?}");
+        assert!(site.cache.memory_tier().is_empty(), "{fields:?}");
     }
     let unstored = |mut request: Request| {
         request.facts = request.facts.unstored();
@@ -329,7 +329,7 @@ fn what_may_not_be_stored_is_not_stored_in_parts() {
     let site = site_with(STRONG);
     site.client(unstored(range("bytes=0-99")), Habits::default());
     site.run();
-    assert!(site.cache.store().is_empty());
+    assert!(site.cache.memory_tier().is_empty());
 }
 
 #[test]

@@ -390,7 +390,7 @@ fn a_vanished_writer_is_a_failure_and_nothing_of_it_is_stored() {
         for client in &all {
             assert!(matches!(outcome(client), Outcome::Aborted(_)), "{fate:?}");
         }
-        assert!(site.cache.store().is_empty(), "{fate:?}");
+        assert!(site.cache.memory_tier().is_empty(), "{fate:?}");
     }
     // Without a Content-Length only the explicit end tells a whole from a part.
     let site = site_with(Resource {
@@ -632,7 +632,7 @@ fn a_fill_that_nobody_wants_is_finished_only_if_storable_and_nearly_done() {
             },
         );
         site.run();
-        assert_eq!(!site.cache.store().is_empty(), is_stored, "{what}");
+        assert_eq!(!site.cache.memory_tier().is_empty(), is_stored, "{what}");
         assert_eq!(site.cancelled(), usize::from(!is_stored), "{what}");
     }
 }

@@ -39,8 +39,8 @@ impl Source for Frontend {
             "streams": lanes.iter().map(|lane| lane.streams).sum::<usize>(),
             "brokers": lanes.iter().enumerate().flat_map(|(lane, of)| of.brokers.iter().map(move |broker| broker_status(lane, broker))).collect::<Vec<_>>(),
             "cache": {
-                "stored_responses": cache.store().len(),
-                "stored_bytes": cache.store().bytes(),
+                "stored_responses": cache.memory_tier().len(),
+                "stored_bytes": cache.memory_tier().bytes(),
                 "flights": cache.flights(),
                 "flight_bytes": cache.flight_bytes(),
                 "store": store_status(cache),
@@ -163,12 +163,12 @@ impl Frontend {
         gauge(
             "scale0_cache_stored_responses",
             "Responses in the memory tier.",
-            cache.store().len() as u64,
+            cache.memory_tier().len() as u64,
         );
         gauge(
             "scale0_cache_stored_bytes",
             "Bytes of the memory tier in use.",
-            cache.store().bytes(),
+            cache.memory_tier().bytes(),
         );
         gauge(
             "scale0_cache_flights",

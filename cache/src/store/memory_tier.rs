@@ -31,13 +31,13 @@ const LEAST_SHARD: u64 = 1024 * 1024;
 /// More shards than this bring nothing on the machines there are.
 const MAX_SHARDS: u64 = 64;
 
-/// What a stored response weighs on average, for the store's first guess at how many keys to
+/// What a stored response weighs on average, for the table's first guess at how many keys to
 /// remember (within an order of magnitude is enough for it).
 const TYPICAL_WEIGHT: u64 = 16 * 1024;
 
 /// Complete responses in memory.
 #[derive(Debug)]
-pub struct MemoryStore {
+pub struct MemoryTier {
     cache: Cache<CacheKey, Entry, ByWeight, DefaultHashBuilder, CountEvictions>,
     max_object: u64,
     shard: u64,
@@ -151,10 +151,10 @@ pub(super) struct Inserted {
     pub(super) variants: Option<Arc<Variants>>,
 }
 
-impl MemoryStore {
-    /// An empty store of `capacity` bytes (0: stores nothing) that takes responses of up to
+impl MemoryTier {
+    /// An empty tier of `capacity` bytes (0: stores nothing) that takes responses of up to
     /// `max_object` bytes. `seed` is any random number.
-    pub fn new(
+    pub(crate) fn new(
         capacity: u64,
         max_object: Option<u64>,
         seed: u64,
@@ -547,8 +547,8 @@ mod tests {
             }
         }
 
-        fn body(&self, store: &MemoryStore) -> Option<Bytes> {
-            match store.find(&self.key, &self.headers) {
+        fn body(&self, tier: &MemoryTier) -> Option<Bytes> {
+            match tier.find(&self.key, &self.headers) {
                 Found::Response(_, response) => {
                     response.count_use();
                     Some(response.blocks()?[0].clone())
@@ -557,21 +557,21 @@ mod tests {
             }
         }
 
-        fn store(&self, store: &MemoryStore, vary: &[HeaderName], body: impl Into<Bytes>) -> bool {
-            self.store_in(store, vary, None, body)
+        fn store(&self, tier: &MemoryTier, vary: &[HeaderName], body: impl Into<Bytes>) -> bool {
+            self.store_in(tier, vary, None, body)
         }
 
         fn store_in(
             &self,
-            store: &MemoryStore,
+            tier: &MemoryTier,
             vary: &[HeaderName],
             language: Option<&str>,
             body: impl Into<Bytes>,
         ) -> bool {
             let response = response(language, body.into());
             let head = &response.head().headers;
-            let place = store.place(&self.key, &vary.into(), &self.headers, head);
-            store.insert(&place, &response).is_some()
+            let place = tier.place(&self.key, &vary.into(), &self.headers, head);
+            tier.insert(&place, &response).is_some()
         }
     }
 
@@ -603,47 +603,47 @@ mod tests {
         Arc::new(StoredResponse::new(head, content, terms, at(0), origin))
     }
 
-    fn store(capacity: u64, max_object: Option<u64>) -> MemoryStore {
+    fn tier(capacity: u64, max_object: Option<u64>) -> MemoryTier {
         let purges = Arc::new(Purges::in_memory(Arc::default()));
-        MemoryStore::new(capacity, max_object, 0, purges, Arc::default())
+        MemoryTier::new(capacity, max_object, 0, purges, Arc::default())
     }
 
     #[test]
     fn a_hit_is_the_stored_bytes_themselves() {
-        let store = store(MIB, None);
+        let tier = tier(MIB, None);
         let visit = Visit::to("/", "de");
         let body = Bytes::from(vec![1; 100]);
-        assert!(visit.store(&store, &[], body.clone()));
-        assert_eq!(visit.body(&store).unwrap().as_ptr(), body.as_ptr());
+        assert!(visit.store(&tier, &[], body.clone()));
+        assert_eq!(visit.body(&tier).unwrap().as_ptr(), body.as_ptr());
     }
 
     #[test]
     fn what_is_stored_never_weighs_more_than_the_capacity() {
         for max_object in [None, Some(MIB / 2), Some(MIB / 64)] {
-            let store = store(MIB, max_object);
+            let tier = tier(MIB, max_object);
             for n in 0..2000 {
-                Visit::to(&format!("/{n}"), "de").store(&store, &[], vec![0; n * 7 % 9000]);
-                assert!(store.bytes() <= MIB, "{max_object:?}");
+                Visit::to(&format!("/{n}"), "de").store(&tier, &[], vec![0; n * 7 % 9000]);
+                assert!(tier.bytes() <= MIB, "{max_object:?}");
             }
-            assert!(MIB / 2 < store.bytes(), "{max_object:?}");
-            assert!(0 < store.counters.evictions.get());
+            assert!(MIB / 2 < tier.bytes(), "{max_object:?}");
+            assert!(0 < tier.counters.evictions.get());
         }
     }
 
     #[test]
     fn what_takes_the_place_of_another_evicts_nothing() {
-        let store = store(MIB, None);
+        let tier = tier(MIB, None);
         for _ in 0..3 {
-            Visit::to("/", "de").store(&store, &[], "Hallo");
-            Visit::to("/vary", "de").store(&store, &[ACCEPT_LANGUAGE], "Hallo");
+            Visit::to("/", "de").store(&tier, &[], "Hallo");
+            Visit::to("/vary", "de").store(&tier, &[ACCEPT_LANGUAGE], "Hallo");
         }
-        assert_eq!(store.counters.evictions.get(), 0);
+        assert_eq!(tier.counters.evictions.get(), 0);
     }
 
     #[test]
     fn a_small_memory_has_room_for_the_checksums_of_a_long_body() {
         for (capacity, max_object) in [(4 * MIB, 64 * 1024), (4 * MIB, 1), (64 * MIB, MIB)] {
-            let shard = store(capacity, Some(max_object)).shard;
+            let shard = tier(capacity, Some(max_object)).shard;
             assert!((MIB..=2 * MIB).contains(&shard), "{capacity} {max_object}");
         }
     }
@@ -651,84 +651,84 @@ mod tests {
     #[test]
     fn the_largest_response_allowed_is_kept_and_a_larger_one_is_refused() {
         for (capacity, max_object) in [(256 * MIB, None), (3 * MIB, Some(MIB)), (MIB, Some(MIB))] {
-            let store = store(capacity, max_object);
-            let largest = usize::try_from(store.max_object()).unwrap();
+            let tier = tier(capacity, max_object);
+            let largest = usize::try_from(tier.max_object()).unwrap();
             let visit = Visit::to("/", "de");
-            assert!(visit.store(&store, &[], vec![0; largest]));
-            assert!(visit.body(&store).is_some(), "{capacity} {max_object:?}");
-            assert!(!Visit::to("/2", "de").store(&store, &[], vec![0; largest + 1]));
-            assert_eq!(store.counters.refused_too_large.get(), 1);
+            assert!(visit.store(&tier, &[], vec![0; largest]));
+            assert!(visit.body(&tier).is_some(), "{capacity} {max_object:?}");
+            assert!(!Visit::to("/2", "de").store(&tier, &[], vec![0; largest + 1]));
+            assert_eq!(tier.counters.refused_too_large.get(), 1);
         }
     }
 
     #[test]
-    fn a_store_without_capacity_stores_nothing() {
-        let store = store(0, None);
+    fn a_tier_without_capacity_stores_nothing() {
+        let tier = tier(0, None);
         let visit = Visit::to("/", "de");
-        assert!(!visit.store(&store, &[], "body"));
-        assert!(visit.body(&store).is_none() && store.is_empty());
+        assert!(!visit.store(&tier, &[], "body"));
+        assert!(visit.body(&tier).is_none() && tier.is_empty());
     }
 
     #[test]
     fn variants_lie_side_by_side_and_a_response_for_all_displaces_them() {
-        let store = store(MIB, None);
+        let tier = tier(MIB, None);
         let (german, english) = (Visit::to("/", "de"), Visit::to("/", "en"));
-        german.store(&store, &[ACCEPT_LANGUAGE], "Hallo");
-        assert!(english.body(&store).is_none());
-        english.store(&store, &[ACCEPT_LANGUAGE], "Hello");
-        assert_eq!(german.body(&store).unwrap(), "Hallo");
-        assert_eq!(english.body(&store).unwrap(), "Hello");
+        german.store(&tier, &[ACCEPT_LANGUAGE], "Hallo");
+        assert!(english.body(&tier).is_none());
+        english.store(&tier, &[ACCEPT_LANGUAGE], "Hello");
+        assert_eq!(german.body(&tier).unwrap(), "Hallo");
+        assert_eq!(english.body(&tier).unwrap(), "Hello");
 
-        english.store(&store, &[], "Hi");
-        assert_eq!(german.body(&store).unwrap(), "Hi");
-        assert_eq!(store.len(), 1, "the variants are gone");
+        english.store(&tier, &[], "Hi");
+        assert_eq!(german.body(&tier).unwrap(), "Hi");
+        assert_eq!(tier.len(), 1, "the variants are gone");
     }
 
     #[test]
     fn who_prefers_one_language_to_all_others_gets_what_is_stored_in_it() {
-        let store = store(MIB, None);
-        Visit::to("/", "en, de").store_in(&store, &[ACCEPT_LANGUAGE], Some("de"), "Hallo");
+        let tier = tier(MIB, None);
+        Visit::to("/", "en, de").store_in(&tier, &[ACCEPT_LANGUAGE], Some("de"), "Hallo");
         assert_eq!(
-            Visit::to("/", "fr;q=0.5, de;q=1.0").body(&store).unwrap(),
+            Visit::to("/", "fr;q=0.5, de;q=1.0").body(&tier).unwrap(),
             "Hallo"
         );
-        assert_eq!(Visit::to("/", "de").body(&store).unwrap(), "Hallo");
-        assert!(Visit::to("/", "de, fr").body(&store).is_none());
-        assert!(Visit::to("/", "en").body(&store).is_none());
-        store.remove(&Visit::to("/", "de").key);
-        assert!(store.is_empty());
+        assert_eq!(Visit::to("/", "de").body(&tier).unwrap(), "Hallo");
+        assert!(Visit::to("/", "de, fr").body(&tier).is_none());
+        assert!(Visit::to("/", "en").body(&tier).is_none());
+        tier.remove(&Visit::to("/", "de").key);
+        assert!(tier.is_empty());
     }
 
     #[test]
     fn an_origin_that_names_other_fields_now_and_then_makes_no_variant_displace_another_for_ever() {
-        let store = store(MIB, None);
+        let tier = tier(MIB, None);
         let (german, english) = (Visit::to("/", "de"), Visit::to("/", "en"));
         for _ in 0..2 {
-            german.store(&store, &[ACCEPT_LANGUAGE], "Hallo");
-            english.store(&store, &[ACCEPT_ENCODING], "Hello");
+            german.store(&tier, &[ACCEPT_LANGUAGE], "Hallo");
+            english.store(&tier, &[ACCEPT_ENCODING], "Hello");
         }
-        assert_eq!(german.body(&store).unwrap(), "Hallo");
-        assert_eq!(english.body(&store).unwrap(), "Hello");
+        assert_eq!(german.body(&tier).unwrap(), "Hallo");
+        assert_eq!(english.body(&tier).unwrap(), "Hello");
     }
 
     #[test]
     fn of_too_many_variants_the_least_used_goes() {
         // varnish-cache#4236: lookup froze over many variants.
-        let store = store(MIB, None);
+        let tier = tier(MIB, None);
         let visits: Vec<_> = (0..=MAX_VARIANTS)
             .map(|n| Visit::to("/", &format!("l{n}")))
             .collect();
         for visit in &visits[..MAX_VARIANTS] {
-            visit.store(&store, &[ACCEPT_LANGUAGE], "body");
+            visit.store(&tier, &[ACCEPT_LANGUAGE], "body");
         }
         for (n, visit) in visits.iter().enumerate() {
             if n != 7 {
-                visit.body(&store);
+                visit.body(&tier);
             }
         }
-        visits[MAX_VARIANTS].store(&store, &[ACCEPT_LANGUAGE], "body");
+        visits[MAX_VARIANTS].store(&tier, &[ACCEPT_LANGUAGE], "body");
         let missing: Vec<_> = (0..visits.len())
-            .filter(|&n| visits[n].body(&store).is_none())
+            .filter(|&n| visits[n].body(&tier).is_none())
             .collect();
         assert_eq!(missing, [7]);
     }
