@@ -10,6 +10,7 @@ mod file;
 mod memory_tier;
 mod response;
 mod sled;
+mod table;
 mod tiers;
 
 use std::fmt;

@@ -1,16 +1,14 @@
-//! The memory tier: bounded in bytes, scan resistant, sharded; a hit is one or two lookups under a
-//! read lock and no copy.
+//! The memory tier: what is stored for a request, by key and by variant. A hit is one or two lookups in a [`Table`] and no copy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
-use quick_cache::sync::Cache;
-use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter};
 
 use super::StoredResponse;
-use crate::counters::CacheCounters;
+use super::table::{Bounded, Table};
+use crate::counters::{CacheCounters, Counter};
 use crate::key::CacheKey;
 use crate::policy::{Vary, variant};
 use crate::purge::{Purged, Purges};
@@ -19,28 +17,10 @@ use crate::purge::{Purged, Purges};
 /// stays bounded.
 const MAX_VARIANTS: usize = 32;
 
-/// The largest response that is stored, unless configured: this part of the capacity.
-const DEFAULT_OBJECT_SHARE: u64 = 16;
-
-/// A shard holds at least this many of the largest responses, so that storing one does not empty it.
-const LARGEST_PER_SHARD: u64 = 2;
-
-/// No shard is smaller: of a body on the disk its checksums are in memory, which are 256 KiB for each GiB.
-const LEAST_SHARD: u64 = 1024 * 1024;
-
-/// More shards than this bring nothing on the machines there are.
-const MAX_SHARDS: u64 = 64;
-
-/// What a stored response weighs on average, for the table's first guess at how many keys to
-/// remember (within an order of magnitude is enough for it).
-const TYPICAL_WEIGHT: u64 = 16 * 1024;
-
 /// Complete responses in memory.
 #[derive(Debug)]
 pub struct MemoryTier {
-    cache: Cache<CacheKey, Entry, ByWeight, DefaultHashBuilder, CountEvictions>,
-    max_object: u64,
-    shard: u64,
+    table: Table<Entry>,
     /// Held while the variants of a URI are rearranged; lookups never take it.
     rearranging: Mutex<()>,
     generations: AtomicU64,
@@ -161,32 +141,8 @@ impl MemoryTier {
         purges: Arc<Purges>,
         counters: Arc<CacheCounters>,
     ) -> Self {
-        let max_object = max_object
-            .unwrap_or(capacity / DEFAULT_OBJECT_SHARE)
-            .min(capacity / LARGEST_PER_SHARD);
-        let least = LEAST_SHARD.max(max_object * LARGEST_PER_SHARD);
-        let fitting = (capacity / least).clamp(1, MAX_SHARDS);
-        // quick_cache rounds shards up to a power of two, which would make them too small.
-        let shards = 1_usize << fitting.ilog2();
-        let items = usize::try_from(capacity / TYPICAL_WEIGHT)
-            .unwrap_or(usize::MAX)
-            .max(32 * shards);
-        let options = OptionsBuilder::new()
-            .shards(shards)
-            .estimated_items_capacity(items)
-            .weight_capacity(capacity)
-            .build()
-            .expect("capacity and items are set above");
-        let cache = Cache::with_options(
-            options,
-            ByWeight,
-            DefaultHashBuilder::default(),
-            CountEvictions(Arc::clone(&counters)),
-        );
         Self {
-            cache,
-            max_object,
-            shard: capacity / shards as u64,
+            table: Table::new(capacity, max_object, Arc::clone(&counters)),
             rearranging: Mutex::new(()),
             generations: AtomicU64::new(seed),
             purges,
@@ -196,7 +152,7 @@ impl MemoryTier {
 
     /// What is stored for a request of that key and those fields, and not purged.
     pub(crate) fn find(&self, key: &CacheKey, request: &HeaderMap) -> Found {
-        let variants = match self.cache.get(key) {
+        let variants = match self.table.get(key) {
             Some(Entry::Response(response)) if self.is_there(key, &response) => {
                 let at = At {
                     under: *key,
@@ -222,7 +178,7 @@ impl MemoryTier {
     }
 
     fn response(&self, key: &CacheKey) -> Option<Arc<StoredResponse>> {
-        match self.cache.get(key) {
+        match self.table.get(key) {
             Some(Entry::Response(response)) => Some(response).filter(|it| self.is_there(key, it)),
             Some(Entry::Variants(_)) | None => None,
         }
@@ -242,12 +198,12 @@ impl MemoryTier {
             Entry::Response(there) => Arc::ptr_eq(there, response),
             Entry::Variants(_) => false,
         };
-        self.cache.remove_if(key, is_this).is_some()
+        self.table.remove_if(key, is_this)
     }
 
     /// What is stored in that place, fresh or not, and not purged.
     pub(super) fn stored_at(&self, place: &Place) -> Option<Arc<StoredResponse>> {
-        match self.cache.peek(&place.primary) {
+        match self.table.peek(&place.primary) {
             Some(Entry::Variants(variants)) if variants.names == place.names => {
                 self.response(&place.key.of_generation(variants.generation))
             }
@@ -267,7 +223,7 @@ impl MemoryTier {
         request: &HeaderMap,
         response: &HeaderMap,
     ) -> Place {
-        let names = match self.cache.peek(primary) {
+        let names = match self.table.peek(primary) {
             Some(Entry::Variants(variants)) if !vary.is_empty() && variants.names != *vary => {
                 let all = variants.names.iter().chain(vary.iter()).cloned().collect();
                 match Vary::from_names(all) {
@@ -290,15 +246,13 @@ impl MemoryTier {
         }
     }
 
-    /// The bound is on the content, as whoever sets it thinks of that; a head that would not fit into a shard beside it is none
-    /// that anybody sends.
     fn is_too_large(&self, response: &StoredResponse) -> bool {
-        self.max_object < response.length_in_memory() || self.shard < response.weight()
+        (self.table).is_too_large(response.length_in_memory(), response.weight())
     }
 
     /// Whether a response of that many bytes of content has a chance to be stored.
     pub(crate) fn max_object(&self) -> u64 {
-        self.max_object
+        self.table.max_object()
     }
 
     /// Stores a response unless it is too large.
@@ -320,13 +274,13 @@ impl MemoryTier {
     fn arrange(&self, place: &Place, response: Option<&Arc<StoredResponse>>) -> Inserted {
         let insert = |key: CacheKey| match response {
             Some(response) => self
-                .cache
+                .table
                 .insert(key, Entry::Response(Arc::clone(response))),
             // What was there is out of date.
-            None => _ = self.cache.remove(&key),
+            None => _ = self.table.remove(&key),
         };
         let _rearranging = self.rearranging.lock();
-        let stored = match self.cache.peek(&place.primary) {
+        let stored = match self.table.peek(&place.primary) {
             Some(Entry::Variants(variants)) => Some(variants),
             Some(Entry::Response(_)) | None => None,
         };
@@ -348,7 +302,7 @@ impl MemoryTier {
         for key in place.variant_keys() {
             let at = key.of_generation(variants.generation);
             if !variants.keys.contains(&at) {
-                variants.keys.retain(|key| self.cache.peek(key).is_some());
+                variants.keys.retain(|key| self.table.peek(key).is_some());
                 if variants.keys.len() == MAX_VARIANTS {
                     self.remove_least_used(&mut variants.keys);
                 }
@@ -358,7 +312,7 @@ impl MemoryTier {
         }
         let variants = Arc::new(variants);
         let entry = Entry::Variants(Arc::clone(&variants));
-        self.cache.insert(place.primary, entry);
+        self.table.insert(place.primary, entry);
         Inserted {
             at: place.key.of_generation(variants.generation),
             variants: is_new.then_some(variants),
@@ -381,7 +335,7 @@ impl MemoryTier {
             return Adopted::No;
         }
         if self.response(&key).is_none() {
-            self.cache.insert(key, Entry::Response(response));
+            self.table.insert(key, Entry::Response(response));
         }
         Adopted::Yes
     }
@@ -395,10 +349,10 @@ impl MemoryTier {
         is_current: impl FnOnce() -> bool,
     ) -> Adopted {
         let _rearranging = self.rearranging.lock();
-        let is_new = is_current() && self.cache.peek(&primary).is_none();
+        let is_new = is_current() && self.table.peek(&primary).is_none();
         if is_new {
             let variants = Variants::new(&names.into(), generation);
-            self.cache
+            self.table
                 .insert(primary, Entry::Variants(Arc::new(variants)));
             Adopted::Yes
         } else {
@@ -409,7 +363,7 @@ impl MemoryTier {
     /// Forgets what is stored under one key.
     pub(super) fn forget(&self, key: &CacheKey) {
         let _rearranging = self.rearranging.lock();
-        self.cache.remove(key);
+        self.table.remove(key);
     }
 
     /// The same, if it is that response.
@@ -430,9 +384,9 @@ impl MemoryTier {
         renewed: &Arc<StoredResponse>,
     ) -> bool {
         let _rearranging = self.rearranging.lock();
-        match self.cache.peek(key) {
+        match self.table.peek(key) {
             Some(Entry::Response(there)) if Arc::ptr_eq(&there, stored) => {
-                self.cache
+                self.table
                     .insert(*key, Entry::Response(Arc::clone(renewed)));
                 true
             }
@@ -443,24 +397,24 @@ impl MemoryTier {
     /// Forgets what is stored for a URI, with all its variants.
     pub(super) fn remove(&self, primary: &CacheKey) {
         let _rearranging = self.rearranging.lock();
-        if let Some((_, Entry::Variants(variants))) = self.cache.remove(primary) {
+        if let Some(Entry::Variants(variants)) = self.table.remove(primary) {
             self.remove_variants(Some(&variants));
         }
     }
 
     /// Bytes of all stored responses, overhead included.
     pub fn bytes(&self) -> u64 {
-        self.cache.weight()
+        self.table.weight()
     }
 
     /// How many responses, and lists of variants, are stored.
     pub fn len(&self) -> usize {
-        self.cache.len()
+        self.table.len()
     }
 
     /// Whether nothing is stored.
     pub fn is_empty(&self) -> bool {
-        self.cache.is_empty()
+        self.len() == 0
     }
 
     fn remove_variants(&self, variants: Option<&Variants>) {
@@ -468,50 +422,36 @@ impl MemoryTier {
             .map(|variants| &variants.keys[..])
             .unwrap_or_default()
         {
-            self.cache.remove(key);
+            self.table.remove(key);
         }
     }
 
     fn remove_least_used(&self, keys: &mut Vec<CacheKey>) {
-        let uses = |key: &CacheKey| match self.cache.peek(key) {
+        let uses = |key: &CacheKey| match self.table.peek(key) {
             Some(Entry::Response(response)) => response.uses(),
             Some(Entry::Variants(_)) | None => 0,
         };
         if let Some(least) = (0..keys.len()).min_by_key(|&index| uses(&keys[index])) {
-            self.cache.remove(&keys.swap_remove(least));
+            self.table.remove(&keys.swap_remove(least));
             self.counters.evictions.add(1);
         }
     }
 }
 
-#[derive(Debug, Clone)]
-struct ByWeight;
+impl Bounded for Entry {
+    type Counters = CacheCounters;
 
-impl Weighter<CacheKey, Entry> for ByWeight {
-    fn weight(&self, _: &CacheKey, entry: &Entry) -> u64 {
-        match entry {
-            Entry::Response(response) => response.weight(),
-            Entry::Variants(variants) => {
+    fn weight(&self) -> u64 {
+        match self {
+            Self::Response(response) => response.weight(),
+            Self::Variants(variants) => {
                 256 + 40 * (variants.names.len() + variants.keys.len()) as u64
             }
         }
     }
-}
 
-/// Counts what had to make room, and lets it go after the shard's lock is released.
-#[derive(Debug, Clone)]
-struct CountEvictions(Arc<CacheCounters>);
-
-impl Lifecycle<CacheKey, Entry> for CountEvictions {
-    type RequestState = Vec<Entry>;
-
-    // What is replaced comes by `on_evict` as well, and has made room for nobody.
-    fn before_evict(&self, _: &mut Self::RequestState, _: &CacheKey, _: &mut Entry) {
-        self.0.evictions.add(1);
-    }
-
-    fn on_evict(&self, state: &mut Self::RequestState, _: CacheKey, entry: Entry) {
-        state.push(entry);
+    fn evictions(counters: &CacheCounters) -> &Counter {
+        &counters.evictions
     }
 }
 
@@ -638,14 +578,6 @@ mod tests {
             Visit::to("/vary", "de").store(&tier, &[ACCEPT_LANGUAGE], "Hallo");
         }
         assert_eq!(tier.counters.evictions.get(), 0);
-    }
-
-    #[test]
-    fn a_small_memory_has_room_for_the_checksums_of_a_long_body() {
-        for (capacity, max_object) in [(4 * MIB, 64 * 1024), (4 * MIB, 1), (64 * MIB, MIB)] {
-            let shard = tier(capacity, Some(max_object)).shard;
-            assert!((MIB..=2 * MIB).contains(&shard), "{capacity} {max_object}");
-        }
     }
 
     #[test]
