@@ -1,12 +1,14 @@
 //! Stored responses, and where they are kept.
 //!
 //! In front is the **memory tier** ([`MemoryTier`]), which keeps responses as they are sent. Behind it may stand a [`Store`],
-//! which keeps **records** beyond the life of the process: a body in blocks, and a head of which it knows nothing.
+//! which keeps **records**: a body in blocks, and a head of which it knows nothing. [`FileStore`] and [`SledStore`] keep them on a
+//! disk, beyond the life of the process; [`MemoryStore`] does not, and is for tests and for building upon.
 
 mod blocks;
 mod combined;
 pub mod conformance;
 mod file;
+mod memory;
 mod memory_tier;
 mod response;
 mod sled;
@@ -26,6 +28,7 @@ pub use blocks::{BLOCK, COPY_BELOW};
 pub(crate) use blocks::{detach, settle};
 pub(crate) use combined::{Combined, combine};
 pub use file::{FileCounters, FileStore};
+pub use memory::{MemoryCounters, MemoryStore};
 pub use memory_tier::MemoryTier;
 pub(crate) use memory_tier::{At, Found, Place};
 pub use response::{Hit, ResponseHead, Served, StoredResponse};

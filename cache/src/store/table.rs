@@ -100,6 +100,11 @@ impl<V: Bounded> Table<V> {
         self.cache.peek(key)
     }
 
+    /// Whether something lies under a key.
+    pub(super) fn contains(&self, key: &CacheKey) -> bool {
+        self.cache.contains_key(key)
+    }
+
     /// Puts something under a key, in the place of what was there. What is [too large](Self::is_too_large) may be let go at once.
     pub(super) fn insert(&self, key: CacheKey, value: V) {
         self.cache.insert(key, value);
