@@ -1,5 +1,8 @@
 //! How the threads around a store bear what stores do.
 
+mod faulty;
+
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Sender;
 
@@ -10,36 +13,34 @@ use super::*;
 use crate::flights::test_time::at;
 use crate::policy::{Directives, Freshness, Terms};
 use crate::purge::{Epoch, Labels};
-use crate::store::{
-    BLOCK, FileStore, NewRecord, Origin, Record, ResponseHead, StoredContent, Usage,
-};
+use crate::store::{BLOCK, MemoryStore, Origin, ResponseHead, StoredContent};
+use faulty::{Call, Faulty, read_only};
 
-/// A store on a disk that stands still until it is told to go on.
-#[derive(Debug)]
-struct Hung(Mutex<Receiver<()>>);
+/// A disk with this fault, open.
+fn faulty(
+    fault: impl Fn(Call) -> io::Result<()> + Send + Sync + 'static,
+    leave_word: impl Fn() + Send + Sync + 'static,
+) -> Disk {
+    let records = MemoryStore::new(64 << 20);
+    let open = || Ok(Arc::new(Faulty { records, fault }) as Arc<dyn Store>);
+    let disk = Disk::new(None, open, leave_word, 1024, &Arc::default()).unwrap();
+    assert!(disk.wait_until_open(Duration::from_secs(10)));
+    disk
+}
 
-impl Store for Hung {
-    fn open(&self, _: &CacheKey) -> io::Result<Option<Arc<dyn Record>>> {
-        Ok(None)
-    }
+/// These records as a store that is opened at once.
+fn in_memory(records: &Arc<MemoryStore>) -> io::Result<Arc<dyn Store>> {
+    Ok(Arc::clone(records) as Arc<dyn Store>)
+}
 
-    fn create(&self, _: &CacheKey) -> io::Result<Box<dyn NewRecord>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn replace_head(&self, _: &CacheKey, _: &[u8]) -> io::Result<bool> {
-        Ok(false)
-    }
-
-    fn remove(&self, _: &CacheKey) -> io::Result<()> {
-        // Whoever told it to go on has gone, which is as good.
-        _ = self.0.lock().recv();
-        Ok(())
-    }
-
-    fn usage(&self) -> Usage {
-        Usage::default()
-    }
+/// Counts how often it is called.
+fn counting() -> (Arc<AtomicUsize>, impl Fn() + Clone + Send + Sync + 'static) {
+    let times = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&times);
+    let count = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    };
+    (times, count)
 }
 
 fn key(number: u32) -> CacheKey {
@@ -48,17 +49,19 @@ fn key(number: u32) -> CacheKey {
     CacheKey::from_bytes(bytes)
 }
 
+/// A disk that stands still in a removal until it is told to go on, and how often it was given up.
 fn hung() -> (Disk, Sender<()>, Arc<AtomicUsize>) {
     let (go_on, told) = channel();
-    let given_up = Arc::new(AtomicUsize::new(0));
-    let times = Arc::clone(&given_up);
-    let give_up = move || {
-        times.fetch_add(1, Ordering::Relaxed);
+    let told = Mutex::new(told);
+    let (given_up, give_up) = counting();
+    let stand_still = move |call| {
+        if call == Call::Remove {
+            // Whoever told it to go on has gone, which is as good.
+            _ = told.lock().recv();
+        }
+        Ok(())
     };
-    let open = || Ok(Arc::new(Hung(Mutex::new(told))) as Arc<dyn Store>);
-    let disk = Disk::new(None, open, give_up, 1024, &Arc::default()).unwrap();
-    assert!(disk.wait_until_open(Duration::from_secs(10)));
-    (disk, go_on, given_up)
+    (faulty(stand_still, give_up), go_on, given_up)
 }
 
 /// So many blocks of this byte.
@@ -95,57 +98,6 @@ fn a_response_that_is_longer_than_all_that_may_wait_is_written_all_the_same() {
     assert_eq!(counters.store_busy.get(), 1);
 }
 
-/// A store of files that nobody finds in the page cache, and that is only looked into while nobody holds `gate`.
-#[derive(Debug)]
-struct Slow {
-    files: FileStore,
-    gate: Arc<Mutex<()>>,
-    waiting: Arc<AtomicUsize>,
-}
-
-#[derive(Debug)]
-struct SlowRecord(Arc<dyn Record>);
-
-impl Store for Slow {
-    fn open(&self, key: &CacheKey) -> io::Result<Option<Arc<dyn Record>>> {
-        self.waiting.fetch_add(1, Ordering::Relaxed);
-        drop(self.gate.lock());
-        self.waiting.fetch_sub(1, Ordering::Relaxed);
-        let record = self.files.open(key)?;
-        Ok(record.map(|record| Arc::new(SlowRecord(record)) as Arc<dyn Record>))
-    }
-
-    fn create(&self, key: &CacheKey) -> io::Result<Box<dyn NewRecord>> {
-        self.files.create(key)
-    }
-
-    fn replace_head(&self, key: &CacheKey, head: &[u8]) -> io::Result<bool> {
-        self.files.replace_head(key, head)
-    }
-
-    fn remove(&self, key: &CacheKey) -> io::Result<()> {
-        self.files.remove(key)
-    }
-
-    fn usage(&self) -> Usage {
-        self.files.usage()
-    }
-}
-
-impl Record for SlowRecord {
-    fn head(&self) -> Bytes {
-        self.0.head()
-    }
-
-    fn length(&self) -> u64 {
-        self.0.length()
-    }
-
-    fn read(&self, block: u64) -> io::Result<Bytes> {
-        self.0.read(block)
-    }
-}
-
 /// Waits for what other threads do.
 fn wait<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
     let mut cx = Context::from_waker(std::task::Waker::noop());
@@ -159,16 +111,18 @@ fn wait<T>(mut poll: impl FnMut(&mut Context<'_>) -> Poll<T>) -> T {
 
 #[test]
 fn whoever_is_in_the_middle_of_a_body_goes_on_however_many_look_something_up() {
-    let directory = tempfile::tempdir().unwrap();
-    let files = FileStore::open(directory.path(), 64 << 20).unwrap();
-    let (gate, waiting) = (Arc::default(), Arc::<AtomicUsize>::default());
-    let slow = Slow {
-        files,
-        gate: Arc::clone(&gate),
-        waiting: Arc::clone(&waiting),
+    let gate = Arc::<Mutex<()>>::default();
+    let waiting = Arc::<AtomicUsize>::default();
+    let (gated, counted) = (Arc::clone(&gate), Arc::clone(&waiting));
+    let slow = move |call| {
+        if call == Call::Open {
+            counted.fetch_add(1, Ordering::Relaxed);
+            drop(gated.lock());
+            counted.fetch_sub(1, Ordering::Relaxed);
+        }
+        Ok(())
     };
-    let open = || Ok(Arc::new(slow) as Arc<dyn Store>);
-    let disk = Disk::new(None, open, || (), 1024, &Arc::default()).unwrap();
+    let disk = faulty(slow, || ());
     disk.save(key(0), &response(8, 7));
     assert!(disk.writer.sync(Duration::from_secs(10)));
     let Look::Wait(loading) = disk.look(&key(0)) else {
@@ -211,9 +165,8 @@ fn load(disk: &Disk, key: &CacheKey) -> Loaded {
 
 #[test]
 fn a_record_is_known_again_by_the_end_of_its_head_and_else_by_all_its_checksums() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().to_owned();
-    let open = move || Ok(Arc::new(FileStore::open(&path, 64 << 20)?) as Arc<dyn Store>);
+    let records = Arc::new(MemoryStore::new(64 << 20));
+    let open = move || in_memory(&records);
     let disk = Disk::new(None, open, || (), 1024, &Arc::default()).unwrap();
     let written = || assert!(disk.writer.sync(Duration::from_secs(10)));
     disk.save(key(0), &response(8, 7));
@@ -253,11 +206,10 @@ fn a_record_is_known_again_by_the_end_of_its_head_and_else_by_all_its_checksums(
 
 #[test]
 fn what_is_not_written_while_the_store_opens_does_not_leave_an_older_one_there() {
-    let directory = tempfile::tempdir().unwrap();
-    let path = directory.path().to_owned();
-    let files = move || Ok(Arc::new(FileStore::open(&path, 64 << 20)?) as Arc<dyn Store>);
+    let records = Arc::new(MemoryStore::new(64 << 20));
+    let survivor = move || in_memory(&records);
     let long = Duration::from_secs(10);
-    let before = Disk::new(None, files.clone(), || (), 1024, &Arc::default()).unwrap();
+    let before = Disk::new(None, survivor.clone(), || (), 1024, &Arc::default()).unwrap();
     (0..3).for_each(|number| before.save(key(number), &response(1, 1)));
     before.close(long);
     drop(before);
@@ -266,7 +218,7 @@ fn what_is_not_written_while_the_store_opens_does_not_leave_an_older_one_there()
     let open = move || {
         // Whoever told it to go on has gone, which is as good.
         _ = told.recv();
-        files()
+        survivor()
     };
     let counters = Arc::default();
     let disk = Disk::new(None, open, || (), 1024, &Arc::clone(&counters)).unwrap();
@@ -280,37 +232,14 @@ fn what_is_not_written_while_the_store_opens_does_not_leave_an_older_one_there()
     assert_eq!([0, 1, 2].map(has), [false, false, true]);
 }
 
-/// A store that says, when it is dropped, whether its folder could be taken by another process before that.
-#[derive(Debug)]
-struct Last(std::path::PathBuf, Sender<bool>);
+/// Says, when it is dropped, whether this folder could be taken by another process before that.
+struct Last(PathBuf, Sender<bool>);
 
 impl Drop for Last {
     fn drop(&mut self) {
         let is_free = Folder::take(&self.0).is_ok();
         // Nobody may be listening.
         _ = self.1.send(is_free);
-    }
-}
-
-impl Store for Last {
-    fn open(&self, _: &CacheKey) -> io::Result<Option<Arc<dyn Record>>> {
-        Ok(None)
-    }
-
-    fn create(&self, _: &CacheKey) -> io::Result<Box<dyn NewRecord>> {
-        Err(io::ErrorKind::Unsupported.into())
-    }
-
-    fn replace_head(&self, _: &CacheKey, _: &[u8]) -> io::Result<bool> {
-        Ok(false)
-    }
-
-    fn remove(&self, _: &CacheKey) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn usage(&self) -> Usage {
-        Usage::default()
     }
 }
 
@@ -325,7 +254,13 @@ fn a_folder_stays_taken_until_a_store_is_dropped_that_was_opened_too_late() {
     let open = move || {
         // Whoever told it to go on has gone, which is as good.
         _ = told.recv();
-        Ok(Arc::new(last) as Arc<dyn Store>)
+        let records = MemoryStore::new(64 << 20);
+        let fault = move |_| {
+            // The store drops it.
+            let _of_the_store = &last;
+            Ok(())
+        };
+        Ok(Arc::new(Faulty { records, fault }) as Arc<dyn Store>)
     };
     let leave_word = folder.discard_at_next_start();
     let disk = Disk::new(Some(folder), open, leave_word, 1024, &Arc::default()).unwrap();
@@ -395,42 +330,10 @@ fn a_disk_that_stands_still_for_too_long_is_given_up_once_and_holds_nobody_up() 
     drop(go_on);
 }
 
-/// A store that can be read, and not written to any more.
-#[derive(Debug)]
-struct ReadOnly;
-
-impl Store for ReadOnly {
-    fn open(&self, _: &CacheKey) -> io::Result<Option<Arc<dyn Record>>> {
-        Ok(None)
-    }
-
-    fn create(&self, _: &CacheKey) -> io::Result<Box<dyn NewRecord>> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn replace_head(&self, _: &CacheKey, _: &[u8]) -> io::Result<bool> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn remove(&self, _: &CacheKey) -> io::Result<()> {
-        Err(io::ErrorKind::ReadOnlyFilesystem.into())
-    }
-
-    fn usage(&self) -> Usage {
-        Usage::default()
-    }
-}
-
 /// Does something to the key 1 of a store that cannot be written to, and says how often word was left that it is out of date.
 fn words_after(change: impl FnOnce(&Disk)) -> usize {
-    let words = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&words);
-    let leave_word = move || {
-        counted.fetch_add(1, Ordering::Relaxed);
-    };
-    let open = || Ok(Arc::new(ReadOnly) as Arc<dyn Store>);
-    let disk = Disk::new(None, open, leave_word, 1024, &Arc::default()).unwrap();
-    assert!(disk.wait_until_open(Duration::from_secs(10)));
+    let (words, leave_word) = counting();
+    let disk = faulty(read_only, leave_word);
     assert!(matches!(disk.look(&key(1)), Look::Wait(_)));
     change(&disk);
     assert!(disk.writer.sync(Duration::from_secs(10)));
@@ -456,14 +359,8 @@ fn neither_is_what_could_not_be_replaced() {
 
 #[test]
 fn what_comes_after_the_end_does_not_cost_what_is_stored() {
-    let words = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&words);
-    let leave_word = move || {
-        counted.fetch_add(1, Ordering::Relaxed);
-    };
-    let open = || Ok(Arc::new(ReadOnly) as Arc<dyn Store>);
-    let disk = Disk::new(None, open, leave_word, 1024, &Arc::default()).unwrap();
-    assert!(disk.wait_until_open(Duration::from_secs(10)));
+    let (words, leave_word) = counting();
+    let disk = faulty(read_only, leave_word);
     disk.close(Duration::from_secs(10));
     disk.save_variants(key(1), &Arc::from([http::header::ACCEPT]), 1);
     disk.clear_away(key(2));
