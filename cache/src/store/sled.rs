@@ -298,20 +298,27 @@ mod tests {
 
     /// What a process would find that starts when this one has been killed just now.
     fn after_a_kill(directory: &Path) -> (tempfile::TempDir, SledStore) {
-        fn copy(from: &Path, to: &Path) {
+        fn copy(from: &Path, to: &Path) -> io::Result<()> {
+            let entries = fs::read_dir(from)?;
             fs::create_dir_all(to).unwrap();
-            for entry in fs::read_dir(from).unwrap() {
-                let from = entry.unwrap().path();
+            for entry in entries {
+                let from = entry?.path();
                 let to = to.join(from.file_name().unwrap());
-                if from.is_dir() {
-                    copy(&from, &to);
+                let copied = if from.is_dir() {
+                    copy(&from, &to)
                 } else {
-                    fs::copy(from, to).unwrap();
+                    fs::copy(from, to).map(drop)
+                };
+                // What the keeper removes meanwhile is not there for the next process either.
+                match copied {
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    copied => copied?,
                 }
             }
+            Ok(())
         }
         let copied = tempfile::tempdir().unwrap();
-        copy(directory, copied.path());
+        copy(directory, copied.path()).unwrap();
         let store = SledStore::open_within(copied.path(), CAPACITY, LONG, LONG).unwrap();
         (copied, store)
     }
