@@ -237,9 +237,9 @@ pub(crate) fn crossing(mut headers: HeaderMap, present: Present) -> HeaderMap {
     } else {
         Nominated::default()
     };
+    headers.remove(header::HOST);
     let stays = |name: &&HeaderName| {
         is_hop_by_hop(name)
-            || **name == header::HOST
             || **name == header::EXPECT
             || nominated.names(name)
             || is_ours_to_say(name)

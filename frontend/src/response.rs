@@ -71,8 +71,9 @@ pub(crate) fn finish(
     status: Option<&CacheStatus>,
     age: Option<Duration>,
 ) {
-    if let Some(age) = age {
-        headers.insert(header::AGE, HeaderValue::from(age.as_secs()));
+    let age = age.map(|age| HeaderValue::from_str(itoa::Buffer::new().format(age.as_secs())));
+    if let Some(Ok(age)) = age {
+        headers.insert(header::AGE, age);
     }
     if let Some(status) = status {
         // Caches before this one are named first (RFC 9211 §2).

@@ -1,6 +1,7 @@
 //! Which service answers a request, and by which rules.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use scale0_wire::ServiceId;
@@ -48,7 +49,7 @@ pub struct Rules {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Its name, in lower case.
-    pub name: String,
+    pub name: Arc<str>,
     /// Its number.
     pub id: ServiceId,
 }
@@ -59,6 +60,7 @@ impl Service {
     pub fn named(name: &str) -> Self {
         let name = name.to_ascii_lowercase();
         let id = ServiceId::of(name.as_bytes());
+        let name = name.into();
         Self { name, id }
     }
 }
