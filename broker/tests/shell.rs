@@ -9,7 +9,8 @@ use scale0_transport::{
     Context, Incoming, LinkId, LinkOptions, Links, Port, RouterOptions, SendOutcome, ThreadWaker,
 };
 use scale0_wire::{
-    Bye, End, Flags, Hello, Kind, Message, Reason, RoutingHeader, ServiceId, VERSION, limits,
+    Bye, End, Flags, Heartbeat, Hello, Kind, Message, Reason, RoutingHeader, ServiceId, VERSION,
+    limits,
 };
 
 const SHOP: &str = "shop";
@@ -108,12 +109,35 @@ impl Peer {
     fn message(&mut self) -> Message {
         loop {
             match self.next() {
-                Incoming::Message(message)
-                    if matches!(message.header.kind, Kind::Heartbeat | Kind::Demand) => {}
+                Incoming::Message(message) if message.header.kind == Kind::Heartbeat => {
+                    self.echo(&message);
+                }
+                Incoming::Message(message) if message.header.kind == Kind::Demand => {}
                 Incoming::Message(message) => return message,
                 other => panic!("{other:?}"),
             }
         }
+    }
+
+    /// The next message is a heartbeat, which it answers.
+    #[track_caller]
+    fn echoes(&mut self) {
+        match self.next() {
+            Incoming::Message(message) if message.header.kind == Kind::Heartbeat => {
+                self.echo(&message);
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// Answers a heartbeat.
+    fn echo(&mut self, message: &Message) {
+        let heartbeat = Heartbeat {
+            echo: Heartbeat::decode(&message.metadata).unwrap().sequence,
+            capacity: 8,
+            ..Heartbeat::default()
+        };
+        self.say(about(Kind::Heartbeat, 0).with_metadata(heartbeat.encode()));
     }
 
     #[track_caller]
@@ -269,7 +293,11 @@ fn a_drained_broker_says_bye_and_its_thread_ends() {
     backend.say(response);
     near.hears(Kind::Drain);
     near.hears(Kind::Response);
-    for peer in [&mut near, &mut far] {
+    near.echoes();
+    // One that has not read all keeps it.
+    far.say(request(1, Flags::FINAL));
+    far.hears(Kind::Reject);
+    for peer in [&mut far, &mut near] {
         let bye = peer.hears(Kind::Bye);
         assert_eq!(Bye::decode(&bye.metadata).unwrap(), Bye::Leaving);
         assert_eq!(peer.next(), Incoming::Down);

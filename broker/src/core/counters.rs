@@ -72,6 +72,8 @@ counters! {
     sessions_broken,
     /// Sessions ended because too much waited for the peer's connection.
     sessions_stuck,
+    /// Frontends that a drain did not wait for any longer: they had not said that they had read all.
+    drains_unread,
     /// Services not registered because there were too many.
     services_refused,
     /// Pauses of this process that were longer than a heartbeat.

@@ -39,6 +39,11 @@ struct Pulse {
     sent: Option<Instant>,
     /// The peer's newest heartbeat, and when it came.
     newest: Option<(u32, Instant)>,
+    /// The newest heartbeat of ours that the peer says it has read.
+    echoed: u32,
+    /// The first heartbeat behind the newest other message to the peer; none was sent yet while `is_behind`.
+    mark: u32,
+    is_behind: bool,
     round_trip: Duration,
 }
 
@@ -88,7 +93,8 @@ impl Link {
     }
 
     /// Sends what waits for nothing.
-    pub(crate) fn tell(&self, mut message: Message, actions: &mut Vec<Action>) {
+    pub(crate) fn tell(&mut self, mut message: Message, actions: &mut Vec<Action>) {
+        self.pulse.is_behind = true;
         message.header.epoch = self.epoch;
         let to = self.peer;
         actions.push(Action::Send { to, message });
@@ -171,12 +177,30 @@ impl Link {
     /// Takes in the peer's heartbeat.
     pub(crate) fn hear(&mut self, heartbeat: &Heartbeat, now: Instant) {
         self.pulse.newest = Some((heartbeat.sequence, now));
+        self.pulse.echoed = heartbeat.echo;
         if let Some(sent) = self.pulse.sent
             && heartbeat.echo == self.pulse.sequence
         {
             let there = Duration::from_micros(heartbeat.echo_delay_us.into());
             self.pulse.round_trip = now.saturating_duration_since(sent).saturating_sub(there);
         }
+    }
+
+    /// Whether it is known that the peer has read all that it was sent: it has echoed a heartbeat from behind that.
+    pub(crate) fn has_read_all(&self) -> bool {
+        let Pulse {
+            echoed,
+            mark,
+            is_behind,
+            ..
+        } = self.pulse;
+        // Numbers wrap around: what is less than half of them ahead is newer.
+        self.waiting.is_empty() && !is_behind && echoed.wrapping_sub(mark) <= u32::MAX / 2
+    }
+
+    /// Whether a heartbeat now would be the first behind all that the peer is sent.
+    pub(crate) fn owes_mark(&self) -> bool {
+        self.waiting.is_empty() && self.pulse.is_behind
     }
 
     /// Sends this side's next heartbeat, with this load.
@@ -192,7 +216,12 @@ impl Link {
             ..load
         };
         let message = Message::new(RoutingHeader::new(Kind::Heartbeat));
+        let was_behind = self.pulse.is_behind;
         self.tell(message.with_metadata(heartbeat.encode()), actions);
+        if was_behind {
+            self.pulse.mark = self.pulse.sequence;
+        }
+        self.pulse.is_behind = false;
     }
 
     fn wait(&mut self, message: Message) {

@@ -38,6 +38,8 @@ pub(crate) struct Site {
     alive: Vec<Peer>,
     granted: BTreeMap<PeerId, u64>,
     capacities: BTreeMap<PeerId, u32>,
+    /// The newest heartbeat that each was sent.
+    beats: BTreeMap<PeerId, u32>,
     peers: u32,
 }
 
@@ -60,6 +62,7 @@ impl Site {
             alive: Vec::new(),
             granted: BTreeMap::new(),
             capacities: BTreeMap::new(),
+            beats: BTreeMap::new(),
             peers: 0,
         }
     }
@@ -68,6 +71,10 @@ impl Site {
         self.broker.step(self.now, event, &mut self.actions);
         for action in self.actions.drain(..) {
             if let Action::Send { to, message } = action {
+                if message.header.kind == Kind::Heartbeat {
+                    let heartbeat = Heartbeat::decode(&message.metadata).unwrap();
+                    self.beats.insert(to, heartbeat.sequence);
+                }
                 self.mail.entry(to).or_default().push_back(message);
             }
         }
@@ -208,13 +215,20 @@ impl Site {
         self.beat(peer);
     }
 
-    fn beat(&mut self, peer: Peer) {
+    /// It says HEARTBEAT, having read all that it was sent.
+    pub(crate) fn beat(&mut self, peer: Peer) {
         let heartbeat = Heartbeat {
             capacity: self.capacities[&peer.id],
+            echo: self.newest_beat(peer),
             ..Heartbeat::default()
         };
         let message = Message::new(RoutingHeader::new(Kind::Heartbeat));
         self.say(peer, message.with_metadata(heartbeat.encode()));
+    }
+
+    /// The number of the newest heartbeat that this peer was sent.
+    pub(crate) fn newest_beat(&self, peer: Peer) -> u32 {
+        self.beats.get(&peer.id).copied().unwrap_or(0)
     }
 
     /// Time passes: whoever lives says so, and what is due happens when it is.

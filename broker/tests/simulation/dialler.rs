@@ -92,6 +92,8 @@ pub(crate) struct Link {
     pub(crate) is_draining: bool,
     pub(crate) epoch: u64,
     heard: Duration,
+    /// The broker's newest heartbeat.
+    beat: u32,
 }
 
 /// What a message was for the session.
@@ -226,6 +228,7 @@ impl Dialler {
     pub(crate) fn say_capacity(&self, link: usize, credit: u64, context: &mut Context<'_>) {
         let heartbeat = Heartbeat {
             capacity: self.capacity(),
+            echo: self.links[link].beat,
             ..Heartbeat::default()
         };
         let mut message = Message::new(RoutingHeader::new(Kind::Heartbeat));
@@ -262,7 +265,14 @@ impl Dialler {
                 }
                 Heard::Ended
             }
-            Kind::Heartbeat => Heard::Done,
+            Kind::Heartbeat => {
+                state.beat = Heartbeat::decode(&message.metadata).unwrap().sequence;
+                // A broker that drains waits for this. Every other node is of an older version, and says it in its time.
+                if state.is_draining && self.role == Role::Frontend && self.instance % 2 == 0 {
+                    self.say_capacity(link, 0, context);
+                }
+                Heard::Done
+            }
             Kind::Drain => {
                 state.is_draining = true;
                 Heard::Done

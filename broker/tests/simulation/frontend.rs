@@ -6,7 +6,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use scale0_wire::flow::ReceiveWindow;
 use scale0_wire::{
-    Cancel, End, Fields, Flags, Kind, Message, Priority, Reason, Reject, ServiceId, Window, limits,
+    Bye, Cancel, End, Fields, Flags, Kind, Message, Priority, Reason, Reject, ServiceId, Window,
+    limits,
 };
 
 use crate::backend::{about, pair};
@@ -320,6 +321,17 @@ impl Frontend {
     }
 
     pub(crate) fn hear(&mut self, link: usize, message: &Message, context: &mut Context<'_>) {
+        let epoch = self.dialler.links[link].epoch;
+        if is_farewell(message)
+            && message.header.epoch == epoch
+            && !context.record.left_unread.contains(&epoch)
+        {
+            assert!(
+                self.streams[link].is_empty(),
+                "broker {link} left, and never said what became of {:?}",
+                self.streams[link]
+            );
+        }
         match self.dialler.hear(link, message, context) {
             Heard::Done => {}
             Heard::Opened => self.windows[link] = ReceiveWindow::stream(CONNECTION),
@@ -460,6 +472,11 @@ impl Frontend {
         self.streams[call.link].remove(&call.correlation);
         context.record.over(id, outcome, call.has_head, context.now);
     }
+}
+
+/// Whether its sender says that it leaves in order.
+pub(crate) fn is_farewell(message: &Message) -> bool {
+    message.header.kind == Kind::Bye && Bye::decode(&message.metadata).unwrap() == Bye::Leaving
 }
 
 /// So much of a stream's content, which tells whose it is and where in it.

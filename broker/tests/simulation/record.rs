@@ -1,6 +1,6 @@
 //! What really happened, as nobody in the site knows it: the judge's book.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use scale0_wire::Reason;
@@ -22,6 +22,8 @@ pub(crate) enum Outcome {
 #[derive(Debug, Default)]
 pub(crate) struct Record {
     requests: BTreeMap<u64, Story>,
+    /// Sessions of brokers that left without knowing of all frontends whether they had read everything.
+    pub(crate) left_unread: BTreeSet<u64>,
     /// Requests over, by outcome.
     pub(crate) outcomes: BTreeMap<String, u64>,
 }

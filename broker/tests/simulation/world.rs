@@ -13,7 +13,7 @@ use crate::backend::Backend;
 use crate::dialler::{Context, Effect, Tag};
 use crate::dice::Dice;
 use crate::epoch;
-use crate::frontend::Frontend;
+use crate::frontend::{Frontend, is_farewell};
 use crate::record::{Outcome, Record};
 
 const BROKERS: usize = 3;
@@ -62,6 +62,8 @@ struct BrokerNode {
     paused: Option<Duration>,
     mailbox: Vec<Event>,
     wakes: Option<Duration>,
+    /// It drains, until then.
+    drains: Option<Duration>,
 }
 
 struct Node {
@@ -83,6 +85,8 @@ struct Connection {
     node: usize,
     broker: usize,
     is_alive: bool,
+    /// Its broker has left in order: what it has said last still arrives.
+    is_left: bool,
     delay: Duration,
     /// Nothing moves until then.
     held: Duration,
@@ -195,6 +199,7 @@ impl World {
                 paused: None,
                 mailbox: Vec::new(),
                 wakes: None,
+                drains: None,
             });
         }
         for broker in 0..BROKERS {
@@ -267,7 +272,8 @@ impl World {
                     Kind::Frontend(_) => Port::Frontends,
                     Kind::Backend(_) => Port::Backends,
                 };
-                if self.connections[connection].is_alive {
+                let state = &self.connections[connection];
+                if state.is_alive && !state.is_left {
                     let from = peer(connection);
                     let locality = None;
                     let event = Event::Received {
@@ -301,6 +307,7 @@ impl World {
                 self.tell_broker(broker, Event::Stuck { peer });
             }
             What::DownAtNode { connection } => {
+                self.connections[connection].is_alive = false;
                 let (broker, node) = self.ends(connection);
                 if self.nodes[node].links[broker] == Some(connection) {
                     self.nodes[node].links[broker] = None;
@@ -329,6 +336,7 @@ impl World {
                     node,
                     broker,
                     is_alive: true,
+                    is_left: false,
                     delay,
                     held: Duration::ZERO,
                     latest: [Duration::ZERO; 2],
@@ -411,6 +419,7 @@ impl World {
         state.paused = None;
         state.mailbox.clear();
         state.wakes = None;
+        state.drains = None;
     }
 
     fn tell_broker(&mut self, broker: usize, event: Event) {
@@ -430,8 +439,12 @@ impl World {
         };
         let mut actions = std::mem::take(&mut self.actions);
         core.step(now, event, &mut actions);
+        let is_unread = 0 < core.counters().drains_unread;
         for action in actions.drain(..) {
             if let Action::Send { to, message } = action {
+                if is_unread && is_farewell(&message) {
+                    self.record.left_unread.insert(message.header.epoch);
+                }
                 self.send_to_node(to, message);
             }
         }
@@ -445,8 +458,15 @@ impl World {
             return;
         };
         if core.is_gone() {
+            assert!(
+                core.counters().drains_unread == 0
+                    || self.brokers[broker]
+                        .drains
+                        .is_some_and(|until| until <= self.now),
+                "a broker left early, and did not know whether that was safe"
+            );
             self.count_broker(broker);
-            self.crash_broker(broker);
+            self.leave_broker(broker);
             let delay = self.dice.millis(200..2000);
             return self.after(delay, What::RestartBroker { broker });
         }
@@ -469,6 +489,20 @@ impl World {
                     incarnation,
                 },
             );
+        }
+    }
+
+    fn leave_broker(&mut self, broker: usize) {
+        self.brokers[broker].broker = None;
+        self.brokers[broker].incarnation += 1;
+        self.brokers[broker].mailbox.clear();
+        for connection in 0..self.connections.len() {
+            let state = &mut self.connections[connection];
+            if state.broker == broker && state.is_alive && !state.is_left {
+                state.is_left = true;
+                let latest = state.latest[1];
+                self.at(latest, What::DownAtNode { connection });
+            }
         }
     }
 
@@ -780,7 +814,9 @@ impl World {
                 "broker paused"
             }
             (17, _) if self.brokers[broker].broker.is_some() => {
-                let until = epoch() + self.now + pause;
+                let until = self.now + pause;
+                self.brokers[broker].drains.get_or_insert(until);
+                let until = epoch() + until;
                 self.tell_broker(broker, Event::Drain { until });
                 "broker drained"
             }

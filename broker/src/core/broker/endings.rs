@@ -175,10 +175,10 @@ impl Broker {
 
     /// Takes nothing new from here on.
     pub(super) fn start_drain(&mut self, until: Instant) {
-        if self.drain.replace(until).is_some() {
+        if std::mem::replace(&mut self.is_draining, true) {
             return;
         }
-        self.timers.start(until, Due::Leave);
+        self.timers.start(until, Due::CutOff);
         for session in self.sessions() {
             self.tell(session, Message::new(RoutingHeader::new(Kind::Drain)));
             if let Session::Backend(key) = session {
@@ -187,11 +187,39 @@ impl Broker {
         }
     }
 
-    /// Gives up what is left, and says BYE to all.
-    pub(super) fn leave(&mut self) {
+    /// Nothing is under way here. It may still be on its way to frontends, or from them: sent before they have read DRAIN. Both are
+    /// over once a heartbeat from behind everything comes back; until then somebody must be here to refuse what comes, or it would
+    /// seem lost and perhaps begun.
+    pub(super) fn leave_if_all_is_read(&mut self) {
+        let load = self.load();
+        let mut is_all_read = true;
+        for (_, frontend) in &mut self.frontends {
+            if frontend.link.owes_mark() {
+                frontend.link.beat(load, self.now, &mut self.actions);
+            }
+            is_all_read &= frontend.link.has_read_all();
+        }
+        if is_all_read {
+            self.leave();
+        }
+    }
+
+    /// The drain's time is over: what is left is given up. Frontends have one heartbeat more to say that they have read all.
+    pub(super) fn cut_off(&mut self) {
         for key in self.streams.keys() {
             self.give_up(key, Reason::Draining);
         }
+        let heartbeats = self.frontends.iter();
+        let heartbeats = heartbeats.map(|(_, frontend)| frontend.link.heartbeat);
+        let longest = heartbeats.max().unwrap_or_default();
+        self.timers.start(self.now + longest, Due::Leave);
+    }
+
+    /// Says BYE to all. Nothing is under way.
+    pub(super) fn leave(&mut self) {
+        let links = self.frontends.iter().map(|(_, frontend)| &frontend.link);
+        let unread = links.filter(|link| !link.has_read_all()).count();
+        self.counters.drains_unread += unread as u64;
         for session in self.sessions() {
             self.tell(session, bye(0, Bye::Leaving));
             self.strike_out(session);

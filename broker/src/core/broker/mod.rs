@@ -71,7 +71,7 @@ pub struct Broker {
     /// Requests sent so far: the clock of "least recently used".
     uses: u64,
     answers: Answers,
-    drain: Option<Instant>,
+    is_draining: bool,
     is_gone: bool,
     counters: Counters,
 }
@@ -94,7 +94,9 @@ enum Due {
     Demand(ServiceKey),
     /// Nobody has offered this service for long.
     Memory(ServiceKey),
-    /// The drain's time is over.
+    /// The drain's time is over for what is under way.
+    CutOff,
+    /// It is over for frontends that do not say whether they have read all, too.
     Leave,
 }
 
@@ -126,7 +128,7 @@ impl Broker {
             timers: Timers::new(),
             uses: 0,
             answers: Answers::new(now),
-            drain: None,
+            is_draining: false,
             is_gone: false,
             counters: Counters::new(),
             config,
@@ -162,8 +164,8 @@ impl Broker {
             Event::Drain { until } => self.start_drain(until),
             Event::Tick => self.tick(),
         }
-        if self.drain.is_some() && self.streams.len() == self.abandoned {
-            self.leave();
+        if self.is_draining && self.streams.len() == self.abandoned {
+            self.leave_if_all_is_read();
         }
         std::mem::swap(&mut self.actions, actions);
     }
@@ -243,6 +245,7 @@ impl Broker {
                     self.tell_demand(key);
                 }
                 Due::Memory(key) => self.forget_service(key),
+                Due::CutOff => self.cut_off(),
                 Due::Leave => self.leave(),
             }
         }
@@ -258,8 +261,8 @@ impl Broker {
     /// Sends what waits for nothing.
     fn tell(&mut self, session: Session, message: Message) {
         let link = match session {
-            Session::Frontend(key) => &self.frontends[key.0].link,
-            Session::Backend(key) => &self.backends[key.0].link,
+            Session::Frontend(key) => &mut self.frontends[key.0].link,
+            Session::Backend(key) => &mut self.backends[key.0].link,
         };
         link.tell(message, &mut self.actions);
     }

@@ -215,7 +215,7 @@ impl Broker {
             self.send_request(stream, key);
         }
         let has_idle = |backend: &Backend| 0 < backend.ledger.unused();
-        if self.drain.is_some() && self.backends.get(key.0).is_some_and(has_idle) {
+        if self.is_draining && self.backends.get(key.0).is_some_and(has_idle) {
             // Nothing new will come here that could use it.
             self.give_back(key, u32::MAX);
         }

@@ -31,7 +31,7 @@ impl Broker {
             return;
         }
         self.counters.requests += 1;
-        if self.drain.is_some() {
+        if self.is_draining {
             return self.refuse(key, header.correlation, Reason::Draining);
         }
         if self.config.limits.requests_per_session <= open.len() {

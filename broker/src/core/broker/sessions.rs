@@ -172,7 +172,7 @@ impl Broker {
         };
         let message = Message::new(RoutingHeader::new(Kind::Welcome));
         self.tell(session, message.with_metadata(welcome.encode()));
-        if self.drain.is_some() {
+        if self.is_draining {
             self.tell(session, Message::new(RoutingHeader::new(Kind::Drain)));
         }
     }
@@ -398,7 +398,7 @@ impl Broker {
     }
 
     /// What frontends choose the least loaded broker by.
-    fn load(&self) -> Heartbeat {
+    pub(super) fn load(&self) -> Heartbeat {
         let open = self.streams.len() - self.abandoned;
         Heartbeat {
             outstanding: u32::try_from(open).unwrap_or(u32::MAX),

@@ -70,7 +70,7 @@ impl Broker {
             node: self.config.node.clone(),
             site: self.config.site.clone(),
             uptime_ms: milliseconds(now.saturating_duration_since(self.started)),
-            is_draining: self.drain.is_some(),
+            is_draining: self.is_draining,
             open_requests: self.streams.len() - self.abandoned,
             abandoned: self.abandoned,
             streams: self.long_streams,
