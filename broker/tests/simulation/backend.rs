@@ -135,6 +135,8 @@ impl Backend {
 
     pub(crate) fn drain(&mut self, context: &mut Context<'_>) {
         self.is_draining = true;
+        let patience = context.dice.millis(100..6000);
+        context.after(patience, Tag::CutOff);
         for link in 0..self.sessions.len() {
             if self.dialler.is_open(link) {
                 self.say(link, Message::new(RoutingHeader::new(Kind::Drain)), context);
@@ -429,6 +431,11 @@ impl Backend {
                     stray.header.flags = Flags::FINAL;
                     let message = stray.with_metadata(pair(0, 0));
                     self.say(link, message.with_content(content(0, 0, 16)), context);
+                }
+            }
+            Tag::CutOff => {
+                for key in self.works.keys().copied().collect::<Vec<_>>() {
+                    self.finish(key, Some(Reason::Draining), context);
                 }
             }
             Tag::Return => self.set_away(false, context),

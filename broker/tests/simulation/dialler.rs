@@ -32,6 +32,8 @@ pub(crate) enum Tag {
     Beat,
     /// A handler goes on.
     Work(u64),
+    /// The time of a drain is over.
+    CutOff,
     /// The application is there again.
     Return,
     /// A confused handler says something about a stream that is over.

@@ -153,17 +153,22 @@ impl Broker {
 
     /// The backend has failed before its response's head.
     fn failed(&mut self, key: StreamKey, backend: BackendKey, message: Message) {
+        let reason = match End::decode(&message.metadata) {
+            Ok(End::Failed { reason, .. }) => Some(reason),
+            Ok(End::Complete(_)) | Err(_) => None,
+        };
         let may_differ_elsewhere = matches!(
-            End::decode(&message.metadata),
-            Ok(End::Failed {
-                reason: Reason::AppFailed | Reason::BackendLost | Reason::SessionEnded,
-                ..
-            })
+            reason,
+            Some(Reason::AppFailed | Reason::BackendLost | Reason::SessionEnded)
         );
         let instance = self.backends[backend.0].link.instance;
         let stream = &mut self.streams[key];
         stream.may_have_run = true;
         stream.tried.push(instance);
+        // The time of its drain is over: had it been killed instead, this would be worth another backend, too.
+        if reason == Some(Reason::Draining) && self.repeat_after_loss(key, Reason::Draining) {
+            return;
+        }
         if may_differ_elsewhere && self.may_repeat(key) && self.has_prospect(key) {
             let now = self.now;
             let service = &mut self.services[self.streams[key].service.0];
@@ -209,20 +214,29 @@ impl Broker {
 
     /// The connection to the backend is gone, and with it what we knew of this stream. Its session is out of all tables.
     pub(super) fn backend_lost(&mut self, key: StreamKey) {
-        match self.streams[key].phase {
+        let phase = self.streams[key].phase;
+        match phase {
             Phase::Abandoned(_) => return self.close(key),
-            Phase::Sent(_) if self.may_repeat(key) && self.streams[key].losses < LOSSES => {
-                let stream = &mut self.streams[key];
-                stream.losses += 1;
-                stream.may_have_run = true;
-                stream.failure = Reason::BackendLost;
-                self.counters.repeated_after_loss += 1;
-                return self.repeat(key);
-            }
+            Phase::Sent(_) if self.repeat_after_loss(key, Reason::BackendLost) => return,
             Phase::Unplaced | Phase::Queued(_) | Phase::Sent(_) | Phase::Responding(_) => {}
         }
         self.take_back(key);
         self.give_up(key, Reason::BackendLost);
+    }
+
+    /// Places a request anew whose backend is gone before its response's head, if it may run twice and has not survived too much
+    /// already. Returns whether it does.
+    fn repeat_after_loss(&mut self, key: StreamKey, failure: Reason) -> bool {
+        if !self.may_repeat(key) || LOSSES <= self.streams[key].losses {
+            return false;
+        }
+        let stream = &mut self.streams[key];
+        stream.losses += 1;
+        stream.may_have_run = true;
+        stream.failure = failure;
+        self.counters.repeated_after_loss += 1;
+        self.repeat(key);
+        true
     }
 
     /// The backend has done with a stream which it may have run.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use scale0_wire::{Flags, Kind, Reason};
 
-use crate::core::testing::{SHOP, Site, chunk, response, upload};
+use crate::core::testing::{SHOP, Site, about, chunk, response, upload};
 
 #[test]
 fn a_get_whose_backend_dies_is_answered_by_another() {
@@ -106,6 +106,29 @@ fn a_get_whose_only_backend_dies_waits_for_its_successor() {
     let asked = site.is_asked(second);
     site.respond(second, asked);
     site.is_answered(frontend, 1);
+}
+
+#[test]
+fn what_a_backend_cuts_off_at_the_end_of_its_drain_goes_to_another_if_it_may() {
+    let mut site = Site::new();
+    let leaving = site.backend(SHOP, 2);
+    let frontend = site.frontend();
+    site.get(frontend, 1);
+    site.post(frontend, 2);
+    let (get, post) = (site.is_asked(leaving), site.is_asked(leaving));
+    site.say(leaving, about(Kind::Drain, 0));
+    let other = site.backend(SHOP, 1);
+    site.fail(leaving, get, Reason::Draining);
+    site.fail(leaving, post, Reason::Draining);
+    site.is_failed(frontend, 2, Reason::Draining);
+    let again = site.hears(other, Kind::Request).header;
+    assert_eq!(again.attempt, 1);
+    site.respond(other, again.correlation);
+    site.is_answered(frontend, 1);
+    site.hears_nothing(other);
+    // As free of the budget as a death.
+    assert_eq!(site.broker.counters().repeated_after_loss, 1);
+    assert_eq!(site.broker.counters().repeated_after_error, 0);
 }
 
 #[test]
