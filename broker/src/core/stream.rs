@@ -92,7 +92,7 @@ pub(crate) struct Stream {
     pub(crate) may_have_run: bool,
     /// Why the latest backend did not answer it.
     pub(crate) failure: Reason,
-    /// Connections lost under it.
+    /// Connections lost under it, here and before it came here.
     pub(crate) losses: u8,
     /// How often it was sent.
     pub(crate) attempts: u8,

@@ -45,8 +45,8 @@ struct Call {
     link: usize,
     correlation: u64,
     turns: u8,
-    /// A broker was lost under it: another one cannot know whether it has run.
-    may_have_run: bool,
+    /// Brokers lost under it: another one cannot know whether it has run.
+    lost: u8,
     has_head: bool,
     is_endless: bool,
     total: u64,
@@ -217,7 +217,7 @@ impl Frontend {
             link: 0,
             correlation: 0,
             turns: 0,
-            may_have_run: false,
+            lost: 0,
             has_head: false,
             is_endless: false,
             total: 0,
@@ -262,6 +262,7 @@ impl Frontend {
         message.header.hold_ms = u32::try_from(call.hold.as_millis()).unwrap();
         message.header.window = STREAM;
         message.header.priority = call.priority;
+        message.header.attempt = call.lost;
         self.dialler.send(link, message, context);
         self.upload(id, context);
     }
@@ -303,7 +304,7 @@ impl Frontend {
             let call = &self.calls[&id];
             let is_untouched = call.upload.is_none_or(|upload| upload.sent == 0);
             if !call.has_head && call.is_idempotent && is_untouched {
-                self.calls.get_mut(&id).unwrap().may_have_run = true;
+                self.calls.get_mut(&id).unwrap().lost += 1;
                 self.repeat(id, context);
             } else {
                 self.over(id, Outcome::Failed(Reason::BrokerLost), context);
@@ -393,7 +394,7 @@ impl Frontend {
                 if reason == Reason::Draining {
                     self.streams[link].remove(&message.header.correlation);
                     self.repeat(id, context);
-                } else if call.may_have_run {
+                } else if 0 < call.lost {
                     self.over(id, Outcome::Failed(reason), context);
                 } else {
                     self.over(id, Outcome::Refused(reason), context);

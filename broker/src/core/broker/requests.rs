@@ -47,6 +47,7 @@ impl Broker {
         stream.deadline = self.now + Duration::from_millis(header.deadline_ms.into());
         stream.hold = Duration::from_millis(header.hold_ms.into());
         stream.request_is_over = header.flags.contains(Flags::FINAL);
+        stream.losses = header.attempt;
         stream.is_idempotent = header.flags.contains(Flags::IDEMPOTENT);
         stream.may_upgrade = header.flags.contains(Flags::UPGRADE);
         // A message handed over within the process has no receive buffer behind it.

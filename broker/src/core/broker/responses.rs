@@ -9,7 +9,8 @@ use crate::core::stream::{Phase, StreamKey};
 /// A request may be refused so often by a backend that was only out of breath, before that counts as tried.
 const BREATHLESS_ATTEMPTS: u8 = 3;
 
-/// A request survives so many lost connections: one that kills whoever takes it must not kill all.
+/// A request survives so many lost connections, those to brokers that its frontend knows of included: one that kills whoever takes
+/// it must not kill all.
 const LOSSES: u8 = 2;
 
 impl Broker {

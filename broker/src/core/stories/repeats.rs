@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use scale0_wire::{Flags, Kind, Reason};
 
-use crate::core::testing::{SHOP, Site, about, chunk, response, upload};
+use crate::core::testing::{SHOP, Site, about, chunk, get, response, upload};
 
 #[test]
 fn a_get_whose_backend_dies_is_answered_by_another() {
@@ -90,6 +90,30 @@ fn a_request_that_kills_backends_kills_three_at_most() {
     }
     site.is_failed(frontend, 1, Reason::BackendLost);
     site.hears_nothing(backends[3]);
+}
+
+#[test]
+fn losses_under_other_brokers_count() {
+    for lost_before in [0, 1, 2, u8::MAX] {
+        let mut site = Site::new();
+        let backends = [(); 4].map(|()| site.backend(SHOP, 1));
+        let frontend = site.frontend();
+        let mut request = get(1);
+        request.header.attempt = lost_before;
+        site.say(frontend, request);
+        let mut starts = 0;
+        for backend in backends {
+            if site
+                .next(backend)
+                .is_some_and(|it| it.header.kind == Kind::Request)
+            {
+                starts += 1;
+                site.cut(backend);
+            }
+        }
+        assert_eq!(starts, 3_u8.saturating_sub(lost_before).max(1));
+        site.is_failed(frontend, 1, Reason::BackendLost);
+    }
 }
 
 #[test]
