@@ -226,8 +226,9 @@ impl Lane {
                         upgrade: true,
                     },
                 ));
-                if stream.upload == Upload::Done {
-                    // However the request's content ended: bytes flow both ways from here on.
+                if stream.upload == Upload::Done || stream.upload_end.is_some() {
+                    // However the request's content ended: bytes flow both ways from here on. What of it still waits is not sent
+                    // among them.
                     stream.upload = Upload::Closed;
                     stream.upload_end = None;
                     self.go_up(now, id, actions);

@@ -573,6 +573,29 @@ mod uploads {
     }
 
     #[test]
+    fn a_tunnel_opens_the_way_up_though_the_end_of_the_request_still_waits() {
+        let mut site = Site::dialling(1);
+        site.up(0);
+        site.welcome_with(0, 0, limits::HEARTBEAT);
+        let id = site.open(OpenRequest {
+            upgrade: true,
+            ..put()
+        });
+        site.window(0, Some(id), 100);
+        site.upload(id, b"for the connection's window");
+        site.end_upload(id, &complete());
+        site.delivered();
+        site.say(0, Kind::Upgrade, Some(id), Bytes::from_static(b"101"));
+        assert_eq!(site.delivered().pop(), Some((id, Delivery::Ready)));
+
+        site.sent_to(0);
+        site.upload(id, b"tunnelled");
+        site.window(0, None, 1_000);
+        assert_eq!(chunks(&site.sent_to(0)), [(id.0, 9)]);
+        site.check();
+    }
+
+    #[test]
     fn a_tunnel_opens_the_way_up_though_the_request_was_whole() {
         let mut site = Site::new(1);
         let id = site.open(OpenRequest {
