@@ -171,23 +171,33 @@ impl Broker {
         home::claim(self.seed, flight)
     }
 
-    /// Our next HEARTBEAT, echoing its newest.
-    pub(super) fn heartbeat(&mut self, now: Instant, outstanding: usize) -> Heartbeat {
+    /// Appends our next HEARTBEAT, echoing its newest.
+    pub(super) fn beat(&mut self, now: Instant, outstanding: usize, actions: &mut Vec<Action>) {
         self.sequence = self.sequence.wrapping_add(1);
         self.sequence_at = now;
         self.beaten = now;
         let delay = now.saturating_duration_since(self.echo_at).as_micros();
-        Heartbeat {
+        let heartbeat = Heartbeat {
             sequence: self.sequence,
             echo: self.echo,
             echo_delay_us: u32::try_from(delay).unwrap_or(u32::MAX),
             outstanding: u32::try_from(outstanding).unwrap_or(u32::MAX),
             ..Heartbeat::default()
+        };
+        self.say(Kind::Heartbeat, 0, heartbeat.encode(), actions);
+    }
+
+    /// It takes nothing new from here on.
+    pub(super) fn drains(&mut self) {
+        if self.state == State::Live {
+            self.state = State::Draining;
         }
     }
 
-    /// Takes in its HEARTBEAT.
-    pub(super) fn hear(&mut self, now: Instant, heartbeat: Heartbeat) {
+    /// Takes in its HEARTBEAT. Returns whether it is to be answered at once: a broker that drains says it behind all else, and
+    /// leaves when its echo proves that all of that was read.
+    #[must_use]
+    pub(super) fn hear(&mut self, now: Instant, heartbeat: Heartbeat) -> bool {
         self.echo = heartbeat.sequence;
         self.echo_at = now;
         self.load = heartbeat.outstanding;
@@ -196,6 +206,7 @@ impl Broker {
             self.round_trip =
                 away.saturating_sub(Duration::from_micros(u64::from(heartbeat.echo_delay_us)));
         }
+        self.state == State::Draining
     }
 
     pub(super) fn status(&self) -> BrokerStatus {

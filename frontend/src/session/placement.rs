@@ -104,14 +104,30 @@ impl Lane {
             failure.reason,
             Reason::BrokerLost | Reason::SessionEnded | Reason::Draining
         );
-        stream.tried.push(link);
-        let is_untried =
-            |broker: &Broker| broker.state == State::Live && !stream.tried.contains(&broker.link);
-        if is_loss && stream.is_repeatable() && self.brokers.iter().any(is_untried) {
+        let may_move = is_loss && stream.is_repeatable();
+        if may_move && self.has_next(now, link, id, failure.reason) {
             self.repeat(now, id, actions);
         } else {
             self.fail(id, failure, actions);
         }
+    }
+
+    /// Whether a request that this broker gave back for that reason has another one to go to, or may wait for one: a broker that
+    /// drains will be followed by somebody, itself or another, for whom the request waits as for a first one.
+    fn has_next(&mut self, now: Instant, link: LinkId, id: StreamId, reason: Reason) -> bool {
+        let leaves = reason == Reason::Draining
+            && broker_at(&mut self.brokers, link)
+                .is_some_and(|broker| broker.state == State::Draining);
+        let Some(stream) = find(&mut self.streams, id) else {
+            return false;
+        };
+        if !leaves {
+            stream.tried.push(link);
+        }
+        let is_untried =
+            |broker: &Broker| broker.state == State::Live && !stream.tried.contains(&broker.link);
+        let may_wait = leaves && now < stream.held_since + stream.hold;
+        may_wait || self.brokers.iter().any(is_untried)
     }
 
     /// Sends a request once more that may have been started.
@@ -148,16 +164,14 @@ impl Lane {
             reject.reason,
             Reason::Draining | Reason::SessionEnded | Reason::UnknownService | Reason::NoBackend
         );
-        stream.tried.push(link);
-        let is_untried =
-            |broker: &Broker| broker.state == State::Live && !stream.tried.contains(&broker.link);
-        if !is_final && stream.is_whole() && self.brokers.iter().any(is_untried) {
+        // This broker has not started it; one that was lost with it may have.
+        let started = 0 < stream.lost;
+        let may_move = !is_final && stream.is_whole();
+        if may_move && self.has_next(now, link, id, reject.reason) {
             self.counters.refused_elsewhere += 1;
             self.leave_broker(id);
             return self.place(now, id, actions);
         }
-        // This broker has not started it; one that was lost with it may have.
-        let started = 0 < stream.lost;
         let Reject {
             reason,
             retry_after_ms,

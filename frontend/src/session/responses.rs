@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use scale0_transport::LinkId;
 use scale0_wire::{
-    DecodeError, End, Flags, Heartbeat, Kind, Message, Reason, Reject, Role, RoutingHeader,
-    Stranger, Unsupported, Window,
+    DecodeError, End, Flags, Kind, Message, Reason, Reject, Role, RoutingHeader, Stranger,
+    Unsupported, Window,
 };
 
 use super::broker::State;
@@ -57,12 +57,7 @@ impl Lane {
     ) -> Result<(), DecodeError> {
         match message.header.kind {
             Kind::Welcome => self.welcome(now, link, &message.metadata, actions)?,
-            Kind::Heartbeat => {
-                let heartbeat = Heartbeat::decode(&message.metadata)?;
-                if let Some(broker) = broker_at(&mut self.brokers, link) {
-                    broker.hear(now, heartbeat);
-                }
-            }
+            Kind::Heartbeat => self.broker_beats(now, link, &message.metadata, actions)?,
             Kind::Drain => self.broker_drains(link),
             Kind::Bye => self.bye(now, link, &message.metadata, actions)?,
             Kind::Window if message.header.correlation == 0 => {

@@ -5,7 +5,8 @@ use std::time::Instant;
 use bytes::Bytes;
 use scale0_transport::LinkId;
 use scale0_wire::{
-    Bye, DecodeError, Flags, Hello, Kind, Message, Reason, RoutingHeader, VERSION, Welcome, limits,
+    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, Reason, RoutingHeader, VERSION,
+    Welcome, limits,
 };
 
 use super::broker::State;
@@ -103,11 +104,27 @@ impl Lane {
     }
 
     pub(super) fn broker_drains(&mut self, link: LinkId) {
-        if let Some(broker) = broker_at(&mut self.brokers, link)
-            && broker.state == State::Live
-        {
-            broker.state = State::Draining;
+        if let Some(broker) = broker_at(&mut self.brokers, link) {
+            broker.drains();
         }
+    }
+
+    /// A broker's HEARTBEAT came.
+    pub(super) fn broker_beats(
+        &mut self,
+        now: Instant,
+        link: LinkId,
+        metadata: &Bytes,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), DecodeError> {
+        let heartbeat = Heartbeat::decode(metadata)?;
+        let outstanding = self.streams.len();
+        if let Some(broker) = broker_at(&mut self.brokers, link)
+            && broker.hear(now, heartbeat)
+        {
+            broker.beat(now, outstanding, actions);
+        }
+        Ok(())
     }
 
     /// The broker broke the protocol of the connection: a new one may go better.
@@ -142,8 +159,7 @@ impl Lane {
             if broker.state == State::Greeting {
                 self.hello(now, link, actions);
             } else {
-                let heartbeat = broker.heartbeat(now, outstanding);
-                broker.say(Kind::Heartbeat, 0, heartbeat.encode(), actions);
+                broker.beat(now, outstanding, actions);
             }
         }
     }

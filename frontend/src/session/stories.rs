@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use scale0_wire::{
-    Bye, Cancel, Fields, Flags, FlightKey, Kind, Message, Reason, RoutingHeader, Window, limits,
+    Bye, Cancel, Fields, Flags, FlightKey, Heartbeat, Kind, Message, Reason, RoutingHeader, Window,
+    limits,
 };
 
 use super::site::{STREAMS, Site, broken, complete, get, post, put};
@@ -770,6 +771,74 @@ mod responses {
         assert!(site.delivered().is_empty());
         site.pass(SECOND * 2, &[0]);
         assert_eq!(site.failure().reason, Reason::IdleTimeout);
+    }
+
+    #[test]
+    fn each_heartbeat_behind_a_drain_is_answered_at_once() {
+        let mut site = Site::new(1);
+        let beat = |site: &mut Site, sequence| {
+            let heartbeat = Heartbeat {
+                sequence,
+                ..Heartbeat::default()
+            };
+            site.say(0, Kind::Heartbeat, None, heartbeat.encode());
+            site.sent_to(0)
+        };
+        assert!(beat(&mut site, 1).is_empty());
+        site.say(0, Kind::Drain, None, Bytes::new());
+        assert!(site.sent_to(0).is_empty(), "it would echo what came before");
+
+        for sequence in [2, 3] {
+            let answers = beat(&mut site, sequence);
+            assert_eq!(answers.len(), 1);
+            let answer = Heartbeat::decode(&answers[0].metadata).unwrap();
+            assert_eq!(answer.echo, sequence);
+        }
+    }
+
+    #[test]
+    fn a_draining_broker_is_sent_nothing_but_what_belongs_to_its_open_streams() {
+        let mut site = Site::new(2);
+        let id = site.open(put());
+        let leaver = site.asked().unwrap();
+        site.window(leaver, Some(id), 3);
+        site.say(leaver, Kind::Drain, None, Bytes::new());
+        site.upload(id, b"abc");
+        site.end_upload(id, &complete());
+        assert_eq!(site.kinds_to(leaver), [Kind::Chunk, Kind::End]);
+        for open in [get(), post(), put(), get()] {
+            site.open(open);
+            assert_eq!(site.asked(), Some(1 - leaver));
+        }
+        site.down(1 - leaver);
+        site.open(post());
+        assert_eq!(site.asked(), None, "neither what is new nor what was lost");
+        site.check();
+    }
+
+    #[test]
+    fn what_a_leaving_broker_gives_back_waits_for_the_next_as_for_a_first() {
+        for open in [get(), post()] {
+            let mut site = Site::new(1);
+            let id = site.open(open);
+            site.say(0, Kind::Drain, None, Bytes::new());
+            site.reject(0, id, Reason::Draining);
+            assert!(site.delivered().is_empty());
+            site.bye(0, Bye::Leaving);
+            site.pass(SECOND, &[]);
+            site.up(0);
+            site.welcome(0);
+            assert_eq!(site.asked(), Some(0), "the same, started anew");
+            site.answer(0, id);
+            assert_eq!(site.delivered().len(), 1);
+        }
+        let mut site = Site::new(1);
+        let id = site.open(post());
+        site.say(0, Kind::Drain, None, Bytes::new());
+        site.pass(SECOND * 11, &[0]);
+        site.reject(0, id, Reason::Draining);
+        let failure = site.failure();
+        assert_eq!((failure.reason, failure.started), (Reason::Draining, false));
     }
 
     #[test]
