@@ -34,6 +34,8 @@ struct Share {
     asked: u32,
     /// The turn in which it was granted something last.
     served_at: u64,
+    /// It takes nothing new: it gets credit for what waits there, and none to keep.
+    is_closed: bool,
 }
 
 impl Share {
@@ -81,6 +83,15 @@ impl Ledger {
         self.settle();
     }
 
+    /// The broker takes nothing new in this session. What nobody waits for there is of use to the others only; and lent to it
+    /// again, it would come back again, for ever.
+    pub(crate) fn close(&mut self, broker: BrokerId) {
+        if let Some(share) = &mut self.shares[broker.0] {
+            share.is_closed = true;
+            self.settle();
+        }
+    }
+
     /// Its session is over. What it had is free again, but for the requests that still occupy their handlers.
     pub(crate) fn leave(&mut self, broker: BrokerId) {
         if let Some(share) = self.shares[broker.0].take() {
@@ -120,8 +131,11 @@ impl Ledger {
         if share.finished < share.used {
             share.finished += 1;
         }
+        let is_closed = share.is_closed;
         self.serve_demand();
-        if 0 < self.free() {
+        if is_closed {
+            self.spread();
+        } else if 0 < self.free() {
             self.grant(broker);
         }
     }
@@ -143,6 +157,10 @@ impl Ledger {
         let most = share.granted - share.used;
         let progress = total.min(most).saturating_sub(share.returned);
         share.returned += progress;
+        if share.is_closed && 0 < progress {
+            // It returns what nobody there can use, whatever its DEMAND of some moments ago says.
+            share.demand = 0;
+        }
         share.asked = share
             .asked
             .saturating_sub(u32::try_from(progress).unwrap_or(u32::MAX));
@@ -247,13 +265,14 @@ impl Ledger {
         }
     }
 
-    /// What nobody waits for is spread evenly over all brokers, those not in session included: theirs is kept until somebody
-    /// demands it.
+    /// What nobody waits for is spread evenly over all brokers that take work, those not in session included: theirs is kept
+    /// until somebody demands it.
     fn spread(&mut self) {
-        let brokers = u32::try_from(self.shares.len()).unwrap_or(u32::MAX).max(1);
-        let even = u64::from(self.capacity.div_ceil(brokers));
+        let closed = self.shares().filter(|share| share.is_closed).count();
+        let open = u32::try_from(self.shares.len() - closed).unwrap_or(u32::MAX);
+        let even = u64::from(self.capacity.div_ceil(open.max(1)));
         while 0 < self.free() {
-            let Some(broker) = self.least(|share| share.held() < even) else {
+            let Some(broker) = self.least(|share| !share.is_closed && share.held() < even) else {
                 return;
             };
             self.grant(broker);
@@ -408,10 +427,33 @@ mod tests {
         assert_eq!(ledger.held(), 4);
     }
 
+    #[test]
+    fn a_closed_share_gets_what_waits_there_and_its_part_goes_to_the_others() {
+        let mut ledger = Ledger::new(9, 3);
+        ledger.join(A);
+        ledger.join(B);
+        ledger.close(A);
+        assert!(ledger.returned(A, 3));
+        assert_eq!(
+            [A, B].map(|broker| ledger.granted(broker)),
+            [3, 5],
+            "the absent one's part is kept"
+        );
+        ledger.demand(A, 2);
+        assert_eq!(ledger.granted(A), 5, "for those that it took before");
+        assert!(ledger.admit(A));
+        ledger.finish(A);
+        assert_eq!((ledger.granted(A), ledger.held()), (5, 6));
+
+        ledger.join(A);
+        assert_eq!(ledger.granted(A), 3, "a new session is open");
+    }
+
     /// A broker as honest as the real one, with messages that take their time in both directions.
     #[derive(Default)]
     struct Honest {
         in_session: bool,
+        drains: bool,
         queue: u32,
         granted: u64,
         used: u64,
@@ -431,6 +473,7 @@ mod tests {
         Request,
         Demand(u32),
         Returned(u64),
+        Drain,
     }
 
     impl Honest {
@@ -448,6 +491,14 @@ mod tests {
                 self.demand_said = self.queue;
                 self.to_us.push_back(Said::Demand(self.queue));
             }
+            if self.drains && 0 < self.idle() {
+                self.give_back();
+            }
+        }
+
+        fn give_back(&mut self) {
+            self.returned += self.idle();
+            self.to_us.push_back(Said::Returned(self.returned));
         }
     }
 
@@ -511,10 +562,7 @@ mod tests {
                         broker.act();
                     }
                     Some(Told::Reclaim(0)) | None => {}
-                    Some(Told::Reclaim(_)) => {
-                        broker.returned += broker.idle();
-                        broker.to_us.push_back(Said::Returned(broker.returned));
-                    }
+                    Some(Told::Reclaim(_)) => broker.give_back(),
                 },
                 5 | 6 => match broker.to_us.pop_front() {
                     Some(Said::Request) => {
@@ -523,6 +571,7 @@ mod tests {
                     }
                     Some(Said::Demand(requests)) => self.ledger.demand(id, requests),
                     Some(Said::Returned(total)) => assert!(self.ledger.returned(id, total)),
+                    Some(Said::Drain) => self.ledger.close(id),
                     None => {}
                 },
                 7 if 0 < broker.running => {
@@ -534,6 +583,11 @@ mod tests {
                     self.ledger.orphan_stopped();
                 }
                 9 => self.ledger.forget_asked(),
+                10 if broker.in_session && !broker.drains => {
+                    broker.drains = true;
+                    broker.to_us.push_back(Said::Drain);
+                    broker.act();
+                }
                 _ => {}
             }
             self.say();
@@ -553,7 +607,7 @@ mod tests {
         fn capacity_is_never_exceeded_and_nobody_waits_in_vain(
             capacity in 1u32..6,
             brokers in 1usize..4,
-            deeds in proptest::collection::vec((0u8..10, 0usize..4), 0..300),
+            deeds in proptest::collection::vec((0u8..11, 0usize..4), 0..300),
         ) {
             let mut site = Site::new(capacity, brokers);
             for (what, index) in deeds {

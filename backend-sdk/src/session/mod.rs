@@ -371,9 +371,10 @@ impl Session {
                     self.counters.protocol_errors.add();
                 }
             }
-            // It sends nothing new by itself, and what credit it has it may return. Its BYE ends the session.
+            // It sends nothing new by itself, and returns what credit it has. Its BYE ends the session.
             Kind::Drain => {
                 tracing::info!(broker = &*self.brokers[id.0].name, "broker drains");
+                self.ledger.close(id);
             }
             Kind::Unsupported => self.counters.unexpected.add(),
             stranger => {

@@ -389,6 +389,48 @@ fn a_drain_serves_what_crossed_it_and_leaves_when_nothing_can_come_any_more() {
 }
 
 #[test]
+fn idle_credit_leaves_a_draining_broker_once_and_does_not_come_back() {
+    let mut stage = Stage::welcomed(8, 2);
+    stage
+        .request(0, 1)
+        .expect("long work, which keeps the broker");
+    stage.say(0, Kind::Drain, 0, Bytes::new());
+    let (mut granted, mut returned, mut messages) = (4, 0, 0);
+    for _ in 0..1_000 {
+        if returned < granted - 1 {
+            returned = granted - 1;
+            messages += 1;
+            stage.give_back(0, returned);
+        }
+        stage.tick();
+        for message in stage.sent_to(0) {
+            messages += 1;
+            granted = granted.max(message.header.credit);
+        }
+    }
+    assert_eq!((granted, messages), (4, 1), "one RETURN");
+    let credit = stage.sent(Kind::Credit).pop().expect("for the other");
+    assert_eq!(credit.header.credit, 7);
+}
+
+#[test]
+fn what_waits_at_a_draining_broker_is_still_served() {
+    let mut stage = Stage::welcomed(2, 2);
+    stage.say(0, Kind::Drain, 0, Bytes::new());
+    stage.give_back(0, 1);
+    stage.demand(0, 1);
+    assert_eq!(wanted(&stage.sent(Kind::Reclaim)[0]), 1);
+    stage.give_back(1, 1);
+    let credit = stage.sent_to(0).pop().expect("CREDIT").header.credit;
+    assert_eq!(credit, 2);
+    let stream = stage.request(0, 1).expect("the one that waited");
+    stage.respond(stream, b"");
+    stage.tick();
+    let newest = stage.sent_to(0).pop().expect("RESPONSE").header.credit;
+    assert_eq!(newest, 2, "and no credit for another");
+}
+
+#[test]
 fn a_drain_does_not_wait_for_a_broker_that_returns_nothing() {
     let mut stage = Stage::welcomed(3, 1);
     stage.step(Event::Drain);

@@ -208,8 +208,17 @@ impl Stage {
 
     /// Takes all messages of this kind that were sent, in their order, and nothing else.
     pub(super) fn sent(&mut self, kind: Kind) -> Vec<Message> {
+        self.taken(|_, message| message.header.kind == kind)
+    }
+
+    /// Takes all messages that were sent to this broker, in their order, and nothing else.
+    pub(super) fn sent_to(&mut self, broker: usize) -> Vec<Message> {
+        self.taken(|to, _| to == BrokerId(broker))
+    }
+
+    fn taken(&mut self, is_it: impl Fn(BrokerId, &Message) -> bool) -> Vec<Message> {
         let is_it =
-            |action: &Action| matches!(action, Action::Send(_, it) if it.header.kind == kind);
+            |action: &Action| matches!(action, Action::Send(to, message) if is_it(*to, message));
         let taken = self.actions.extract_if(.., |action| is_it(action));
         taken
             .map(|action| match action {
