@@ -4,6 +4,9 @@
 //! what was granted, what came back unused, and how many requests are over. What a broker holds is the first less the others, and
 //! the sum of what all hold never exceeds the capacity: so one process can serve through any number of brokers, and neither a lost
 //! nor a repeated message changes that.
+//!
+//! Credit is used in the order in which it was granted. So it also tells what was sent when: a request that comes on credit from
+//! before a pause of ours may have lain somewhere since, one on later credit cannot have.
 
 use super::BrokerId;
 
@@ -34,6 +37,8 @@ struct Share {
     asked: u32,
     /// The turn in which it was granted something last.
     served_at: u64,
+    /// Credit up to here is worth nothing any more.
+    expired: u64,
     /// It takes nothing new: it gets credit for what waits there, and none to keep.
     is_closed: bool,
 }
@@ -58,10 +63,26 @@ impl Share {
         u64::from(self.demand).saturating_sub(self.idle())
     }
 
+    /// Credit it has, did not use, and may not use any more.
+    fn stale(&self) -> u64 {
+        self.expired.saturating_sub(self.used + self.returned)
+    }
+
     /// Credit it has beyond the requests that wait there.
     fn spare(&self) -> u64 {
         self.idle().saturating_sub(u64::from(self.demand))
     }
+}
+
+/// What a request that came was sent on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// Credit: it occupies a handler until it finishes.
+    Valid,
+    /// Credit that has expired: the same, but it is not to be started.
+    Expired,
+    /// Nothing: it is over already.
+    NoCredit,
 }
 
 impl Ledger {
@@ -106,21 +127,32 @@ impl Ledger {
         self.settle();
     }
 
-    /// A request came. Returns false if its broker had no right to send it: the request is then over already.
+    /// A request came.
     #[must_use]
-    pub(crate) fn admit(&mut self, broker: BrokerId) -> bool {
+    pub(crate) fn admit(&mut self, broker: BrokerId) -> Admission {
         let Some(share) = &mut self.shares[broker.0] else {
-            return false;
+            return Admission::NoCredit;
         };
-        let had_credit = 0 < share.idle();
+        let (had_credit, was_stale) = (0 < share.idle(), 0 < share.stale());
         share.used += 1;
         share.demand = share.demand.saturating_sub(1);
         if !had_credit {
             // Both sides count it; granting it afterwards keeps their counts equal and takes nothing from anybody.
             share.granted += 1;
             share.finished += 1;
+            Admission::NoCredit
+        } else if was_stale {
+            Admission::Expired
+        } else {
+            Admission::Valid
         }
-        had_credit
+    }
+
+    /// Nothing that is sent on credit lent so far is to be started. It is asked back, and lent anew as it comes, used or not.
+    pub(crate) fn expire(&mut self) {
+        for share in self.shares.iter_mut().flatten() {
+            share.expired = share.granted;
+        }
     }
 
     /// A request is over. Its credit goes to whoever waits for some, else back to the same broker.
@@ -226,16 +258,17 @@ impl Ledger {
             .flatten()
             .map(Share::spare)
             .sum();
+        let Some(share) = self.shares[broker.0] else {
+            return 0;
+        };
         // With nothing to be lent, brokers keep nothing for their own queues either.
-        let spare = self.shares[broker.0].map_or(0, |share| {
-            if self.limit == 0 {
-                share.idle()
-            } else {
-                share.spare()
-            }
-        });
+        let spare = if self.limit == 0 {
+            share.idle()
+        } else {
+            share.spare()
+        };
         let wanted = (wants.max(excess)).saturating_sub(before).min(spare);
-        u32::try_from(wanted).unwrap_or(u32::MAX)
+        u32::try_from(wanted.max(share.stale())).unwrap_or(u32::MAX)
     }
 
     fn shares(&self) -> impl Iterator<Item = &Share> {
@@ -311,6 +344,10 @@ mod tests {
     const B: BrokerId = BrokerId(1);
     const C: BrokerId = BrokerId(2);
 
+    fn admitted(ledger: &mut Ledger, broker: BrokerId) -> bool {
+        ledger.admit(broker) == Admission::Valid
+    }
+
     #[test]
     fn capacity_is_split_evenly_among_the_brokers_whichever_comes_first() {
         let mut ledger = Ledger::new(8, 2);
@@ -346,7 +383,7 @@ mod tests {
         assert!(ledger.returned(A, 1));
         assert_eq!(ledger.granted(C), 1);
 
-        assert!(ledger.admit(C));
+        assert!(admitted(&mut ledger, C));
         ledger.demand(B, 1);
         assert_eq!(ledger.reclaim(C), None, "it has nothing idle");
         ledger.finish(C);
@@ -358,7 +395,7 @@ mod tests {
         let mut ledger = Ledger::new(1, 2);
         ledger.join(A);
         ledger.join(B);
-        assert!(ledger.admit(A));
+        assert!(admitted(&mut ledger, A));
         ledger.demand(A, 100);
         ledger.demand(B, 1);
         ledger.finish(A);
@@ -369,7 +406,7 @@ mod tests {
     fn a_finished_request_renews_the_credit_of_its_broker_at_once() {
         let mut ledger = Ledger::new(2, 1);
         ledger.join(A);
-        assert!(ledger.admit(A));
+        assert!(admitted(&mut ledger, A));
         ledger.finish(A);
         assert_eq!(ledger.granted(A), 3);
         assert_eq!(ledger.held(), 2);
@@ -380,7 +417,7 @@ mod tests {
         let mut ledger = Ledger::new(4, 2);
         ledger.join(A);
         ledger.join(B);
-        assert!(ledger.admit(A));
+        assert!(admitted(&mut ledger, A));
         ledger.leave(A);
         ledger.demand(B, 10);
         assert_eq!(ledger.granted(B), 3);
@@ -392,18 +429,18 @@ mod tests {
     fn a_request_without_credit_is_over_at_once_and_takes_nothing_from_others() {
         let mut ledger = Ledger::new(1, 1);
         ledger.join(A);
-        assert!(ledger.admit(A));
-        assert!(!ledger.admit(A));
+        assert!(admitted(&mut ledger, A));
+        assert!(!admitted(&mut ledger, A));
         assert_eq!((ledger.held(), ledger.occupied()), (1, 1));
         ledger.finish(A);
-        assert!(ledger.admit(A));
+        assert!(admitted(&mut ledger, A));
     }
 
     #[test]
     fn more_returned_than_was_ever_idle_is_noticed_and_makes_no_room() {
         let mut ledger = Ledger::new(2, 1);
         ledger.join(A);
-        assert!(ledger.admit(A));
+        assert!(admitted(&mut ledger, A));
         assert!(!ledger.returned(A, 1_000));
         assert_eq!(
             ledger.held(),
@@ -416,7 +453,7 @@ mod tests {
     fn a_limit_of_nothing_asks_everything_idle_back_and_lends_nothing() {
         let mut ledger = Ledger::new(4, 1);
         ledger.join(A);
-        assert!(ledger.admit(A));
+        assert!(admitted(&mut ledger, A));
         ledger.lend_at_most(0);
         assert_eq!(ledger.reclaim(A), Some(3));
         assert!(ledger.returned(A, 3));
@@ -441,12 +478,30 @@ mod tests {
         );
         ledger.demand(A, 2);
         assert_eq!(ledger.granted(A), 5, "for those that it took before");
-        assert!(ledger.admit(A));
+        assert!(admitted(&mut ledger, A));
         ledger.finish(A);
         assert_eq!((ledger.granted(A), ledger.held()), (5, 6));
 
         ledger.join(A);
         assert_eq!(ledger.granted(A), 3, "a new session is open");
+    }
+
+    #[test]
+    fn requests_on_expired_credit_are_told_from_those_on_credit_granted_since() {
+        let mut ledger = Ledger::new(3, 1);
+        ledger.join(A);
+        ledger.expire();
+        assert_eq!(ledger.reclaim(A), Some(3));
+        assert_eq!(ledger.admit(A), Admission::Expired);
+        ledger.finish(A);
+        assert_eq!(ledger.granted(A), 4, "lent anew at once");
+        assert!(ledger.returned(A, 2));
+        assert_eq!(ledger.granted(A), 6);
+        assert_eq!(ledger.admit(A), Admission::Valid);
+
+        ledger.expire();
+        ledger.join(A);
+        assert_eq!(ledger.admit(A), Admission::Valid, "a session of its own");
     }
 
     /// A broker as honest as the real one, with messages that take their time in both directions.
@@ -470,7 +525,10 @@ mod tests {
     }
 
     enum Said {
-        Request,
+        /// Whether it lay in a socket while we were away.
+        Request {
+            queued: bool,
+        },
         Demand(u32),
         Returned(u64),
         Drain,
@@ -485,7 +543,7 @@ mod tests {
             while 0 < self.queue && 0 < self.idle() {
                 self.queue -= 1;
                 self.used += 1;
-                self.to_us.push_back(Said::Request);
+                self.to_us.push_back(Said::Request { queued: false });
             }
             if self.demand_said != self.queue {
                 self.demand_said = self.queue;
@@ -565,10 +623,14 @@ mod tests {
                     Some(Told::Reclaim(_)) => broker.give_back(),
                 },
                 5 | 6 => match broker.to_us.pop_front() {
-                    Some(Said::Request) => {
-                        broker.running += 1;
-                        assert!(self.ledger.admit(id), "an honest broker has credit");
-                    }
+                    Some(Said::Request { queued }) => match self.ledger.admit(id) {
+                        Admission::Valid => {
+                            assert!(!queued, "it may be long over for who sent it");
+                            broker.running += 1;
+                        }
+                        Admission::Expired => self.ledger.finish(id),
+                        Admission::NoCredit => panic!("an honest broker has credit"),
+                    },
                     Some(Said::Demand(requests)) => self.ledger.demand(id, requests),
                     Some(Said::Returned(total)) => assert!(self.ledger.returned(id, total)),
                     Some(Said::Drain) => self.ledger.close(id),
@@ -583,6 +645,14 @@ mod tests {
                     self.ledger.orphan_stopped();
                 }
                 9 => self.ledger.forget_asked(),
+                11 => {
+                    for said in self.brokers.iter_mut().flat_map(|it| &mut it.to_us) {
+                        if let Said::Request { queued } = said {
+                            *queued = true;
+                        }
+                    }
+                    self.ledger.expire();
+                }
                 10 if broker.in_session && !broker.drains => {
                     broker.drains = true;
                     broker.to_us.push_back(Said::Drain);
@@ -607,7 +677,7 @@ mod tests {
         fn capacity_is_never_exceeded_and_nobody_waits_in_vain(
             capacity in 1u32..6,
             brokers in 1usize..4,
-            deeds in proptest::collection::vec((0u8..11, 0usize..4), 0..300),
+            deeds in proptest::collection::vec((0u8..12, 0usize..4), 0..300),
         ) {
             let mut site = Site::new(capacity, brokers);
             for (what, index) in deeds {

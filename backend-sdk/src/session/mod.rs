@@ -37,9 +37,6 @@ pub(crate) use stream::{Output, Shape, StreamId};
 /// odds do not keep each other busy.
 const REST: Duration = Duration::from_millis(100);
 
-/// After our own pause, what comes within this was queued during it: kernel and I/O thread take a moment to hand it over.
-const SETTLE: Duration = Duration::from_millis(20);
-
 /// How long a handler that was told to stop may take before it is left behind.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
@@ -91,9 +88,8 @@ pub(crate) enum Event {
     Drain,
     /// Leave at once.
     Cut,
-    /// The end of a batch of events, and whatever became due. `caught_up`: nothing more lies in the sockets.
+    /// The end of a batch of events, and whatever became due.
     Tick {
-        caught_up: bool,
         cpu_permille: u16,
     },
 }
@@ -157,8 +153,6 @@ pub(crate) struct Session {
     next_epoch: u64,
     next_serial: u64,
     stepped_at: Option<Instant>,
-    /// After a pause of our own: until when what comes counts as queued during it.
-    paused_until: Option<Instant>,
     /// What this process uses, by the shell's newest word.
     cpu_permille: u16,
     counters: Arc<Counters>,
@@ -177,7 +171,6 @@ impl Session {
             phase: Phase::Serving,
             next_serial: 0,
             stepped_at: None,
-            paused_until: None,
             cpu_permille: 0,
             counters,
         }
@@ -187,7 +180,7 @@ impl Session {
     ///
     /// A batch of events ends with [`Event::Tick`].
     pub(crate) fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
-        self.notice_pause(now);
+        self.notice_pause(now, actions);
         match event {
             Event::Up(broker) => self.on_up(now, broker, actions),
             Event::Down(broker) => {
@@ -216,12 +209,9 @@ impl Session {
             }
             Event::Drain => self.drain(now, actions),
             Event::Cut => self.cut(now, actions),
-            Event::Tick {
-                caught_up,
-                cpu_permille,
-            } => {
+            Event::Tick { cpu_permille } => {
                 self.cpu_permille = cpu_permille;
-                self.tick(now, caught_up, actions);
+                self.tick(now, actions);
             }
         }
     }
@@ -241,10 +231,7 @@ impl Session {
         };
         // Twice an interval at least, so that a step that comes late by itself is told from one kept away.
         let sign_of_life = self.stepped_at.map(|at| at + self.interval() / 2);
-        timers
-            .chain([phase, self.paused_until, sign_of_life])
-            .flatten()
-            .min()
+        timers.chain([phase, sign_of_life]).flatten().min()
     }
 
     /// Whether it has left all its brokers, for good.
@@ -262,7 +249,7 @@ impl Session {
         self.brokers.iter().any(Broker::is_open)
     }
 
-    fn notice_pause(&mut self, now: Instant) {
+    fn notice_pause(&mut self, now: Instant, actions: &mut Vec<Action>) {
         let before = self.stepped_at.replace(now).unwrap_or(now);
         if now.saturating_duration_since(before) <= self.interval() {
             return;
@@ -271,9 +258,16 @@ impl Session {
         tracing::warn!(
             "this process was kept from running; what was queued for it meanwhile is rejected"
         );
-        self.paused_until = Some(now + SETTLE);
+        // What was sent meanwhile was sent on credit from before, however late it is handed over.
+        self.ledger.expire();
         for broker in &mut self.brokers {
             broker.excuse(now);
+        }
+        // Ahead of the REJECTs: what they bring back is to be sent anew on credit that is worth something.
+        for id in (0..self.brokers.len()).map(BrokerId) {
+            if self.brokers[id.0].is_open() {
+                self.settle_credit(id, actions);
+            }
         }
     }
 
@@ -533,10 +527,7 @@ impl Session {
         self.brokers[id.0].state = State::Left;
     }
 
-    fn tick(&mut self, now: Instant, caught_up: bool, actions: &mut Vec<Action>) {
-        if caught_up && self.paused_until.is_some_and(|until| until <= now) {
-            self.paused_until = None;
-        }
+    fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
         for index in 0..self.brokers.len() {
             self.tick_broker(now, BrokerId(index), actions);
         }

@@ -9,6 +9,7 @@ use scale0_wire::{
     Cancel, DecodeError, End, Fields, Flags, Kind, Message, Reason, Reject, Window, limits,
 };
 
+use super::credit::Admission;
 use super::stream::{Standing, Stream, Upload};
 use super::{Action, BrokerId, Call, Output, Phase, Session, Shape, StreamId};
 
@@ -37,10 +38,10 @@ impl Session {
             self.counters.protocol_errors.add();
             return;
         }
-        let had_credit = self.ledger.admit(id);
-        if let Some(reason) = self.why_not(had_credit) {
+        let admission = self.ledger.admit(id);
+        if let Some(reason) = self.why_not(admission) {
             self.counters.rejected.add();
-            if had_credit {
+            if admission != Admission::NoCredit {
                 self.ledger.finish(id);
             }
             let reject = Reject {
@@ -89,12 +90,14 @@ impl Session {
     }
 
     /// Why a request that came is not started, if it is not. What crossed our DRAIN is: it was sent in good faith.
-    fn why_not(&self, had_credit: bool) -> Option<Reason> {
-        if !had_credit || u64::from(self.settings.capacity) < self.ledger.occupied() {
-            return Some(Reason::NoCredit);
+    fn why_not(&self, admission: Admission) -> Option<Reason> {
+        match admission {
+            Admission::NoCredit => return Some(Reason::NoCredit),
+            Admission::Expired => return Some(Reason::Paused),
+            Admission::Valid => {}
         }
-        if self.paused_until.is_some() {
-            return Some(Reason::Paused);
+        if u64::from(self.settings.capacity) < self.ledger.occupied() {
+            return Some(Reason::NoCredit);
         }
         if matches!(self.phase, Phase::Cutting { .. } | Phase::Gone) {
             return Some(Reason::Draining);

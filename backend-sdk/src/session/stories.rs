@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use scale0_wire::{
-    Bye, Cancel, End, Flags, Heartbeat, Hello, Kind, Message, Reason, Wanted, Window, limits,
+    Bye, Cancel, End, Flags, Heartbeat, Hello, Kind, Message, Reason, Reject, Wanted, Window,
+    limits,
 };
 
 use super::tests::Stage;
@@ -295,16 +296,61 @@ fn open_streams_are_bounded_whatever_the_credit() {
 }
 
 #[test]
-fn what_was_queued_during_our_own_pause_is_rejected_and_no_broker_is_blamed() {
-    let mut stage = Stage::welcomed(1, 1);
+fn what_was_queued_during_our_own_pause_is_rejected_however_late_it_is_handed_over() {
+    let mut stage = Stage::welcomed(4, 1);
+    stage.now += SECOND * 2;
+    assert_eq!(stage.request(0, 1), None);
+    let answers = stage.sent_to(0);
+    assert_eq!(
+        answers.iter().map(|it| it.header.kind).collect::<Vec<_>>(),
+        [Kind::Reclaim, Kind::Reject],
+        "what is given back is not to come again on old credit"
+    );
+    assert_eq!(wanted(&answers[0]), 4);
+    let reject = Reject::decode(&answers[1].metadata).unwrap();
+    assert_eq!(
+        (reject.reason, answers[1].header.credit),
+        (Reason::Paused, 5)
+    );
+    stage.tick();
+    assert!(stage.session.is_registered(), "no broker is blamed");
+
+    // The second request of four was sent before RECLAIM was read, and lay in some buffer for long.
+    stage.heartbeat(0);
+    stage.pass(SECOND / 2);
+    assert_eq!(stage.request(0, 2), None);
+    assert_eq!(stage.rejects(), [Reason::Paused]);
+    stage.give_back(0, 2);
+    assert_eq!(stage.sent_to(0).pop().unwrap().header.credit, 8);
+    assert!(stage.request(0, 3).is_some(), "that is new");
+    assert_eq!(stage.counters.pauses.get(), 1);
+}
+
+#[test]
+fn after_a_pause_one_round_trip_without_a_timer_makes_a_backend_whole_again() {
+    let mut stage = Stage::welcomed(4, 2);
+    stage.now += SECOND * 2;
+    stage.tick();
+    for broker in 0..2 {
+        assert_eq!(wanted(&stage.sent_to(broker)[0]), 2, "RECLAIM");
+        stage.give_back(broker, 2);
+        assert!(stage.request(broker, 1).is_some());
+        assert!(stage.request(broker, 2).is_some());
+    }
+    assert_eq!(stage.rejects(), []);
+}
+
+#[test]
+fn what_was_queued_in_a_session_that_a_pause_has_cost_is_rejected_and_the_next_one_serves() {
+    let mut stage = Stage::welcomed(4, 1);
     stage.now += SECOND * 10;
     assert_eq!(stage.request(0, 1), None);
-    stage.tick();
-    assert_eq!(stage.rejects(), [Reason::Paused]);
-    assert!(stage.session.is_registered());
-
-    stage.pass(super::SETTLE);
-    assert!(stage.request(0, 2).is_some(), "that is new");
+    assert_eq!(stage.request(0, 2), None);
+    stage.bye(0, Bye::Silent);
+    stage.pass(super::REST);
+    stage.up(0);
+    stage.welcome(0);
+    assert!(stage.request(0, 1).is_some());
 }
 
 #[test]

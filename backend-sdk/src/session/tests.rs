@@ -66,10 +66,7 @@ impl Stage {
     }
 
     pub(super) fn tick(&mut self) {
-        self.step(Event::Tick {
-            caught_up: true,
-            cpu_permille: 0,
-        });
+        self.step(Event::Tick { cpu_permille: 0 });
     }
 
     /// Lets time pass as a diligent shell would: never past a deadline.

@@ -144,12 +144,12 @@ where
 
     /// One pass. Returns whether there was anything to do, and hence may be more.
     pub(crate) fn pass(&mut self) -> bool {
+        let received = self.receive();
+        // Behind what was received, for the same reason as there.
         let now = clock::now();
-        let received = self.receive(now);
         let heard = self.hear(now);
         self.retry(now);
         let tick = Event::Tick {
-            caught_up: !received,
             cpu_permille: self.cpu.permille(now),
         };
         self.session.step(now, tick, &mut self.actions);
@@ -186,10 +186,13 @@ where
         self.session.is_gone()
     }
 
-    fn receive(&mut self, now: Instant) -> bool {
+    fn receive(&mut self) -> bool {
         let mut received = false;
         while let Some((link, incoming)) = self.links.receive() {
             received = true;
+            // A time for each, read behind its receipt: had this process been stopped before it, the session would have to know,
+            // or it took what has lain here for as long for new.
+            let now = clock::now();
             let Some(index) = self.brokers.iter().position(|it| it.id == link) else {
                 continue;
             };
