@@ -24,14 +24,25 @@ const MAX_MESSAGE: usize = if limits::FRAME < limits::CONTENT {
 /// Bytes read from and written to a connection at once: worth 2.4 times the throughput at 1 KiB over libzmq's 8 KiB.
 const BATCH: i32 = 64 * 1024;
 
-/// Redial fast at first, so that a broker that is back is used within a second; twice as long after each attempt.
+/// Redial fast at first; twice as long after each attempt. The longest pause and [`CONNECT`] together are well below a second,
+/// within which a broker that is back, or a link that has healed, is to be used.
 const RECONNECT: Duration = Duration::from_millis(20);
-const RECONNECT_MAX: Duration = Duration::from_millis(500);
+const RECONNECT_MAX: Duration = Duration::from_millis(250);
+
+/// A SYN that is lost is sent again after so long: the kernel takes a second for it, and longer with each. Within a site a round
+/// trip is far shorter.
+const CONNECT: Duration = Duration::from_millis(400);
+
+const _: () = assert!(CONNECT.as_millis() + RECONNECT_MAX.as_millis() < 750);
+
+/// Longer than a peer may be silent before its session ends, and than a pause that is worth keeping a connection for.
+const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 
 /// The kernel's queue of connections not yet accepted: a restarted broker is dialled by everyone at once.
 const BACKLOG: i32 = 4096;
 
-/// TCP keep-alive: heartbeats find a dead peer first; this clears connections that only the kernel knows, after a minute.
+/// TCP keep-alive: heartbeats find a dead peer first; this clears connections that only the kernel knows and on which nothing
+/// is under way, within a minute.
 const KEEP_ALIVE_IDLE: Duration = Duration::from_secs(30);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(10);
 const KEEP_ALIVE_COUNT: i32 = 3;
@@ -45,8 +56,17 @@ pub struct LinkOptions {
     pub send_high_water_mark: usize,
     /// Messages that may wait to be received before the peer's sends are held back. Sound: the default, as above.
     pub receive_high_water_mark: usize,
-    /// The most time from dialling to the end of the handshake; then the connection is dropped and dialled anew.
+    /// The most time until the peer's machine has answered; then it is dialled anew. Sound: a few round trips to the peer, and
+    /// below a second, so that a link that heals is soon used again. Of no account for Unix sockets.
+    pub connect: Duration,
+    /// The most time from then to the end of the handshake; then the connection is dropped and dialled anew.
     pub handshake: Duration,
+    /// The most time that the peer takes in nothing of what was sent to it: because the link is cut, because the process is
+    /// stopped, or because it does not read. Then the connection is dropped, with all that waits for it. Without this the
+    /// kernel keeps it for a quarter of an hour, and that of a stopped process for ever. Sound: longer than sessions live
+    /// without a sign of life. Of no account for Unix sockets: what waits for a stopped process there stays until it ends or
+    /// goes on, at most as much as the high-water mark, windows and credit let be sent.
+    pub unacknowledged: Duration,
     /// Time between ZMTP's own PINGs. Off by default: the protocol's HEARTBEATs do the same and carry load.
     pub ping: Option<Duration>,
     /// This side's CURVE keys, used where the endpoint names the other side's. None: new ones for every connection.
@@ -59,7 +79,9 @@ impl Default for LinkOptions {
             max_message: MAX_MESSAGE,
             send_high_water_mark: HIGH_WATER_MARK,
             receive_high_water_mark: HIGH_WATER_MARK,
+            connect: CONNECT,
             handshake: Duration::from_secs(3),
+            unacknowledged: UNACKNOWLEDGED,
             ping: None,
             keys: None,
         }
@@ -78,6 +100,8 @@ pub struct RouterOptions {
     /// The most time that a peer takes for its handshake.
     pub handshake: Duration,
     /// As in [`LinkOptions`].
+    pub unacknowledged: Duration,
+    /// As in [`LinkOptions`].
     pub ping: Option<Duration>,
     /// This side's CURVE key: with it, only encrypted connections are accepted.
     pub secret_key: Option<SecretKey>,
@@ -91,7 +115,9 @@ impl Default for RouterOptions {
             max_message,
             send_high_water_mark,
             receive_high_water_mark,
+            connect: _,
             handshake,
+            unacknowledged,
             ping,
             keys: _,
         } = LinkOptions::default();
@@ -100,6 +126,7 @@ impl Default for RouterOptions {
             send_high_water_mark,
             receive_high_water_mark,
             handshake,
+            unacknowledged,
             ping,
             secret_key: None,
             zap_domain: None,
@@ -129,10 +156,10 @@ impl LinkOptions {
             endpoint,
             self.max_message,
             [self.send_high_water_mark, self.receive_high_water_mark],
-            self.handshake,
+            [self.handshake, self.unacknowledged],
             self.ping,
         )?;
-        socket.set(Number::ConnectTimeout, milliseconds(self.handshake))?;
+        socket.set(Number::ConnectTimeout, milliseconds(self.connect))?;
         socket.set(Number::ReconnectInterval, milliseconds(RECONNECT))?;
         socket.set(Number::ReconnectIntervalMax, milliseconds(RECONNECT_MAX))?;
         socket.set_bytes(Blob::HiccupMessage, &lost())?;
@@ -163,7 +190,7 @@ impl RouterOptions {
             endpoint,
             self.max_message,
             [self.send_high_water_mark, self.receive_high_water_mark],
-            self.handshake,
+            [self.handshake, self.unacknowledged],
             self.ping,
         )?;
         // Without it a message to a full or unknown peer is dropped without a word.
@@ -186,7 +213,7 @@ fn common(
     endpoint: &Endpoint,
     max_message: usize,
     [send, receive]: [usize; 2],
-    handshake: Duration,
+    [handshake, unacknowledged]: [Duration; 2],
     ping: Option<Duration>,
 ) -> Result<(), TransportError> {
     // What a closed socket has not sent yet is dropped, unless `set_linger` says otherwise.
@@ -195,6 +222,11 @@ fn common(
     socket.set(Number::SendHighWaterMark, at_least_one(send))?;
     socket.set(Number::ReceiveHighWaterMark, at_least_one(receive))?;
     socket.set(Number::HandshakeInterval, milliseconds(handshake))?;
+    // On Linux this is TCP_USER_TIMEOUT.
+    socket.set(
+        Number::TcpMaximumRetransmission,
+        milliseconds(unacknowledged),
+    )?;
     if let Some(interval) = ping {
         socket.set(Number::HeartbeatInterval, milliseconds(interval))?;
         socket.set(

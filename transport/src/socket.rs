@@ -51,6 +51,7 @@ pub(crate) enum Number {
     HandshakeInterval = sys::ZMQ_HANDSHAKE_IVL,
     HeartbeatInterval = sys::ZMQ_HEARTBEAT_IVL,
     HeartbeatTimeout = sys::ZMQ_HEARTBEAT_TIMEOUT,
+    TcpMaximumRetransmission = sys::ZMQ_TCP_MAXRT,
     ConnectTimeout = sys::ZMQ_CONNECT_TIMEOUT,
     ReconnectInterval = sys::ZMQ_RECONNECT_IVL,
     ReconnectIntervalMax = sys::ZMQ_RECONNECT_IVL_MAX,
