@@ -270,43 +270,105 @@ async fn a_backend_that_is_told_to_stop_fails_nothing() {
     }
 }
 
+/// Two brokers in processes of their own, a frontend and two bridges that dial both, and the bridges' applications.
+struct TwoBrokers {
+    folder: tempfile::TempDir,
+    brokers: [Scale0; 2],
+    front: Scale0,
+    apps: [Origin; 2],
+    _bridges: [Scale0; 2],
+}
+
+impl TwoBrokers {
+    const NAMES: [&str; 2] = ["one", "two"];
+
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let brokers = [
+            Self::broker(folder.path(), 0).await,
+            Self::broker(folder.path(), 1).await,
+        ];
+        let dialled = Self::NAMES.map(|name| socket(folder.path(), name, "frontends"));
+        let front = Scale0::start(&format!("{ADMIN}{FRONTEND}brokers = {dialled:?}\n")).await;
+        let apps = [app().await, app().await];
+        let bridge = |app: &Origin| bridge("*", app.address(), folder.path(), &Self::NAMES);
+        let bridges = [
+            Scale0::launch(&bridge(&apps[0])).await,
+            Scale0::launch(&bridge(&apps[1])).await,
+        ];
+        Self {
+            folder,
+            brokers,
+            front,
+            apps,
+            _bridges: bridges,
+        }
+    }
+
+    async fn broker(folder: &Path, index: usize) -> Scale0 {
+        let name = Self::NAMES[index];
+        Scale0::start(&format!("{}{ADMIN}", broker(folder, name))).await
+    }
+
+    /// Starts a broker that has ended once more, and waits until it has answered something.
+    async fn restart(&mut self, index: usize) {
+        self.brokers[index] = Self::broker(self.folder.path(), index).await;
+        self.until_answered(index, 0.0).await;
+    }
+
+    /// Waits until this broker has answered more requests than that.
+    async fn until_answered(&self, index: usize, count: f64) {
+        self.brokers[index]
+            .until_metric("scale0_broker_answered_total", |it| count < it)
+            .await;
+    }
+
+    /// Clients' requests, once all take part in answering them.
+    async fn under_load(&self) -> Load {
+        let load = Load::start(self.front.pages(), 40);
+        until_asked(&self.apps[0]).await;
+        until_asked(&self.apps[1]).await;
+        load
+    }
+}
+
 #[tokio::test]
 async fn a_killed_broker_fails_no_get_and_is_used_again_when_it_is_back() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = |name: &str| format!("{}{ADMIN}", broker(folder.path(), name));
-    let mut dies = Scale0::start(&config("one")).await;
-    let _stays = Scale0::start(&config("two")).await;
-    let brokers: Vec<String> = ["one", "two"]
-        .iter()
-        .map(|name| socket(folder.path(), name, "frontends"))
-        .collect();
-    let front = Scale0::start(&format!("{ADMIN}{FRONTEND}brokers = {brokers:?}\n")).await;
-    let apps = [app().await, app().await];
-    let mut bridges = Vec::new();
-    for app in &apps {
-        bridges.push(
-            Scale0::launch(&bridge("*", app.address(), folder.path(), &["one", "two"])).await,
-        );
-    }
-    let mut load = Load::start(front.pages(), 40);
-    until_asked(&apps[0]).await;
-    until_asked(&apps[1]).await;
-    dies.until_metric("scale0_broker_answered_total", |answered| 100.0 < answered)
-        .await;
-    dies.kill9().await;
+    let mut site = TwoBrokers::start().await;
+    let mut load = site.under_load().await;
+    site.until_answered(0, 100.0).await;
+    site.brokers[0].kill9().await;
     load.more(400).await;
 
-    let back = Scale0::start(&config("one")).await;
-    back.until_metric("scale0_broker_answered_total", |answered| 0.0 < answered)
-        .await;
+    site.restart(0).await;
     let outcomes = load.end().await;
-    assert_nothing_lost(&outcomes, &[&apps[0], &apps[1]]);
+    assert_nothing_lost(&outcomes, &[&site.apps[0], &site.apps[1]]);
     let slowest = outcomes
         .iter()
         .filter(|outcome| outcome.is_get())
         .max_by_key(|outcome| outcome.took)
         .unwrap();
     assert!(slowest.took < Duration::from_secs(2), "{slowest:?}");
+}
+
+#[tokio::test]
+async fn brokers_that_are_told_to_stop_one_after_the_other_fail_nothing() {
+    let mut site = TwoBrokers::start().await;
+    let load = site.under_load().await;
+    for index in [0, 1, 0, 1, 0, 1] {
+        site.until_answered(index, 20.0).await;
+        site.brokers[index].terminate();
+        assert_eq!(site.brokers[index].wait_exit().await.code(), Some(0));
+        site.restart(index).await;
+    }
+    for outcome in load.end().await {
+        assert_eq!(outcome.status, Ok(200), "{outcome:?}");
+    }
+    assert!(
+        begun(&[&site.apps[0], &site.apps[1]])
+            .values()
+            .all(|times| *times == 1)
+    );
 }
 
 #[tokio::test]
