@@ -7,11 +7,20 @@ use scale0_wire::Heartbeat;
 use super::credit::Ledger;
 use super::link::Link;
 use super::service::ServiceKey;
+use super::service_set::ServiceSet;
 use super::stream::List;
 
 /// Names a backend session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BackendKey(pub(crate) usize);
+
+/// One service of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offer {
+    pub(crate) service: ServiceKey,
+    /// The backend's place among the service's members.
+    pub(crate) place: usize,
+}
 
 /// One backend session.
 #[derive(Debug)]
@@ -23,10 +32,13 @@ pub(crate) struct Backend {
     pub(crate) uploads: u32,
     /// When it was sent a request last, in requests of the whole broker.
     pub(crate) last_used: u64,
-    /// What it is offered new work of.
-    pub(crate) services: Vec<ServiceKey>,
-    /// Which of them had its credit last: they take turns.
-    pub(crate) turn: usize,
+    /// What it is sent new work of: the same services in both, for two kinds of questions.
+    pub(crate) offers: Vec<Offer>,
+    pub(crate) offered: ServiceSet,
+    /// Those of its offers at which it is not looked because it had no credit.
+    pub(crate) parked: Vec<usize>,
+    /// Which of its services had its credit last: they take turns.
+    pub(crate) turn: ServiceKey,
     /// All streams that it has not ended.
     pub(crate) streams: List,
     /// What it was told of our demand, and when.

@@ -11,7 +11,9 @@ mod hash;
 mod link;
 mod queue;
 mod retry;
+mod rng;
 mod service;
+mod service_set;
 mod snapshot;
 #[cfg(test)]
 mod stories;

@@ -55,6 +55,19 @@ impl Queue {
         self.len() - self.repeats() < self.limits.requests && self.bytes + size <= self.limits.bytes
     }
 
+    /// Whether one waits that came as such a request does, with its content behind it or with none to come: no backend that takes
+    /// it has credit then.
+    pub(crate) fn has_waiting(&self, is_upload: bool) -> bool {
+        let lanes: &[Lane] = if is_upload {
+            &[Lane::Uploads]
+        } else {
+            &[Lane::Interactive, Lane::Normal, Lane::Background]
+        };
+        lanes
+            .iter()
+            .any(|&lane| 0 < self.lanes[lane as usize].len())
+    }
+
     /// Appends a stream, whose place it notes in it.
     pub(crate) fn push(&mut self, key: StreamKey, lane: Lane, streams: &mut Streams) {
         self.lanes[lane as usize].push(key, streams);

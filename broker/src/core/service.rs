@@ -17,8 +17,13 @@ pub(crate) struct ServiceKey(pub(crate) usize);
 /// A service is known for so long after its last backend left.
 pub(crate) const REMEMBERED: Duration = Duration::from_secs(600);
 
-/// A backend hears of a changed demand at most this often.
-pub(crate) const DEMAND_SPACING: Duration = Duration::from_millis(10);
+/// One backend of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Member {
+    pub(crate) backend: BackendKey,
+    /// The service's place among the backend's offers.
+    pub(crate) offer: usize,
+}
 
 /// How a service came to be here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,16 +43,18 @@ pub(crate) struct Service {
     /// Empty while it is only awaited: requests carry no names.
     pub(crate) name: String,
     pub(crate) standing: Standing,
-    /// Those that may be sent new work.
-    pub(crate) backends: Vec<BackendKey>,
+    /// Backends that may be sent new work. Behind the first `awake` of them are such as had no credit when they were looked at,
+    /// and have none yet.
+    pub(crate) members: Vec<Member>,
+    pub(crate) awake: usize,
+    /// How many of them take work at all.
+    pub(crate) working: usize,
     pub(crate) queue: Queue,
     pub(crate) budget: Budget,
     /// Streams that name it: it cannot be forgotten before them.
     pub(crate) open: usize,
     /// Since when no backend takes work for it: none offers it, or those that do are without their application.
     pub(crate) deserted: Option<Instant>,
-    /// While requests wait, backends are told how many.
-    pub(crate) demand_timer: Option<TimerId>,
     /// While nobody offers it, it is to be forgotten; and since when.
     pub(crate) memory: Option<(TimerId, Instant)>,
     pub(crate) requests: u64,
@@ -66,12 +73,13 @@ impl Service {
             id,
             name: String::new(),
             standing,
-            backends: Vec::new(),
+            members: Vec::new(),
+            awake: 0,
+            working: 0,
             queue: Queue::new(limits),
             budget: Budget::new(now),
             open: 0,
             deserted: Some(now),
-            demand_timer: None,
             memory: None,
             requests: 0,
             repeats: 0,

@@ -168,6 +168,14 @@ impl Broker {
                     self.backend_lost(stream);
                 }
                 let backend = self.backends.remove(key.0);
+                if let Some(locality) = backend.link.locality
+                    && let Some(locals) = self.locals.get_mut(&locality)
+                {
+                    locals.retain(|&other| other != key);
+                    if locals.is_empty() {
+                        self.locals.remove(&locality);
+                    }
+                }
                 self.capacity = self.capacity.saturating_sub(backend.ledger.capacity());
             }
         }

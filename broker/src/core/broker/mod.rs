@@ -1,10 +1,13 @@
 //! The broker: all of a site's requests, and where each stands.
 //!
 //! This file owns the state and says who is told what; its neighbours are the parts of one story: `sessions` (who is here),
-//! `requests` (what frontends say), `placement` (who gets a request), `responses` (what backends say), `endings` (how a stream
+//! `offers` (who
+//! works for which service), `requests` (what frontends say), `placement` (who gets a request), `demand` (what backends are told), `responses` (what backends say), `endings` (how a stream
 //! or a session ends), `view` (what an operator sees).
 
+mod demand;
 mod endings;
+mod offers;
 mod placement;
 mod requests;
 mod responses;
@@ -18,6 +21,7 @@ use scale0_transport::{PeerId, Port};
 use scale0_wire::{Kind, Message, Reason, Role, RoutingHeader, ServiceId, Stranger, Unsupported};
 use slab::Slab;
 
+use self::demand::Rounds;
 use self::sessions::{Answers, Identity};
 use self::view::Averages;
 use super::backend::{Backend, BackendKey};
@@ -27,7 +31,9 @@ use super::event::{Action, Event};
 use super::frontend::{Frontend, FrontendKey};
 use super::hash::Secret;
 use super::link::Link;
+use super::rng::Rng;
 use super::service::{Service, ServiceKey, Standing};
+use super::service_set::ServiceSet;
 use super::stream::{StreamKey, Streams};
 use super::timers::Timers;
 
@@ -60,8 +66,13 @@ pub struct Broker {
     abandoned: usize,
     /// Event streams and tunnels.
     long_streams: usize,
-    /// Streams in queues.
+    /// Services for which streams wait, and how many streams that are.
+    waiting: ServiceSet,
     queued: usize,
+    rounds: Rounds,
+    /// Backends of this process, by locality.
+    locals: HashMap<u32, Vec<BackendKey>, Secret>,
+    rng: Rng,
     /// Bytes of requests with backends, kept for a repeat.
     kept_bytes: usize,
     /// Requests that all backends work on at a time.
@@ -90,8 +101,8 @@ enum Due {
     Pulse(Session),
     /// A stream's deadline, or the end of its hold.
     Stream(StreamKey),
-    /// Backends of this service are told how many wait.
-    Demand(ServiceKey),
+    /// Backends are told how many wait for them.
+    Demand,
     /// Nobody has offered this service for long.
     Memory(ServiceKey),
     /// The drain's time is over for what is under way.
@@ -121,7 +132,11 @@ impl Broker {
             streams: Streams::new(),
             abandoned: 0,
             long_streams: 0,
+            waiting: ServiceSet::default(),
             queued: 0,
+            rounds: Rounds::default(),
+            locals: HashMap::with_hasher(secret),
+            rng: Rng::new(config.hash_secret),
             kept_bytes: 0,
             capacity: 0,
             averages: Averages::default(),
@@ -240,10 +255,7 @@ impl Broker {
             match due {
                 Due::Pulse(session) => self.check_pulse(session),
                 Due::Stream(key) => self.expire(key),
-                Due::Demand(key) => {
-                    self.services[key.0].demand_timer = None;
-                    self.tell_demand(key);
-                }
+                Due::Demand => self.tell_demand(),
                 Due::Memory(key) => self.forget_service(key),
                 Due::CutOff => self.cut_off(),
                 Due::Leave => self.leave(),

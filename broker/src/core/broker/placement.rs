@@ -1,18 +1,27 @@
 //! Who gets a request, and when.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use scale0_wire::{Kind, Message, Reason, RoutingHeader, Wanted};
 
-use super::{Broker, Due, Session};
+use super::{Broker, Due};
 use crate::core::backend::{Backend, BackendKey};
 use crate::core::link::unpinned;
-use crate::core::service::{DEMAND_SPACING, ServiceKey, Standing};
+use crate::core::service::{ServiceKey, Standing};
 use crate::core::stream::{Lane, Phase, StreamKey};
 
 /// How many requests more than the least loaded backend one of the asker's own process may have: a hop between processes costs
 /// as much as waiting for about one short request.
 const LOCAL_SLACK: u32 = 2;
+
+/// Of so many backends all are looked at: a choice of two is worse while they are few.
+const EXACT: usize = 16;
+
+/// Draws for two backends that can take a request. One without credit is drawn once only.
+const DRAWS: usize = 8;
+
+/// The lower the better: requests that it works on for us, when it had the latest, and its place, for those that never had any.
+type Rank = (u32, u64, usize);
 
 /// Where a request goes now.
 enum Placement {
@@ -34,8 +43,8 @@ impl Broker {
         }
     }
 
-    fn placement(&self, key: StreamKey) -> Placement {
-        if let Some(backend) = self.least_outstanding(key) {
+    fn placement(&mut self, key: StreamKey) -> Placement {
+        if let Some(backend) = self.choose(key) {
             return Placement::Backend(backend);
         }
         let stream = &self.streams[key];
@@ -70,43 +79,106 @@ impl Broker {
         }
     }
 
-    /// The backend with credit and the fewest requests of ours, the one that has rested longest among equals; one of the
-    /// asker's process while that is hardly more loaded.
-    fn least_outstanding(&self, key: StreamKey) -> Option<BackendKey> {
+    /// The backend with credit and the fewest requests of ours, the one that has rested longest among equals: of all where they are
+    /// few, else of two that are drawn. One of the asker's process while that is hardly more loaded.
+    fn choose(&mut self, key: StreamKey) -> Option<BackendKey> {
         let stream = &self.streams[key];
-        let locality = self.frontends[stream.frontend.0].link.locality;
-        let mut least = None;
-        let mut least_local = None;
-        for &candidate in &self.services[stream.service.0].backends {
-            let backend = &self.backends[candidate.0];
-            if backend.ledger.available() == 0
-                || !(stream.request_is_over || backend.takes_upload())
-                || stream.tried.contains(&backend.link.instance)
-            {
-                continue;
-            }
-            let rank = (backend.outstanding, backend.last_used);
-            if least.is_none_or(|(best, _)| rank < best) {
-                least = Some((rank, candidate));
-            }
-            let is_local = locality.is_some() && locality == backend.link.locality;
-            if is_local && least_local.is_none_or(|(best, _)| rank < best) {
-                least_local = Some((rank, candidate));
+        if stream.attempts == 0 {
+            let queue = &self.services[stream.service.0].queue;
+            if queue.has_waiting(!stream.request_is_over) {
+                // Credit would have been theirs.
+                return None;
             }
         }
-        let ((fewest, _), least) = least?;
-        match least_local {
-            Some(((local, _), backend)) if local <= fewest + LOCAL_SLACK => Some(backend),
+        let (rank, least) = match self.better_of_two(key) {
+            Some(better) => better,
+            None => self.least_of_all(key)?,
+        };
+        match self.least_local(key) {
+            Some(((local, ..), backend)) if local <= rank.0 + LOCAL_SLACK => Some(backend),
             _ => Some(least),
         }
+    }
+
+    /// How much is to be said against a backend; none if it cannot take this request now.
+    fn rank(&self, key: StreamKey, candidate: BackendKey) -> Option<Rank> {
+        let stream = &self.streams[key];
+        let backend = &self.backends[candidate.0];
+        let can_take = 0 < backend.ledger.available()
+            && (stream.request_is_over || backend.takes_upload())
+            && !stream.tried.contains(&backend.link.instance);
+        can_take.then_some((backend.outstanding, backend.last_used, candidate.0))
+    }
+
+    /// The better of two that are drawn among those that may have credit. None where they are few, or none that was drawn can take it.
+    fn better_of_two(&mut self, key: StreamKey) -> Option<(Rank, BackendKey)> {
+        let service = self.streams[key].service;
+        let mut first: Option<(Rank, BackendKey)> = None;
+        for _ in 0..DRAWS {
+            let awake = self.services[service.0].awake;
+            if awake <= EXACT {
+                return None;
+            }
+            let place = self.rng.below(awake);
+            let candidate = self.services[service.0].members[place].backend;
+            if self.backends[candidate.0].ledger.available() == 0 {
+                self.park(service, place);
+                continue;
+            }
+            let Some(rank) = self.rank(key, candidate) else {
+                continue;
+            };
+            match first {
+                None => first = Some((rank, candidate)),
+                Some((_, other)) if other == candidate => {}
+                Some((best, _)) if best < rank => return first,
+                Some(_) => return Some((rank, candidate)),
+            }
+        }
+        first
+    }
+
+    fn least_of_all(&mut self, key: StreamKey) -> Option<(Rank, BackendKey)> {
+        let service = self.streams[key].service;
+        let mut least: Option<(Rank, BackendKey)> = None;
+        let mut place = 0;
+        while place < self.services[service.0].awake {
+            let candidate = self.services[service.0].members[place].backend;
+            if self.backends[candidate.0].ledger.available() == 0 {
+                // Another takes its place.
+                self.park(service, place);
+                continue;
+            }
+            if let Some(rank) = self.rank(key, candidate)
+                && least.is_none_or(|(best, _)| rank < best)
+            {
+                least = Some((rank, candidate));
+            }
+            place += 1;
+        }
+        least
+    }
+
+    /// The least loaded backend of the asker's own process, of as many as are looked at elsewhere.
+    fn least_local(&self, key: StreamKey) -> Option<(Rank, BackendKey)> {
+        let stream = &self.streams[key];
+        let locality = self.frontends[stream.frontend.0].link.locality?;
+        let locals = self.locals.get(&locality)?.iter().take(EXACT);
+        locals
+            .filter(|local| self.backends[local.0].offered.contains(stream.service))
+            .filter_map(|&local| Some((self.rank(key, local)?, local)))
+            .min_by_key(|&(rank, _)| rank)
     }
 
     /// Whether a backend that has not had it yet takes work for its service.
     pub(super) fn has_prospect(&self, key: StreamKey) -> bool {
         let stream = &self.streams[key];
         let service = &self.services[stream.service.0];
-        service.backends.iter().any(|backend| {
-            let backend = &self.backends[backend.0];
+        if service.working == 0 || stream.tried.is_empty() {
+            return 0 < service.working;
+        }
+        service.members.iter().any(|member| {
+            let backend = &self.backends[member.backend.0];
             backend.takes_work() && !stream.tried.contains(&backend.link.instance)
         })
     }
@@ -120,11 +192,14 @@ impl Broker {
         let service = stream.service;
         self.counters.queued += 1;
         self.queued += 1;
-        self.services[service.0]
-            .queue
-            .push(key, lane, &mut self.streams);
+        let queue = &mut self.services[service.0].queue;
+        let is_new = queue.is_empty();
+        queue.push(key, lane, &mut self.streams);
+        self.waiting.insert(service);
         self.await_expiry(key);
-        self.demand(service);
+        if !self.services[service.0].members.is_empty() {
+            self.demand(is_new);
+        }
     }
 
     pub(super) fn leave_queue(&mut self, key: StreamKey, lane: Lane) {
@@ -132,9 +207,11 @@ impl Broker {
         let service = stream.service;
         self.averages
             .waited(self.now.saturating_duration_since(stream.since));
-        self.services[service.0]
-            .queue
-            .remove(key, lane, &mut self.streams);
+        let queue = &mut self.services[service.0].queue;
+        queue.remove(key, lane, &mut self.streams);
+        if queue.is_empty() {
+            self.waiting.remove(service);
+        }
         self.streams[key].phase = Phase::Unplaced;
         self.queued -= 1;
     }
@@ -204,13 +281,13 @@ impl Broker {
     /// A backend may have credit now: those who wait for it are served, its services in turn.
     pub(super) fn use_credit(&mut self, key: BackendKey) {
         while let Some(backend) = self.backends.get(key.0)
-            && 0 < self.queued
             && 0 < backend.ledger.available()
         {
-            let Some((turn, stream, lane)) = self.first_waiting_for(key) else {
+            let Some((service, stream, lane)) = self.first_waiting_for(backend) else {
+                self.wake(key);
                 break;
             };
-            self.backends[key.0].turn = turn;
+            self.backends[key.0].turn = service;
             self.leave_queue(stream, lane);
             self.send_request(stream, key);
         }
@@ -221,14 +298,16 @@ impl Broker {
         }
     }
 
-    fn first_waiting_for(&self, key: BackendKey) -> Option<(usize, StreamKey, Lane)> {
-        let backend = &self.backends[key.0];
-        let count = backend.services.len();
-        (1..=count).find_map(|offset| {
-            let turn = (backend.turn + offset) % count;
-            let queue = &self.services[backend.services[turn].0].queue;
-            let (stream, lane) = queue.first_for(backend, &self.streams)?;
-            Some((turn, stream, lane))
+    fn first_waiting_for(&self, backend: &Backend) -> Option<(ServiceKey, StreamKey, Lane)> {
+        if self.queued == 0 {
+            return None;
+        }
+        let mut services = backend.offered.common_after(&self.waiting, backend.turn);
+        services.find_map(|key| {
+            let (stream, lane) = self.services[key.0]
+                .queue
+                .first_for(backend, &self.streams)?;
+            Some((key, stream, lane))
         })
     }
 
@@ -251,53 +330,6 @@ impl Broker {
             ..RoutingHeader::new(Kind::Return)
         };
         backend.link.tell(Message::new(header), &mut self.actions);
-    }
-
-    /// The backends of a service are to know how many wait for them: at once if they have not heard lately.
-    pub(super) fn demand(&mut self, key: ServiceKey) {
-        if self.services[key.0].demand_timer.is_none() {
-            self.tell_demand(key);
-        }
-    }
-
-    /// Tells a service's backends how many wait for them, if that has changed, and comes back while somebody waits.
-    pub(super) fn tell_demand(&mut self, key: ServiceKey) {
-        let mut is_settled = self.services[key.0].queue.is_empty();
-        for index in 0..self.services[key.0].backends.len() {
-            let to = self.services[key.0].backends[index];
-            let waiting: usize = self.backends[to.0]
-                .services
-                .iter()
-                .map(|service| self.services[service.0].queue.len())
-                .sum();
-            let waiting = u32::try_from(waiting).unwrap_or(u32::MAX);
-            let backend = &mut self.backends[to.0];
-            let quiet = backend.demand_told.map_or(Duration::MAX, |told| {
-                self.now.saturating_duration_since(told)
-            });
-            let is_due =
-                backend.demand != waiting || (0 < waiting && backend.link.heartbeat <= quiet);
-            if !is_due {
-                continue;
-            }
-            if quiet < DEMAND_SPACING {
-                is_settled = false;
-                continue;
-            }
-            backend.demand = waiting;
-            backend.demand_told = Some(self.now);
-            let message = Message::new(RoutingHeader::new(Kind::Demand));
-            let message = message.with_metadata(Wanted(waiting).encode());
-            self.tell(Session::Backend(to), message);
-        }
-        let service = &mut self.services[key.0];
-        // With nobody to tell, whoever registers next starts it again.
-        if !is_settled && !service.backends.is_empty() {
-            let timer = self
-                .timers
-                .start(self.now + DEMAND_SPACING, Due::Demand(key));
-            service.demand_timer = Some(timer);
-        }
     }
 
     /// Sets a stream's timer to when its patience ends.

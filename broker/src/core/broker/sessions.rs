@@ -17,6 +17,7 @@ use crate::core::frontend::{Frontend, FrontendKey};
 use crate::core::hash::Secret;
 use crate::core::link::Link;
 use crate::core::service::{REMEMBERED, Service, ServiceKey, Standing};
+use crate::core::service_set::ServiceSet;
 use crate::core::stream::{List, Phase};
 
 /// One connection of one process: what a newer session of it replaces.
@@ -144,19 +145,26 @@ impl Broker {
 
     fn add_backend(&mut self, link: Link, hello: &Hello) -> BackendKey {
         self.capacity = self.capacity.saturating_add(hello.capacity);
-        BackendKey(self.backends.insert(Backend {
+        let locality = link.locality;
+        let key = BackendKey(self.backends.insert(Backend {
             ledger: Ledger::new(hello.capacity),
             outstanding: 0,
             uploads: 0,
             last_used: 0,
-            services: Vec::new(),
-            turn: 0,
+            offers: Vec::new(),
+            offered: ServiceSet::default(),
+            parked: Vec::new(),
+            turn: ServiceKey(0),
             streams: List::default(),
             demand: 0,
             demand_told: None,
             load: Heartbeat::default(),
             link,
-        }))
+        }));
+        if let Some(locality) = locality {
+            self.locals.entry(locality).or_default().push(key);
+        }
+        key
     }
 
     fn welcome(&mut self, session: Session) {
@@ -194,27 +202,28 @@ impl Broker {
                 return;
             }
         };
-        let service = &mut self.services[key.0];
-        if service.backends.contains(&backend) {
+        if !self.add_offer(backend, key) {
             return;
+        }
+        let service = &mut self.services[key.0];
+        let is_new = service.name.is_empty();
+        if is_new {
+            service.name = name;
         }
         if service.standing == Standing::Awaited {
             service.standing = Standing::Announced;
         }
-        service.backends.push(backend);
-        let is_wildcard = name == ServiceId::ANY_NAME;
-        service.name = name;
+        let adopts = is_new && service.name == ServiceId::ANY_NAME;
         if let Some((timer, since)) = service.memory.take() {
             self.timers.stop(timer);
             self.remembered.remove(&(since, key.0));
         }
-        self.backends[backend.0].services.push(key);
         self.notice_desertion(key);
-        if is_wildcard {
+        if adopts {
             self.adopt_awaited(key);
         }
-        if !self.services[key.0].queue.is_empty() {
-            self.demand(key);
+        if self.waiting.contains(key) {
+            self.demand(true);
         }
     }
 
@@ -237,10 +246,9 @@ impl Broker {
 
     /// Nothing new goes to this backend.
     pub(super) fn withdraw(&mut self, backend: BackendKey) {
-        for key in std::mem::take(&mut self.backends[backend.0].services) {
-            let service = &mut self.services[key.0];
-            service.backends.retain(|&other| other != backend);
-            if service.backends.is_empty()
+        for key in self.remove_offers(backend) {
+            let service = &self.services[key.0];
+            if service.members.is_empty()
                 && service.standing == Standing::Announced
                 && service.memory.is_none()
             {
@@ -252,10 +260,9 @@ impl Broker {
 
     /// The backends of a service have changed, or whether they take work: with the last that does, those who wait do so for as
     /// long as they hold, from now on.
-    fn notice_desertion(&mut self, key: ServiceKey) {
+    pub(super) fn notice_desertion(&mut self, key: ServiceKey) {
         let service = &self.services[key.0];
-        let takes_work = |backend: &BackendKey| self.backends[backend.0].takes_work();
-        let is_deserted = !service.backends.iter().any(takes_work);
+        let is_deserted = service.working == 0;
         if is_deserted == service.deserted.is_some() {
             return;
         }
@@ -300,9 +307,6 @@ impl Broker {
     pub(super) fn remove_service(&mut self, key: ServiceKey) {
         let service = self.services.remove(key.0);
         self.service_keys.remove(&service.id);
-        if let Some(timer) = service.demand_timer {
-            self.timers.stop(timer);
-        }
         if let Some((timer, since)) = service.memory {
             self.timers.stop(timer);
             self.remembered.remove(&(since, key.0));
@@ -356,9 +360,7 @@ impl Broker {
         backend.ledger.resize(capacity);
         self.capacity = (self.capacity.saturating_sub(before)).saturating_add(capacity);
         if (before == 0) != (capacity == 0) {
-            for service in self.backends[key.0].services.clone() {
-                self.notice_desertion(service);
-            }
+            self.turn_work(key);
         }
     }
 

@@ -49,9 +49,9 @@ impl Broker {
         let backends = self.backends.iter().map(|(_, backend)| BackendSnapshot {
             session: session_snapshot(&backend.link, now),
             services: backend
-                .services
+                .offers
                 .iter()
-                .map(|key| self.services[key.0].name.clone())
+                .map(|offer| self.services[offer.service.0].name.clone())
                 .collect(),
             capacity: backend.ledger.capacity(),
             outstanding: backend.outstanding,
@@ -89,7 +89,7 @@ impl Broker {
             .min();
         ServiceSnapshot {
             name: service.name.clone(),
-            backends: service.backends.len(),
+            backends: service.members.len(),
             queued: service.queue.len(),
             queued_repeats: service.queue.repeats(),
             queued_bytes: service.queue.bytes(),

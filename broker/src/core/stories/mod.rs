@@ -4,6 +4,7 @@ mod bad_input;
 mod credit;
 mod endings;
 mod flow;
+mod many;
 mod repeats;
 mod sessions;
 mod waiting;

@@ -1,0 +1,104 @@
+//! Backends are told how many wait for them, so that they lend their credit where it is wanted.
+
+use std::time::{Duration, Instant};
+
+use scale0_wire::{Kind, Message, RoutingHeader, Wanted};
+
+use super::{Broker, Due};
+use crate::core::service_set::ServiceSet;
+use crate::core::timers::TimerId;
+
+/// A backend hears of a changed demand at most this often.
+const SPACING: Duration = Duration::from_millis(10);
+
+/// A round looks at all backends, so that new demand does not begin one more often than this.
+const ROUND_SPACING: Duration = Duration::from_millis(1);
+
+/// Backends told in one round; the others have their turn in the next one. So a site of a thousand has ten thousand DEMANDs a
+/// second at the most, and no request waits for a thousand of them.
+const TOLD_AT_ONCE: usize = 100;
+
+/// The rounds in which demand is told.
+#[derive(Debug, Default)]
+pub(super) struct Rounds {
+    /// When the latest was.
+    latest: Option<Instant>,
+    /// When the next one is. None: nobody waits, and everybody knows it.
+    next: Option<(TimerId, Instant)>,
+    /// Whose turn it is first.
+    turn: usize,
+}
+
+impl Broker {
+    /// Somebody waits. If that is new for the service, its backends are to know soon; else in the next round.
+    pub(super) fn demand(&mut self, is_new: bool) {
+        let earliest = self.rounds.latest.map_or(self.now, |at| at + ROUND_SPACING);
+        match self.rounds.next {
+            Some((_, at)) if !is_new || at <= earliest => return,
+            Some((timer, _)) if self.now < earliest => self.timers.restart(timer, earliest),
+            Some((timer, _)) => {
+                self.timers.stop(timer);
+                return self.tell_demand();
+            }
+            None if self.now < earliest => {
+                let timer = self.timers.start(earliest, Due::Demand);
+                self.rounds.next = Some((timer, earliest));
+            }
+            None => return self.tell_demand(),
+        }
+        if let Some((_, at)) = &mut self.rounds.next {
+            *at = earliest;
+        }
+    }
+
+    /// One round: backends hear how many wait for them if that has changed, and once in a heartbeat while it is not 0.
+    pub(super) fn tell_demand(&mut self) {
+        self.rounds.next = None;
+        self.rounds.latest = Some(self.now);
+        let slots = self.backends.capacity();
+        let first = self.rounds.turn;
+        let mut told = 0;
+        let mut is_over = true;
+        // Neighbours mostly offer the same.
+        let mut known = (ServiceSet::default(), 0);
+        for slot in (0..slots).map(|offset| (first + offset) % slots) {
+            let Some(backend) = self.backends.get(slot) else {
+                continue;
+            };
+            if backend.offers.is_empty() {
+                continue;
+            }
+            if backend.offered != known.0 {
+                known = (backend.offered.clone(), self.waiting_for(backend));
+            }
+            let (_, waiting) = known;
+            is_over &= waiting == 0;
+            let quiet = backend.demand_told.map_or(Duration::MAX, |told| {
+                self.now.saturating_duration_since(told)
+            });
+            if backend.demand == waiting && (waiting == 0 || quiet < backend.link.heartbeat) {
+                continue;
+            }
+            if quiet < SPACING {
+                is_over = false;
+                continue;
+            }
+            if told == TOLD_AT_ONCE {
+                is_over = false;
+                self.rounds.turn = slot;
+                break;
+            }
+            told += 1;
+            let backend = &mut self.backends[slot];
+            backend.demand = waiting;
+            backend.demand_told = Some(self.now);
+            let message = Message::new(RoutingHeader::new(Kind::Demand));
+            let message = message.with_metadata(Wanted(waiting).encode());
+            backend.link.tell(message, &mut self.actions);
+        }
+        if !is_over {
+            let at = self.now + SPACING;
+            self.rounds.next = Some((self.timers.start(at, Due::Demand), at));
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Which backends offer which services, both ways, and which of them may have credit.
+//!
+//! A large site has 1,000 backends with 200 services each, so nothing here walks more than what changes: an offer knows its place
+//! among its service's members, and a member its place among its backend's offers.
+
+use super::Broker;
+use crate::core::backend::{Backend, BackendKey, Offer};
+use crate::core::service::{Member, ServiceKey};
+
+impl Broker {
+    /// Puts a backend among a service's members. Returns false if it is there already.
+    pub(super) fn add_offer(&mut self, key: BackendKey, service: ServiceKey) -> bool {
+        let backend = &mut self.backends[key.0];
+        if backend.offered.contains(service) {
+            return false;
+        }
+        let takes_work = backend.takes_work();
+        let of = &mut self.services[service.0];
+        let place = of.members.len();
+        of.members.push(Member {
+            backend: key,
+            offer: backend.offers.len(),
+        });
+        of.working += usize::from(takes_work);
+        backend.offered.insert(service);
+        backend.offers.push(Offer { service, place });
+        self.swap_members(service, place, self.services[service.0].awake);
+        self.services[service.0].awake += 1;
+        true
+    }
+
+    /// Takes a backend out of all its services. Returns which they were.
+    pub(super) fn remove_offers(&mut self, key: BackendKey) -> Vec<ServiceKey> {
+        let backend = &mut self.backends[key.0];
+        backend.parked.clear();
+        backend.offered = Default::default();
+        let takes_work = backend.takes_work();
+        let count = backend.offers.len();
+        for index in 0..count {
+            let Offer { service, mut place } = self.backends[key.0].offers[index];
+            let awake = self.services[service.0].awake;
+            if place < awake {
+                self.swap_members(service, place, awake - 1);
+                self.services[service.0].awake -= 1;
+                place = awake - 1;
+            }
+            let last = self.services[service.0].members.len() - 1;
+            self.swap_members(service, place, last);
+            let of = &mut self.services[service.0];
+            of.members.truncate(last);
+            of.working -= usize::from(takes_work);
+        }
+        let offers = std::mem::take(&mut self.backends[key.0].offers);
+        offers.into_iter().map(|offer| offer.service).collect()
+    }
+
+    /// The member of a service at this place has no credit: it is not looked at again before it has. What that saves pays for
+    /// its return, so that neither is ever more than a look at it would have been.
+    pub(super) fn park(&mut self, service: ServiceKey, place: usize) {
+        let of = &mut self.services[service.0];
+        debug_assert!(place < of.awake, "parked twice");
+        of.awake -= 1;
+        let behind = of.awake;
+        self.swap_members(service, place, behind);
+        let Member { backend, offer } = self.services[service.0].members[behind];
+        self.backends[backend.0].parked.push(offer);
+    }
+
+    /// A backend has credit to spare: its services look at it again.
+    pub(super) fn wake(&mut self, key: BackendKey) {
+        while let Some(offer) = self.backends[key.0].parked.pop() {
+            let Offer { service, place } = self.backends[key.0].offers[offer];
+            let awake = self.services[service.0].awake;
+            self.swap_members(service, place, awake);
+            self.services[service.0].awake += 1;
+        }
+    }
+
+    /// A backend takes work from now on, or does not any more.
+    pub(super) fn turn_work(&mut self, key: BackendKey) {
+        let takes_work = self.backends[key.0].takes_work();
+        for index in 0..self.backends[key.0].offers.len() {
+            let service = self.backends[key.0].offers[index].service;
+            let working = &mut self.services[service.0].working;
+            if takes_work {
+                *working += 1;
+            } else {
+                *working -= 1;
+            }
+            self.notice_desertion(service);
+        }
+    }
+
+    /// How many wait for this backend, in all its services.
+    pub(super) fn waiting_for(&self, backend: &Backend) -> u32 {
+        let services = backend.offered.common(&self.waiting);
+        let waiting: usize = services.map(|key| self.services[key.0].queue.len()).sum();
+        u32::try_from(waiting).unwrap_or(u32::MAX)
+    }
+
+    fn swap_members(&mut self, service: ServiceKey, a: usize, b: usize) {
+        if a == b {
+            return;
+        }
+        let members = &mut self.services[service.0].members;
+        members.swap(a, b);
+        for place in [a, b] {
+            let Member { backend, offer } = members[place];
+            self.backends[backend.0].offers[offer].place = place;
+        }
+    }
+}
