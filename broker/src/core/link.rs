@@ -88,6 +88,16 @@ impl Link {
         self.waiting_bytes
     }
 
+    /// What must hold of it: see [`Broker::audit`](super::Broker::audit).
+    pub(crate) fn audit(&self) {
+        let bytes: usize = self.waiting.iter().map(Message::size).sum();
+        assert_eq!(
+            bytes, self.waiting_bytes,
+            "bytes that wait for {:?}",
+            self.node
+        );
+    }
+
     pub(crate) const fn round_trip(&self) -> Duration {
         self.pulse.round_trip
     }

@@ -69,6 +69,7 @@ impl Site {
 
     pub(crate) fn step(&mut self, event: Event) {
         self.broker.step(self.now, event, &mut self.actions);
+        self.broker.audit();
         for action in self.actions.drain(..) {
             if let Action::Send { to, message } = action {
                 if message.header.kind == Kind::Heartbeat {

@@ -76,6 +76,16 @@ impl<T> Timers<T> {
         Some(what)
     }
 
+    /// All that run, in no order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (TimerId, T)> + '_
+    where
+        T: Copy,
+    {
+        self.timers
+            .iter()
+            .map(|(id, timer)| (TimerId(id), timer.what))
+    }
+
     #[cfg(test)]
     fn len(&self) -> usize {
         self.heap.len()

@@ -20,8 +20,9 @@ use std::time::Instant;
 
 use world::World;
 
-/// Enough for every kind of accident to happen some times, and for a few seconds of a developer's time.
-const STEPS: u64 = 250_000;
+/// Enough for every kind of accident to happen dozens of times; eight seconds of a core, most of them for the audit after each
+/// step.
+const STEPS: u64 = 1_000_000;
 
 /// A moment to count from.
 #[expect(clippy::disallowed_methods, reason = "an epoch for tests")]

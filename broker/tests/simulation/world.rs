@@ -411,6 +411,8 @@ impl World {
     fn start_broker(&mut self, broker: usize) {
         let mut config = BrokerConfig::new(&format!("broker-{broker}"), "fra", self.dice.next(), 7);
         config.queue.requests = 50;
+        // Now the one bound binds, now the other: a request is 152 bytes.
+        config.queue.bytes = 48 * 152;
         config.limits.bytes_per_peer = 512 * 1024;
         config.hold = Duration::from_secs(2);
         let state = &mut self.brokers[broker];
@@ -439,6 +441,7 @@ impl World {
         };
         let mut actions = std::mem::take(&mut self.actions);
         core.step(now, event, &mut actions);
+        core.audit();
         let is_unread = 0 < core.counters().drains_unread;
         for action in actions.drain(..) {
             if let Action::Send { to, message } = action {

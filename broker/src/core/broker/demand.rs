@@ -29,6 +29,12 @@ pub(super) struct Rounds {
     turn: usize,
 }
 
+impl Rounds {
+    pub(super) fn timer(&self) -> Option<TimerId> {
+        self.next.map(|(timer, _)| timer)
+    }
+}
+
 impl Broker {
     /// Somebody waits. If that is new for the service, its backends are to know soon; else in the next round.
     pub(super) fn demand(&mut self, is_new: bool) {

@@ -1,10 +1,11 @@
 //! The broker: all of a site's requests, and where each stands.
 //!
 //! This file owns the state and says who is told what; its neighbours are the parts of one story: `sessions` (who is here),
-//! `offers` (who
-//! works for which service), `requests` (what frontends say), `placement` (who gets a request), `demand` (what backends are told), `responses` (what backends say), `endings` (how a stream
-//! or a session ends), `view` (what an operator sees).
+//! `offers` (who works for which service), `requests` (what frontends say), `placement` (who gets a request), `demand` (what
+//! backends are told), `responses` (what backends say), `endings` (how a stream or a session ends), `view` (what an operator
+//! sees), `audit` (what must hold).
 
+mod audit;
 mod demand;
 mod endings;
 mod offers;
@@ -151,7 +152,7 @@ impl Broker {
         for named in std::mem::take(&mut broker.config.services) {
             let id = ServiceId::of(named.name.as_bytes());
             let mut service = Service::new(id, Standing::Named, named.queue, now);
-            service.name.clone_from(&named.name);
+            service.name = named.name.as_str().into();
             let key = ServiceKey(broker.services.insert(service));
             broker.service_keys.insert(id, key);
             broker.config.services.push(named);
@@ -195,6 +196,12 @@ impl Broker {
     #[must_use]
     pub const fn is_gone(&self) -> bool {
         self.is_gone
+    }
+
+    /// Whether it takes nothing new.
+    #[must_use]
+    pub const fn is_draining(&self) -> bool {
+        self.is_draining
     }
 
     /// What has happened so far.

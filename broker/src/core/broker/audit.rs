@@ -1,0 +1,244 @@
+//! What must hold between any two steps, looked up from the inside.
+
+use scale0_wire::Message;
+
+use super::{Broker, Due, Session};
+use crate::core::backend::{Backend, BackendKey, Offer};
+use crate::core::service::{Member, Service, ServiceKey, Standing};
+use crate::core::stream::{Lane, Phase};
+
+/// What the streams say of those they belong to.
+#[derive(Debug, Default)]
+struct Sums {
+    /// Streams of each service, by its place.
+    open: Vec<usize>,
+    abandoned: usize,
+    long: usize,
+    queued: usize,
+    kept_bytes: usize,
+}
+
+impl Broker {
+    /// Checks every sum, every link between two tables and every bound that can be checked from the inside. For simulations and
+    /// fuzzers: it costs a walk over everything.
+    ///
+    /// # Panics
+    /// When something does not hold, which is a mistake in this crate.
+    pub fn audit(&self) {
+        if self.is_gone {
+            return;
+        }
+        let sums = self.audit_streams();
+        assert_eq!(sums.abandoned, self.abandoned, "abandoned streams");
+        assert_eq!(sums.long, self.long_streams, "event streams and tunnels");
+        assert_eq!(sums.queued, self.queued, "streams in queues");
+        assert_eq!(sums.kept_bytes, self.kept_bytes, "kept bytes");
+        assert!(
+            self.kept_bytes <= self.config.limits.kept_bytes,
+            "kept bytes over their bound"
+        );
+        for (key, service) in &self.services {
+            assert_eq!(
+                sums.open[key], service.open,
+                "streams of {:?}",
+                service.name
+            );
+            self.audit_service(ServiceKey(key), service);
+        }
+        for (key, backend) in &self.backends {
+            self.audit_backend(BackendKey(key), backend);
+        }
+        let capacity = self.backends.iter().fold(0_u32, |sum, (_, backend)| {
+            sum.saturating_add(backend.ledger.capacity())
+        });
+        assert!(
+            capacity == self.capacity || capacity == u32::MAX || self.capacity == u32::MAX,
+            "the site's capacity is {capacity}, not {}",
+            self.capacity
+        );
+        self.audit_sessions();
+        self.audit_timers();
+    }
+
+    fn audit_streams(&self) -> Sums {
+        let mut sums = Sums {
+            open: vec![0; self.services.capacity()],
+            ..Sums::default()
+        };
+        for key in self.streams.keys() {
+            let stream = &self.streams[key];
+            sums.open[stream.service.0] += 1;
+            let is_abandoned = matches!(stream.phase, Phase::Abandoned(_));
+            if !is_abandoned {
+                let its = &self.frontends[stream.frontend.0].streams;
+                assert_eq!(its.get(&stream.correlation), Some(&key), "{stream:?}");
+            }
+            match stream.phase {
+                Phase::Unplaced => panic!("a stream is nowhere: {stream:?}"),
+                Phase::Queued(_) => {
+                    sums.queued += 1;
+                    assert!(stream.request.is_some(), "nothing to send: {stream:?}");
+                }
+                Phase::Sent(_) => {
+                    sums.kept_bytes += stream.request.as_ref().map_or(0, Message::size);
+                }
+                Phase::Responding(_) => {}
+                Phase::Abandoned(_) => sums.abandoned += 1,
+            }
+            let has_deadline = matches!(stream.phase, Phase::Queued(_) | Phase::Sent(_));
+            assert_eq!(stream.timer.is_some(), has_deadline, "{stream:?}");
+            sums.long += usize::from(stream.backend().is_some() && !stream.holds_credit);
+        }
+        sums
+    }
+
+    fn audit_service(&self, key: ServiceKey, service: &Service) {
+        let name = &service.name;
+        assert_eq!(self.service_keys.get(&service.id), Some(&key), "{name:?}");
+        let (mut count, mut bytes, mut new_bytes) = (0, 0, 0);
+        let mut is_outdone = false;
+        for waiting in service.queue.iter(&self.streams) {
+            count += 1;
+            let stream = &self.streams[waiting];
+            assert_eq!(stream.service, key, "in another's queue: {stream:?}");
+            bytes += stream.request.as_ref().map_or(0, Message::size);
+            is_outdone |= matches!(
+                stream.phase,
+                Phase::Queued(Lane::Interactive | Lane::Normal | Lane::Background)
+            );
+            if stream.phase != Phase::Queued(Lane::Repeats) {
+                new_bytes += stream.request.as_ref().map_or(0, Message::size);
+            }
+        }
+        assert_eq!(count, service.queue.len(), "the queue of {name:?}");
+        assert_eq!(bytes, service.queue.bytes(), "bytes queued for {name:?}");
+        let new = service.queue.len() - service.queue.repeats();
+        let limits = service.queue.limits();
+        assert!(new <= limits.requests, "queue of {name:?}");
+        assert!(new_bytes <= limits.bytes, "bytes queued for {name:?}");
+        assert_eq!(
+            self.waiting.contains(key),
+            0 < count,
+            "whether somebody waits for {name:?}"
+        );
+        let mut working = 0;
+        for (place, &Member { backend, offer }) in service.members.iter().enumerate() {
+            let member = &self.backends[backend.0];
+            let here = Offer {
+                service: key,
+                place,
+            };
+            assert_eq!(member.offers.get(offer), Some(&here), "{name:?}");
+            let is_parked = service.awake <= place;
+            assert_eq!(member.parked.contains(&offer), is_parked, "{name:?}");
+            let has_credit = 0 < member.ledger.available();
+            assert!(!(is_parked && has_credit), "credit for {name:?} unseen");
+            assert!(
+                !(is_outdone && has_credit),
+                "one waits for {name:?} beside credit"
+            );
+            working += usize::from(member.takes_work());
+        }
+        assert!(service.awake <= service.members.len(), "{name:?}");
+        assert_eq!(working, service.working, "who works for {name:?}");
+        assert_eq!(service.deserted.is_some(), working == 0, "{name:?}");
+        let is_remembered = service.standing == Standing::Announced && service.members.is_empty();
+        assert_eq!(
+            service.memory.is_some(),
+            is_remembered,
+            "memory of {name:?}"
+        );
+        if let Some((_, since)) = service.memory {
+            assert!(self.remembered.contains(&(since, key.0)), "{name:?}");
+        }
+    }
+
+    fn audit_backend(&self, key: BackendKey, backend: &Backend) {
+        let node = &backend.link.node;
+        let ledger = &backend.ledger;
+        assert!(
+            ledger.used() + ledger.returned() <= ledger.granted(),
+            "more than the credit of {node:?}: {ledger:?}"
+        );
+        let (mut outstanding, mut uploads, mut count) = (0, 0, 0);
+        for stream in backend.streams.iter(&self.streams) {
+            let stream = &self.streams[stream];
+            assert_eq!(stream.backend(), Some(key), "with another: {stream:?}");
+            outstanding += u32::from(stream.holds_credit);
+            uploads += u32::from(stream.is_uploading);
+            count += 1;
+        }
+        assert_eq!(count, backend.streams.len(), "streams of {node:?}");
+        assert_eq!(outstanding, backend.outstanding, "requests at {node:?}");
+        assert_eq!(uploads, backend.uploads, "uploads to {node:?}");
+        assert!(
+            u64::from(outstanding) <= ledger.used(),
+            "never sent: {node:?}"
+        );
+        for (index, &Offer { service, place }) in backend.offers.iter().enumerate() {
+            assert!(backend.offered.contains(service), "{node:?}");
+            let member = self.services[service.0].members[place];
+            assert_eq!((member.backend, member.offer), (key, index), "{node:?}");
+        }
+        let offered = backend.offered.common(&backend.offered).count();
+        assert_eq!(offered, backend.offers.len(), "services of {node:?}");
+    }
+
+    fn audit_sessions(&self) {
+        let frontends = self.frontends.iter();
+        let frontends =
+            frontends.map(|(key, it)| (Session::Frontend(super::FrontendKey(key)), &it.link));
+        let backends = self.backends.iter();
+        let backends = backends.map(|(key, it)| (Session::Backend(BackendKey(key)), &it.link));
+        let mut count = 0;
+        for (session, link) in frontends.chain(backends) {
+            assert_eq!(
+                self.peers.get(&link.peer),
+                Some(&session),
+                "{:?}",
+                link.node
+            );
+            assert!(link.timer.is_some(), "no pulse of {:?}", link.node);
+            link.audit();
+            count += 1;
+        }
+        assert_eq!(self.peers.len(), count, "peers without a session");
+        assert_eq!(self.identities.len(), count, "identities without a session");
+        let open: usize = self.frontends.iter().map(|(_, it)| it.streams.len()).sum();
+        assert_eq!(open, self.streams.len() - self.abandoned, "open requests");
+    }
+
+    /// Every timer belongs to what lives, and is the one that it knows of.
+    fn audit_timers(&self) {
+        for (id, due) in self.timers.iter() {
+            let known = match due {
+                Due::Pulse(Session::Frontend(key)) => self.frontends[key.0].link.timer,
+                Due::Pulse(Session::Backend(key)) => self.backends[key.0].link.timer,
+                Due::Stream(key) => {
+                    let lives = self.streams.by_correlation(key.correlation()) == Some(key);
+                    assert!(lives, "a timer of a stream that is over");
+                    self.streams[key].timer
+                }
+                Due::Memory(key) => self.services[key.0].memory.map(|(timer, _)| timer),
+                Due::Demand => self.rounds.timer(),
+                Due::CutOff | Due::Leave => {
+                    assert!(self.is_draining, "{due:?} without a drain");
+                    Some(id)
+                }
+            };
+            assert_eq!(known, Some(id), "a timer that nobody knows of: {due:?}");
+        }
+        let streams = self.streams.keys();
+        let streams = streams.iter().filter_map(|&key| self.streams[key].timer);
+        let sessions = self.peers.len();
+        let services = self.services.iter().filter(|(_, it)| it.memory.is_some());
+        let drain = self.timers.iter();
+        let drain = drain.filter(|(_, due)| matches!(due, Due::CutOff | Due::Leave));
+        let due = streams.count()
+            + sessions
+            + services.count()
+            + usize::from(self.rounds.timer().is_some())
+            + drain.count();
+        assert_eq!(self.timers.iter().count(), due, "timers that do not run");
+    }
+}
