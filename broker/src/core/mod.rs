@@ -26,4 +26,6 @@ pub use broker::Broker;
 pub use config::{BrokerConfig, BrokerLimits, QueueLimits, ServiceConfig};
 pub use counters::{ByReason, Counters};
 pub use event::{Action, Event};
-pub use snapshot::{BackendSnapshot, FrontendSnapshot, ServiceSnapshot, SessionSnapshot, Snapshot};
+pub use snapshot::{
+    BackendSnapshot, FrontendSnapshot, Gauges, ServiceSnapshot, SessionSnapshot, Snapshot,
+};

@@ -1,5 +1,7 @@
 //! Requests that wait for a backend of one service.
 
+use std::time::Instant;
+
 use scale0_wire::{Message, Priority};
 
 use super::backend::Backend;
@@ -113,6 +115,12 @@ impl Queue {
             (None, upload) => upload,
             (request, _) => request,
         }
+    }
+
+    /// Since when the one waits that has waited longest. Each lane is in order of that.
+    pub(crate) fn oldest(&self, streams: &Streams) -> Option<Instant> {
+        let first = self.lanes.iter().filter_map(List::first);
+        first.map(|key| streams[key].since).min()
     }
 
     /// All that wait, in the order in which they will be served.

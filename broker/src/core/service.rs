@@ -1,5 +1,6 @@
 //! One service: who offers it, and who waits for it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scale0_wire::ServiceId;
@@ -41,7 +42,7 @@ pub(crate) enum Standing {
 pub(crate) struct Service {
     pub(crate) id: ServiceId,
     /// Empty while it is only awaited: requests carry no names.
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     pub(crate) standing: Standing,
     /// Backends that may be sent new work. Behind the first `awake` of them are such as had no credit when they were looked at,
     /// and have none yet.
@@ -71,7 +72,7 @@ impl Service {
     ) -> Self {
         Self {
             id,
-            name: String::new(),
+            name: Arc::from(""),
             standing,
             members: Vec::new(),
             awake: 0,

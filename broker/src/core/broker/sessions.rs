@@ -208,12 +208,12 @@ impl Broker {
         let service = &mut self.services[key.0];
         let is_new = service.name.is_empty();
         if is_new {
-            service.name = name;
+            service.name = name.into();
         }
         if service.standing == Standing::Awaited {
             service.standing = Standing::Announced;
         }
-        let adopts = is_new && service.name == ServiceId::ANY_NAME;
+        let adopts = is_new && &*service.name == ServiceId::ANY_NAME;
         if let Some((timer, since)) = service.memory.take() {
             self.timers.stop(timer);
             self.remembered.remove(&(since, key.0));

@@ -6,7 +6,7 @@ use super::Broker;
 use crate::core::link::Link;
 use crate::core::service::Service;
 use crate::core::snapshot::{
-    BackendSnapshot, FrontendSnapshot, ServiceSnapshot, SessionSnapshot, Snapshot,
+    BackendSnapshot, FrontendSnapshot, Gauges, ServiceSnapshot, SessionSnapshot, Snapshot,
 };
 
 /// Moving averages over about the last eight requests.
@@ -37,14 +37,32 @@ impl Averages {
 }
 
 impl Broker {
+    /// How it stands, for machines that ask often. Costs a walk over all services.
+    #[must_use]
+    pub fn gauges(&self, now: Instant) -> Gauges {
+        let services = self.services.iter();
+        Gauges {
+            open_requests: self.streams.len() - self.abandoned,
+            streams: self.long_streams,
+            kept_bytes: self.kept_bytes,
+            backends: self.backends.len(),
+            frontends: self.frontends.len(),
+            services: services
+                .map(|(_, service)| self.service_snapshot(service, now))
+                .collect(),
+        }
+    }
+
     /// How it stands, for people. Costs a walk over everything: not for every request.
     #[must_use]
     pub fn snapshot(&self, now: Instant) -> Snapshot {
-        let mut services: Vec<_> = self
-            .services
-            .iter()
-            .map(|(_, service)| self.service_snapshot(service, now))
-            .collect();
+        let Gauges {
+            open_requests,
+            streams,
+            kept_bytes,
+            mut services,
+            ..
+        } = self.gauges(now);
         services.sort_by(|a, b| a.name.cmp(&b.name));
         let backends = self.backends.iter().map(|(_, backend)| BackendSnapshot {
             session: session_snapshot(&backend.link, now),
@@ -71,10 +89,10 @@ impl Broker {
             site: self.config.site.clone(),
             uptime_ms: milliseconds(now.saturating_duration_since(self.started)),
             is_draining: self.is_draining,
-            open_requests: self.streams.len() - self.abandoned,
+            open_requests,
             abandoned: self.abandoned,
-            streams: self.long_streams,
-            kept_bytes: self.kept_bytes,
+            streams,
+            kept_bytes,
             services,
             backends: backends.collect(),
             frontends: frontends.collect(),
@@ -82,11 +100,7 @@ impl Broker {
     }
 
     fn service_snapshot(&self, service: &Service, now: Instant) -> ServiceSnapshot {
-        let oldest = service
-            .queue
-            .iter(&self.streams)
-            .map(|key| self.streams[key].since)
-            .min();
+        let oldest = service.queue.oldest(&self.streams);
         ServiceSnapshot {
             name: service.name.clone(),
             backends: service.members.len(),

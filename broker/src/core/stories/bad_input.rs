@@ -193,6 +193,7 @@ fn names_that_nobody_offers_any_more_give_way_to_those_that_somebody_does() {
         .map(|service| service.name)
         .collect();
     names.sort_unstable();
+    let names: Vec<&str> = names.iter().map(|name| &**name).collect();
     assert_eq!(names, ["a", "c", SHOP], "who waits for \"a\" still does");
 }
 
