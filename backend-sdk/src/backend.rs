@@ -187,7 +187,7 @@ impl Backend {
         Arc::clone(&self.counters)
     }
 
-    /// Takes credit back and gives it anew while it serves.
+    /// Changes the concurrency while it serves.
     #[must_use]
     pub fn throttle(&self) -> Throttle {
         self.throttle.clone()
@@ -286,9 +286,10 @@ impl fmt::Debug for Backend {
     }
 }
 
-/// Limits a backend while it serves: for a gateway whose application is away or slow.
+/// Changes how many requests at a time a backend works on while it serves: none for a gateway whose application is away, fewer when
+/// it is slow, more when it has grown.
 ///
-/// A clone limits the same backend.
+/// A clone changes the same backend.
 #[derive(Clone, Default)]
 pub struct Throttle(Arc<Throttled>);
 
@@ -299,12 +300,13 @@ struct Throttled {
 }
 
 impl Throttle {
-    /// Takes no more than this many requests at a time from now on; never more than the concurrency. At 0 all credit that brokers
-    /// do not use is asked back. Requests under way go on.
+    /// Takes this many requests at a time from now on, more or fewer than [`Backend::concurrency`]; brokers hear of it at once. Requests
+    /// under way go on, and those that a broker sends before it hears of fewer are served. At 0 all credit that brokers do not use
+    /// is asked back, and they wait for this backend as for one that is not there.
     pub fn limit(&self, requests: u32) {
         *self.0.limit.lock() = Some(requests);
         if let Some(outbox) = self.0.outbox.get() {
-            outbox.push(Event::Limit(requests));
+            outbox.push(Event::Capacity(requests));
         }
     }
 
@@ -312,7 +314,7 @@ impl Throttle {
     pub(crate) fn attach(&self, outbox: &Arc<Outbox>) {
         let _ = self.0.outbox.set(Arc::clone(outbox));
         if let Some(limit) = *self.0.limit.lock() {
-            outbox.push(Event::Limit(limit));
+            outbox.push(Event::Capacity(limit));
         }
     }
 }

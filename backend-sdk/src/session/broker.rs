@@ -42,6 +42,8 @@ pub(crate) struct Broker {
     pub(crate) is_full: bool,
     /// The newest grant that it was told of.
     pub(crate) credit_said: u64,
+    /// The newest capacity that it was told of.
+    pub(crate) capacity_said: u32,
     /// When we asked it for no more, if we did.
     pub(crate) drain_said: Option<Instant>,
     pub(crate) heartbeat: Duration,
@@ -65,6 +67,7 @@ impl Broker {
             line: VecDeque::new(),
             is_full: false,
             credit_said: 0,
+            capacity_said: 0,
             drain_said: None,
             heartbeat: limits::HEARTBEAT,
             heard_at: None,
@@ -120,9 +123,9 @@ impl Broker {
         Some(self.heard_at? + self.heartbeat * limits::HEARTBEAT_MISSES)
     }
 
-    /// When our next HEARTBEAT is due.
-    pub(crate) fn beat_at(&self) -> Option<Instant> {
-        Some(self.beaten_at? + self.heartbeat)
+    /// When our last HEARTBEAT was said, or WELCOME came.
+    pub(crate) const fn beaten_at(&self) -> Option<Instant> {
+        self.beaten_at
     }
 
     /// Takes in its HEARTBEAT, which may tell the round trip.

@@ -13,9 +13,8 @@ use super::BrokerId;
 /// Who holds how much of the capacity.
 #[derive(Debug)]
 pub(crate) struct Ledger {
+    /// What is lent at most.
     capacity: u32,
-    /// What is lent at most: the capacity, or less while the application takes less.
-    limit: u32,
     /// Requests of ended sessions whose handlers have not stopped yet.
     orphans: u64,
     /// One for each broker in session.
@@ -90,7 +89,6 @@ impl Ledger {
     pub(crate) fn new(capacity: u32, brokers: usize) -> Self {
         Self {
             capacity,
-            limit: capacity,
             orphans: 0,
             shares: vec![None; brokers],
             turn: 0,
@@ -200,15 +198,15 @@ impl Ledger {
         total <= most
     }
 
-    /// Lends no more than this from now on; what is lent beyond is asked back.
-    pub(crate) fn lend_at_most(&mut self, limit: u32) {
-        self.limit = limit.min(self.capacity);
+    /// Lends so much from now on; what is lent beyond is asked back.
+    pub(crate) fn resize(&mut self, capacity: u32) {
+        self.capacity = capacity;
         self.settle();
     }
 
     /// How many requests at a time it takes now.
-    pub(crate) const fn limit(&self) -> u32 {
-        self.limit
+    pub(crate) const fn capacity(&self) -> u32 {
+        self.capacity
     }
 
     /// All that was granted to the broker in its session.
@@ -247,12 +245,12 @@ impl Ledger {
 
     /// Wants are covered from the brokers' spare credit in their order: stable, so that a broker is not asked twice.
     fn wanted_from(&self, broker: BrokerId) -> u32 {
-        let wants: u64 = if self.limit == 0 {
+        let wants: u64 = if self.capacity == 0 {
             0
         } else {
             self.shares().map(Share::wants).sum()
         };
-        let excess = self.held().saturating_sub(u64::from(self.limit));
+        let excess = self.held().saturating_sub(u64::from(self.capacity));
         let before: u64 = self.shares[..broker.0]
             .iter()
             .flatten()
@@ -262,7 +260,7 @@ impl Ledger {
             return 0;
         };
         // With nothing to be lent, brokers keep nothing for their own queues either.
-        let spare = if self.limit == 0 {
+        let spare = if self.capacity == 0 {
             share.idle()
         } else {
             share.spare()
@@ -280,7 +278,7 @@ impl Ledger {
     }
 
     fn free(&self) -> u64 {
-        u64::from(self.limit).saturating_sub(self.held())
+        u64::from(self.capacity).saturating_sub(self.held())
     }
 
     fn settle(&mut self) {
@@ -450,17 +448,17 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_of_nothing_asks_everything_idle_back_and_lends_nothing() {
+    fn a_capacity_of_nothing_asks_everything_idle_back_and_lends_nothing() {
         let mut ledger = Ledger::new(4, 1);
         ledger.join(A);
         assert!(admitted(&mut ledger, A));
-        ledger.lend_at_most(0);
+        ledger.resize(0);
         assert_eq!(ledger.reclaim(A), Some(3));
         assert!(ledger.returned(A, 3));
         ledger.finish(A);
         ledger.demand(A, 9);
         assert_eq!(ledger.held(), 0);
-        ledger.lend_at_most(4);
+        ledger.resize(4);
         assert_eq!(ledger.held(), 4);
     }
 
@@ -502,6 +500,23 @@ mod tests {
         ledger.expire();
         ledger.join(A);
         assert_eq!(ledger.admit(A), Admission::Valid, "a session of its own");
+    }
+
+    #[test]
+    fn a_capacity_that_grows_is_lent_at_once_and_one_that_shrinks_is_asked_back() {
+        let mut ledger = Ledger::new(4, 2);
+        ledger.join(A);
+        ledger.join(B);
+        ledger.resize(10);
+        assert_eq!([A, B].map(|broker| ledger.granted(broker)), [5, 5]);
+        ledger.demand(A, 3);
+        ledger.resize(6);
+        assert_eq!(
+            [A, B].map(|broker| ledger.reclaim(broker)),
+            [Some(2), Some(2)]
+        );
+        assert!(ledger.returned(A, 2) && ledger.returned(B, 2));
+        assert_eq!([A, B].map(|broker| ledger.granted(broker)), [5, 5]);
     }
 
     /// A broker as honest as the real one, with messages that take their time in both directions.
@@ -565,7 +580,9 @@ mod tests {
         brokers: Vec<Honest>,
         granted_said: Vec<u64>,
         orphans: u32,
+        /// Now, and at most so far.
         capacity: u32,
+        most: u32,
     }
 
     impl Site {
@@ -576,6 +593,7 @@ mod tests {
                 granted_said: vec![0; brokers],
                 orphans: 0,
                 capacity,
+                most: capacity,
             }
         }
 
@@ -645,6 +663,11 @@ mod tests {
                     self.ledger.orphan_stopped();
                 }
                 9 => self.ledger.forget_asked(),
+                12 => {
+                    self.capacity = 2 * u32::try_from(index).unwrap();
+                    self.most = self.most.max(self.capacity);
+                    self.ledger.resize(self.capacity);
+                }
                 11 => {
                     for said in self.brokers.iter_mut().flat_map(|it| &mut it.to_us) {
                         if let Said::Request { queued } = said {
@@ -666,9 +689,9 @@ mod tests {
 
         fn check(&self) {
             let running: u32 = self.brokers.iter().map(|broker| broker.running).sum();
-            assert!(running + self.orphans <= self.capacity);
+            assert!(running + self.orphans <= self.most);
             assert_eq!(u64::from(running + self.orphans), self.ledger.occupied());
-            assert!(self.ledger.held() <= u64::from(self.capacity));
+            assert!(self.ledger.held() <= u64::from(self.most));
         }
     }
 
@@ -677,12 +700,15 @@ mod tests {
         fn capacity_is_never_exceeded_and_nobody_waits_in_vain(
             capacity in 1u32..6,
             brokers in 1usize..4,
-            deeds in proptest::collection::vec((0u8..12, 0usize..4), 0..300),
+            deeds in proptest::collection::vec((0u8..13, 0usize..4), 0..300),
         ) {
             let mut site = Site::new(capacity, brokers);
             for (what, index) in deeds {
                 site.do_one(what, index % brokers);
             }
+            site.capacity = capacity;
+            site.ledger.resize(capacity);
+            site.say();
 
             // From here on nothing new: all get what they wait for, however the credit lay.
             let is_quiet = |site: &Site| {

@@ -37,6 +37,10 @@ pub(crate) use stream::{Output, Shape, StreamId};
 /// odds do not keep each other busy.
 const REST: Duration = Duration::from_millis(100);
 
+/// The shortest time between two heartbeats that say a capacity: as often as a broker says its demand. Whether there is any at all
+/// is said at once.
+const CAPACITY_SPACING: Duration = Duration::from_millis(10);
+
 /// How long a handler that was told to stop may take before it is left behind.
 const CUT_GRACE: Duration = Duration::from_secs(1);
 
@@ -82,8 +86,8 @@ pub(crate) enum Event {
     Consumed(StreamId, usize),
     /// A handler is gone without having said its last.
     Stopped(StreamId),
-    /// Work on no more than this many requests.
-    Limit(u32),
+    /// Work on this many requests at a time.
+    Capacity(u32),
     /// Take no new work, finish what there is, leave.
     Drain,
     /// Leave at once.
@@ -202,9 +206,9 @@ impl Session {
             Event::Reading(stream) => self.on_reading(stream, actions),
             Event::Consumed(stream, bytes) => self.on_consumed(now, stream, bytes, actions),
             Event::Stopped(stream) => self.on_stopped(now, stream, actions),
-            Event::Limit(limit) => {
+            Event::Capacity(capacity) => {
                 if self.phase == Phase::Serving {
-                    self.limit(now, limit, actions);
+                    self.resize(now, capacity, actions);
                 }
             }
             Event::Drain => self.drain(now, actions),
@@ -222,7 +226,7 @@ impl Session {
             State::Down | State::Left => [None, None],
             State::Resting { until } => [Some(until), None],
             State::Greeting { since } => [Some(since + self.settings.heartbeat), None],
-            State::Open => [broker.beat_at(), broker.silent_at()],
+            State::Open => [self.beat_at(broker), broker.silent_at()],
         });
         let phase = match self.phase {
             Phase::Serving => None,
@@ -301,9 +305,10 @@ impl Session {
             lane: self.settings.lane,
             heartbeat: self.settings.heartbeat,
             window: self.brokers[broker.0].receive_window.size(),
-            capacity: self.ledger.limit(),
+            capacity: self.ledger.capacity(),
             services: self.settings.services.clone(),
         };
+        self.brokers[broker.0].capacity_said = hello.capacity;
         self.send_control(broker, Kind::Hello, hello.encode(), actions);
     }
 
@@ -463,12 +468,12 @@ impl Session {
         }
     }
 
-    /// Takes no more requests at a time than this. Whether it takes any is said at once, before whatever is refused for it: a
-    /// broker is to know whom it need not wait for.
-    fn limit(&mut self, now: Instant, limit: u32, actions: &mut Vec<Action>) {
-        let took_work = 0 < self.ledger.limit();
-        self.ledger.lend_at_most(limit);
-        if took_work == (0 < self.ledger.limit()) {
+    /// Takes this many requests at a time. Whether it takes any is said at once, before whatever is refused for it: a broker is to
+    /// know whom it need not wait for. Any other number is said with the end of the batch.
+    fn resize(&mut self, now: Instant, capacity: u32, actions: &mut Vec<Action>) {
+        let took_work = 0 < self.ledger.capacity();
+        self.ledger.resize(capacity);
+        if took_work == (0 < capacity) {
             return;
         }
         for id in (0..self.brokers.len()).map(BrokerId) {
@@ -476,6 +481,16 @@ impl Session {
                 self.heartbeat(now, id, actions);
             }
         }
+    }
+
+    /// When our next HEARTBEAT to this broker is due: soon, where it believes in another capacity than ours.
+    fn beat_at(&self, broker: &Broker) -> Option<Instant> {
+        let interval = if broker.capacity_said == self.ledger.capacity() {
+            broker.heartbeat
+        } else {
+            CAPACITY_SPACING
+        };
+        broker.beaten_at().map(|at| at + interval)
     }
 
     fn set_state(&mut self, id: BrokerId, state: State) {
@@ -492,7 +507,7 @@ impl Session {
         self.phase = Phase::Draining {
             until: now + self.settings.drain_timeout,
         };
-        self.ledger.lend_at_most(0);
+        self.ledger.resize(0);
         for index in 0..self.brokers.len() {
             let id = BrokerId(index);
             match self.brokers[index].state {
@@ -557,7 +572,7 @@ impl Session {
                 actions.push(Action::Redial(id));
             }
             State::Open => {
-                if is_due(self.brokers[id.0].beat_at()) {
+                if is_due(self.beat_at(&self.brokers[id.0])) {
                     self.ledger.forget_asked();
                     self.heartbeat(now, id, actions);
                 }
@@ -567,9 +582,10 @@ impl Session {
     }
 
     fn heartbeat(&mut self, now: Instant, id: BrokerId, actions: &mut Vec<Action>) {
+        self.brokers[id.0].capacity_said = self.ledger.capacity();
         let heartbeat = Heartbeat {
             outstanding: u32::try_from(self.ledger.occupied()).unwrap_or(u32::MAX),
-            capacity: self.ledger.limit(),
+            capacity: self.ledger.capacity(),
             service_time_us: self.load.service_time_us(),
             // What has credit is started at once: a backend has no queue.
             queue_time_us: 0,

@@ -96,16 +96,20 @@ impl Session {
             Admission::Expired => return Some(Reason::Paused),
             Admission::Valid => {}
         }
-        if u64::from(self.settings.capacity) < self.ledger.occupied() {
-            return Some(Reason::NoCredit);
-        }
         if matches!(self.phase, Phase::Cutting { .. } | Phase::Gone) {
             return Some(Reason::Draining);
         }
-        if self.settings.max_streams <= self.streams.len() {
+        if self.max_streams() <= self.streams.len() {
             return Some(Reason::TooManyStreams);
         }
         None
+    }
+
+    /// Event streams and tunnels take no place that credit was granted for.
+    fn max_streams(&self) -> usize {
+        self.settings
+            .max_streams
+            .max(self.ledger.capacity() as usize)
     }
 
     pub(super) fn on_chunk(

@@ -514,24 +514,56 @@ fn nobody_connected_is_nobody_to_wait_for() {
 #[test]
 fn credit_is_withdrawn_while_the_application_takes_nothing_and_comes_back_with_it() {
     let mut stage = Stage::welcomed(4, 1);
-    stage.step(Event::Limit(0));
+    stage.step(Event::Capacity(0));
     assert_eq!(capacity_and_credit(&stage), (0, 4), "said at once");
     stage.tick();
     assert_eq!(wanted(&stage.sent(Kind::Reclaim)[0]), 4);
     stage.give_back(0, 4);
     stage.demand(0, 10);
     assert!(stage.sent(Kind::Credit).is_empty());
-    stage.step(Event::Limit(4));
+    stage.step(Event::Capacity(4));
     assert_eq!(capacity_and_credit(&stage), (4, 8));
 }
 
 #[test]
 fn a_backend_whose_application_is_away_from_the_start_says_so_in_its_hello() {
     let mut stage = Stage::new(4, 1);
-    stage.step(Event::Limit(0));
+    stage.step(Event::Capacity(0));
     stage.step(Event::Up(BrokerId(0)));
     let hello = stage.sent(Kind::Hello).pop().unwrap();
     assert_eq!(Hello::decode(&hello.metadata).unwrap().capacity, 0);
+}
+
+#[test]
+fn a_capacity_may_grow_beyond_the_first_and_shrink_and_brokers_hear_of_it_at_once() {
+    let mut stage = Stage::welcomed(2, 1);
+    stage.pass(SECOND / 10);
+    stage.step(Event::Capacity(6));
+    stage.tick();
+    assert_eq!(capacity_and_credit(&stage), (6, 6));
+    let streams: Vec<_> = (1..=6).map(|n| stage.request(0, n).unwrap()).collect();
+
+    stage.step(Event::Capacity(3));
+    stage.pass(super::CAPACITY_SPACING);
+    assert_eq!(capacity_and_credit(&stage), (3, 6));
+    for stream in &streams[..3] {
+        stage.respond(*stream, b"");
+    }
+    stage.tick();
+    assert!(stage.sent(Kind::Credit).is_empty());
+    stage.respond(streams[3], b"");
+    assert_eq!(stage.sent_to(0).pop().unwrap().header.credit, 7);
+}
+
+#[test]
+fn a_capacity_that_trembles_is_not_said_more_often_than_ever_so_many_milliseconds() {
+    let mut stage = Stage::welcomed(2, 1);
+    for turn in 0..1_000 {
+        stage.step(Event::Capacity(2 + turn % 7));
+        stage.pass(Duration::from_micros(100));
+    }
+    let said = stage.sent(Kind::Heartbeat).len();
+    assert!((8..=11).contains(&said), "{said}");
 }
 
 /// What the heartbeat says that was sent last of all.

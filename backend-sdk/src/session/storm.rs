@@ -16,6 +16,8 @@ const BROKERS: usize = 2;
 struct Storm {
     stage: Stage,
     handlers: Vec<StreamId>,
+    /// The greatest capacity so far.
+    most: u32,
 }
 
 impl Storm {
@@ -36,7 +38,7 @@ impl Storm {
         let session = &self.stage.session;
         let credited = session.streams.iter().filter(|(_, it)| it.credited);
         assert_eq!(credited.count() as u64, session.ledger.occupied());
-        assert!(session.ledger.occupied() <= u64::from(CAPACITY));
+        assert!(session.ledger.occupied() <= u64::from(self.most));
         for broker in &session.brokers {
             let known = broker.streams.values();
             assert!(known.into_iter().all(|it| session.streams.contains(*it)));
@@ -104,7 +106,11 @@ impl Storm {
                 self.stage.pass(Duration::from_millis(300));
                 self.settle();
             }
-            13 => self.step(Event::Limit(u32::try_from(number).unwrap())),
+            13 => {
+                let capacity = u32::try_from(number).unwrap();
+                self.most = self.most.max(capacity);
+                self.step(Event::Capacity(capacity));
+            }
             _ => self.handler_deed(what, number, content, end()),
         }
     }
@@ -143,6 +149,7 @@ proptest! {
         let mut storm = Storm {
             stage: Stage::welcomed(CAPACITY, BROKERS),
             handlers: Vec::new(),
+            most: CAPACITY,
         };
         for (what, broker, number) in deeds {
             storm.deed(what, broker, number);
