@@ -44,6 +44,8 @@ pub(crate) struct Broker {
     pub(crate) credit_said: u64,
     /// The newest capacity that it was told of.
     pub(crate) capacity_said: u32,
+    /// It is not asked for credit again before this.
+    pub(crate) reclaim_at: Option<Instant>,
     /// When we asked it for no more, if we did.
     pub(crate) drain_said: Option<Instant>,
     pub(crate) heartbeat: Duration,
@@ -68,6 +70,7 @@ impl Broker {
             is_full: false,
             credit_said: 0,
             capacity_said: 0,
+            reclaim_at: None,
             drain_said: None,
             heartbeat: limits::HEARTBEAT,
             heard_at: None,

@@ -30,10 +30,10 @@ struct Share {
     used: u64,
     returned: u64,
     finished: u64,
-    /// How many requests wait there for credit, by its newest word.
+    /// How many requests wait there for credit: its newest word, less what it has sent since.
     demand: u32,
-    /// How much we asked back and have not seen yet.
-    asked: u32,
+    /// Whether we have asked some of it back and have no answer yet.
+    is_asked: bool,
     /// The turn in which it was granted something last.
     served_at: u64,
     /// Credit up to here is worth nothing any more.
@@ -150,6 +150,7 @@ impl Ledger {
     pub(crate) fn expire(&mut self) {
         for share in self.shares.iter_mut().flatten() {
             share.expired = share.granted;
+            share.is_asked = false;
         }
     }
 
@@ -191,9 +192,7 @@ impl Ledger {
             // It returns what nobody there can use, whatever its DEMAND of some moments ago says.
             share.demand = 0;
         }
-        share.asked = share
-            .asked
-            .saturating_sub(u32::try_from(progress).unwrap_or(u32::MAX));
+        share.is_asked = false;
         self.settle();
         total <= most
     }
@@ -225,21 +224,25 @@ impl Ledger {
         running + self.orphans
     }
 
-    /// What the broker should be asked to return, if that differs from what it was asked before.
-    pub(crate) fn reclaim(&mut self, broker: BrokerId) -> Option<u32> {
-        let wanted = self.wanted_from(broker);
-        let share = self.shares[broker.0].as_mut()?;
-        if share.asked == wanted {
-            return None;
-        }
-        share.asked = wanted;
-        Some(wanted)
+    /// Whether the broker has credit that is wanted back, and is not being asked already.
+    pub(crate) fn has_claim(&self, broker: BrokerId) -> bool {
+        self.shares[broker.0].is_some_and(|share| !share.is_asked) && 0 < self.wanted_from(broker)
     }
 
-    /// Asks anew for what is still wanted: a broker that had nothing to return may have by now.
-    pub(crate) fn forget_asked(&mut self) {
-        for share in self.shares.iter_mut().flatten() {
-            share.asked = 0;
+    /// What the broker is to be asked to return now, if anything. It answers with what it has, which may be less: some has been used,
+    /// and some has not come yet.
+    pub(crate) fn reclaim(&mut self, broker: BrokerId) -> Option<u32> {
+        let wanted = self.has_claim(broker).then(|| self.wanted_from(broker));
+        if let Some(share) = &mut self.shares[broker.0] {
+            share.is_asked |= wanted.is_some();
+        }
+        wanted
+    }
+
+    /// Waits no longer for the broker's answer.
+    pub(crate) fn forget_asked(&mut self, broker: BrokerId) {
+        if let Some(share) = &mut self.shares[broker.0] {
+            share.is_asked = false;
         }
     }
 
@@ -398,6 +401,18 @@ mod tests {
         ledger.demand(B, 1);
         ledger.finish(A);
         assert_eq!(ledger.granted(B), 1);
+    }
+
+    #[test]
+    fn a_broker_that_returned_less_than_was_wanted_is_asked_again_for_what_it_had_not_seen() {
+        let mut ledger = Ledger::new(2, 2);
+        ledger.join(A);
+        ledger.join(B);
+        assert!(admitted(&mut ledger, B));
+        ledger.demand(B, 1);
+        assert_eq!(ledger.reclaim(A), Some(1));
+        assert!(ledger.returned(A, 0), "our grant was still on its way");
+        assert_eq!(ledger.reclaim(A), Some(1));
     }
 
     #[test]
@@ -662,7 +677,7 @@ mod tests {
                     self.orphans -= 1;
                     self.ledger.orphan_stopped();
                 }
-                9 => self.ledger.forget_asked(),
+                9 => self.ledger.forget_asked(id),
                 12 => {
                     self.capacity = 2 * u32::try_from(index).unwrap();
                     self.most = self.most.max(self.capacity);

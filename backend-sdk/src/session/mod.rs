@@ -8,6 +8,8 @@ mod credit;
 mod load;
 mod serving;
 #[cfg(test)]
+mod sharing;
+#[cfg(test)]
 mod stories;
 #[cfg(test)]
 mod storm;
@@ -40,6 +42,10 @@ const REST: Duration = Duration::from_millis(100);
 /// The shortest time between two heartbeats that say a capacity: as often as a broker says its demand. Whether there is any at all
 /// is said at once.
 const CAPACITY_SPACING: Duration = Duration::from_millis(10);
+
+/// The shortest time between two RECLAIMs to one broker, as often as DEMANDs come. Under load credit comes free by itself in this
+/// time, and most of what we believe idle at a broker is under way, from it as requests or to it.
+const RECLAIM_SPACING: Duration = Duration::from_millis(10);
 
 /// How long a handler that was told to stop may take before it is left behind.
 const CUT_GRACE: Duration = Duration::from_secs(1);
@@ -222,12 +228,7 @@ impl Session {
 
     /// When the shell owes the session a [`Event::Tick`] at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        let timers = self.brokers.iter().flat_map(|broker| match broker.state {
-            State::Down | State::Left => [None, None],
-            State::Resting { until } => [Some(until), None],
-            State::Greeting { since } => [Some(since + self.settings.heartbeat), None],
-            State::Open => [self.beat_at(broker), broker.silent_at()],
-        });
+        let brokers = (0..self.brokers.len()).map(|index| self.owed_at(BrokerId(index)));
         let phase = match self.phase {
             Phase::Serving => None,
             Phase::Draining { until } | Phase::Cutting { until } => Some(until),
@@ -235,7 +236,22 @@ impl Session {
         };
         // Twice an interval at least, so that a step that comes late by itself is told from one kept away.
         let sign_of_life = self.stepped_at.map(|at| at + self.interval() / 2);
-        timers.chain([phase, sign_of_life]).flatten().min()
+        brokers.chain([phase, sign_of_life]).flatten().min()
+    }
+
+    /// When something is owed to this broker, or it must have been heard.
+    fn owed_at(&self, id: BrokerId) -> Option<Instant> {
+        let broker = &self.brokers[id.0];
+        match broker.state {
+            State::Down | State::Left => None,
+            State::Resting { until } => Some(until),
+            State::Greeting { since } => Some(since + self.settings.heartbeat),
+            State::Open => {
+                let claim_at = broker.reclaim_at.filter(|_| self.ledger.has_claim(id));
+                let timers = [self.beat_at(broker), broker.silent_at(), claim_at];
+                timers.into_iter().flatten().min()
+            }
+        }
     }
 
     /// Whether it has left all its brokers, for good.
@@ -270,7 +286,7 @@ impl Session {
         // Ahead of the REJECTs: what they bring back is to be sent anew on credit that is worth something.
         for id in (0..self.brokers.len()).map(BrokerId) {
             if self.brokers[id.0].is_open() {
-                self.settle_credit(id, actions);
+                self.settle_credit(now, id, actions);
             }
         }
     }
@@ -573,10 +589,10 @@ impl Session {
             }
             State::Open => {
                 if is_due(self.beat_at(&self.brokers[id.0])) {
-                    self.ledger.forget_asked();
+                    self.ledger.forget_asked(id);
                     self.heartbeat(now, id, actions);
                 }
-                self.settle_credit(id, actions);
+                self.settle_credit(now, id, actions);
             }
         }
     }
@@ -596,8 +612,10 @@ impl Session {
     }
 
     /// Says what has changed in credit and did not ride on another message.
-    fn settle_credit(&mut self, id: BrokerId, actions: &mut Vec<Action>) {
-        if let Some(wanted) = self.ledger.reclaim(id) {
+    fn settle_credit(&mut self, now: Instant, id: BrokerId, actions: &mut Vec<Action>) {
+        let may_ask = self.brokers[id.0].reclaim_at.is_none_or(|at| at <= now);
+        if may_ask && let Some(wanted) = self.ledger.reclaim(id) {
+            self.brokers[id.0].reclaim_at = Some(now + RECLAIM_SPACING);
             self.send_control(id, Kind::Reclaim, Wanted(wanted).encode(), actions);
         }
         if self.brokers[id.0].credit_said != self.ledger.granted(id) {

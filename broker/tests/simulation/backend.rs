@@ -272,6 +272,7 @@ impl Backend {
         let header = message.header;
         let session = &mut self.sessions[link];
         session.received += 1;
+        session.demand = session.demand.saturating_sub(1);
         assert!(
             session.received + session.returned <= session.granted,
             "a broker sent more than it was granted: {session:?}"

@@ -263,6 +263,8 @@ impl Broker {
         self.uses += 1;
         self.counters.sent += 1;
         let backend = &mut self.backends[to.0];
+        // As it counts itself: who takes the place of this one in a queue is news to it.
+        backend.demand = backend.demand.saturating_sub(1);
         backend.uploads += u32::from(is_uploading);
         let has_credit = backend.ledger.take();
         debug_assert!(has_credit, "sent to a backend without credit");
