@@ -27,8 +27,25 @@ mod exchange;
 mod fields;
 mod handler;
 mod request;
+#[cfg_attr(
+    not(feature = "simulation"),
+    expect(
+        unreachable_pub,
+        reason = "what `testing` shows is public for it alone"
+    )
+)]
+#[cfg_attr(
+    feature = "simulation",
+    expect(
+        missing_docs,
+        reason = "what `testing` shows is no interface for strangers"
+    )
+)]
 mod session;
 mod shell;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod testing;
 pub mod upgrade;
 
 pub use backend::{Backend, Throttle};

@@ -27,9 +27,26 @@ mod listener;
 mod pipeline;
 mod response;
 mod route;
+#[cfg_attr(
+    not(feature = "simulation"),
+    expect(
+        unreachable_pub,
+        reason = "what `testing` shows is public for it alone"
+    )
+)]
+#[cfg_attr(
+    feature = "simulation",
+    expect(
+        missing_docs,
+        reason = "what `testing` shows is no interface for strangers"
+    )
+)]
 mod session;
 mod target;
 mod teaching;
+#[cfg(feature = "simulation")]
+#[doc(hidden)]
+pub mod testing;
 mod threads;
 mod tunnel;
 mod watch;

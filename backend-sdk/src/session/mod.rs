@@ -33,7 +33,7 @@ use broker::{Broker, State};
 use credit::Ledger;
 use load::Load;
 use stream::Stream;
-pub(crate) use stream::{Output, Shape, StreamId};
+pub use stream::{Output, Shape, StreamId};
 
 /// After a broker ended the session for no fault of the connection, HELLO is said again after this: long enough that two sides at
 /// odds do not keep each other busy.
@@ -52,27 +52,27 @@ const CUT_GRACE: Duration = Duration::from_secs(1);
 
 /// Which of the configured brokers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) struct BrokerId(pub(crate) usize);
+pub struct BrokerId(pub usize);
 
 /// What a session is told once.
 #[derive(Clone, Debug)]
-pub(crate) struct Settings {
-    pub(crate) node: String,
-    pub(crate) instance: u64,
-    pub(crate) lane: u16,
-    pub(crate) services: Vec<String>,
-    pub(crate) capacity: u32,
+pub struct Settings {
+    pub node: String,
+    pub instance: u64,
+    pub lane: u16,
+    pub services: Vec<String>,
+    pub capacity: u32,
     /// Requests, event streams and tunnels at a time, over all brokers.
-    pub(crate) max_streams: usize,
-    pub(crate) heartbeat: Duration,
-    pub(crate) drain_timeout: Duration,
+    pub max_streams: usize,
+    pub heartbeat: Duration,
+    pub drain_timeout: Duration,
     /// The first session's epoch; later ones count on from there.
-    pub(crate) epoch: u64,
+    pub epoch: u64,
 }
 
 /// What happened.
 #[derive(Debug)]
-pub(crate) enum Event {
+pub enum Event {
     /// A connection stands.
     Up(BrokerId),
     /// A connection is gone.
@@ -106,7 +106,7 @@ pub(crate) enum Event {
 
 /// What ought to happen.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
     Send(BrokerId, Message),
     /// Hang up and dial anew.
     Redial(BrokerId),
@@ -130,11 +130,11 @@ pub(crate) enum Action {
 
 /// A request for a handler.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Call {
-    pub(crate) stream: StreamId,
-    pub(crate) broker: Arc<str>,
-    pub(crate) deadline: Option<Instant>,
-    pub(crate) request: Message,
+pub struct Call {
+    pub stream: StreamId,
+    pub broker: Arc<str>,
+    pub deadline: Option<Instant>,
+    pub request: Message,
 }
 
 /// How long it will be there.
@@ -153,7 +153,7 @@ enum Phase {
     Gone,
 }
 
-pub(crate) struct Session {
+pub struct Session {
     settings: Settings,
     brokers: Vec<Broker>,
     streams: Slab<Stream>,
@@ -170,7 +170,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// A session with this many brokers, none of them connected.
-    pub(crate) fn new(settings: Settings, brokers: usize, counters: Arc<Counters>) -> Self {
+    pub fn new(settings: Settings, brokers: usize, counters: Arc<Counters>) -> Self {
         Self {
             ledger: Ledger::new(settings.capacity, brokers),
             next_epoch: settings.epoch,
@@ -189,7 +189,7 @@ impl Session {
     /// Takes in one event. What should happen is appended to `actions`; nothing happens here.
     ///
     /// A batch of events ends with [`Event::Tick`].
-    pub(crate) fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
+    pub fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
         self.notice_pause(now, actions);
         match event {
             Event::Up(broker) => self.on_up(now, broker, actions),
@@ -227,7 +227,7 @@ impl Session {
     }
 
     /// When the shell owes the session a [`Event::Tick`] at the latest.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         let brokers = (0..self.brokers.len()).map(|index| self.owed_at(BrokerId(index)));
         let phase = match self.phase {
             Phase::Serving => None,
@@ -255,17 +255,17 @@ impl Session {
     }
 
     /// Whether it has left all its brokers, for good.
-    pub(crate) fn is_gone(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         self.phase == Phase::Gone
     }
 
     /// Whether it takes nothing new any more.
-    pub(crate) fn is_leaving(&self) -> bool {
+    pub fn is_leaving(&self) -> bool {
         self.phase != Phase::Serving
     }
 
     /// Whether at least one broker has accepted it and is there.
-    pub(crate) fn is_registered(&self) -> bool {
+    pub fn is_registered(&self) -> bool {
         self.brokers.iter().any(Broker::is_open)
     }
 

@@ -11,16 +11,16 @@ use super::BrokerId;
 
 /// Names one request to the shell. Never used again for another: a handler that speaks late speaks of nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StreamId {
+pub struct StreamId {
     /// Its place in the table of streams, used again after it.
-    pub(crate) index: usize,
+    pub index: usize,
     /// Which of those that had this place.
-    pub(crate) serial: u64,
+    pub serial: u64,
 }
 
 /// What a handler has to say, encoded as it will travel.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Output {
+pub enum Output {
     /// An interim response.
     Interim(Bytes),
     /// The response's head, with the content that was ready together with it.
@@ -45,7 +45,7 @@ pub(crate) enum Output {
 
 impl Output {
     /// Whether nothing comes after it.
-    pub(crate) const fn is_last(&self) -> bool {
+    pub const fn is_last(&self) -> bool {
         match self {
             Self::Interim(_) | Self::Data { .. } => false,
             Self::Head { last, .. } => *last,
@@ -56,7 +56,7 @@ impl Output {
 
 /// What kind of response a head opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub enum Shape {
     /// An ordinary one.
     Plain,
     /// Events as they happen, for as long as somebody listens.

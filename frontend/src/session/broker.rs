@@ -25,15 +25,15 @@ pub(super) enum State {
 
 /// What `/status` and `/readyz` say of a broker.
 #[derive(Clone, Debug)]
-pub(crate) struct BrokerStatus {
+pub struct BrokerStatus {
     /// Its node name; empty before its first WELCOME.
-    pub(crate) node: String,
+    pub node: String,
     /// `down`, `greeting`, `live` or `draining`.
-    pub(crate) state: &'static str,
+    pub state: &'static str,
     /// Requests sent to it and not answered yet.
-    pub(crate) outstanding: usize,
+    pub outstanding: usize,
     /// As its heartbeats tell.
-    pub(crate) round_trip: Duration,
+    pub round_trip: Duration,
 }
 
 /// One broker as a lane sees it.

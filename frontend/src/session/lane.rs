@@ -17,25 +17,25 @@ const LONGEST_WAIT: Duration = Duration::from_millis(u32::MAX as u64);
 
 /// What a lane is told when it is made.
 #[derive(Clone, Debug)]
-pub(crate) struct LaneConfig {
+pub struct LaneConfig {
     /// The node's name.
-    pub(crate) node: String,
+    pub node: String,
     /// Drawn once per process.
-    pub(crate) instance: u64,
+    pub instance: u64,
     /// Which of the process's lanes this is.
-    pub(crate) lane: u16,
+    pub lane: u16,
     /// Epochs are counted up from here; drawn at random, so that a restarted process does not repeat them.
-    pub(crate) first_epoch: u64,
+    pub first_epoch: u64,
     /// Content that all streams together should have under way to us: the more are open, the smaller the window that each
     /// begins with, down to one message's content.
-    pub(crate) window_bytes: u64,
+    pub window_bytes: u64,
     /// The most streams open at a time.
-    pub(crate) max_streams: usize,
+    pub max_streams: usize,
 }
 
 /// What ought to happen.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub enum Action {
     /// Send this to that broker, after everything sent there before.
     Send(LinkId, Message),
     /// Hand this to the stream's owner.
@@ -46,29 +46,29 @@ pub(crate) enum Action {
 
 /// What has happened, by name; all since the start.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct LaneCounters {
+pub struct LaneCounters {
     /// Requests sent to a broker again after theirs was lost.
-    pub(crate) repeated: u64,
+    pub repeated: u64,
     /// Requests sent to another broker after one had refused them.
-    pub(crate) refused_elsewhere: u64,
+    pub refused_elsewhere: u64,
     /// Sessions that ended without our doing.
-    pub(crate) sessions_lost: u64,
+    pub sessions_lost: u64,
     /// Brokers declared dead because they said nothing.
-    pub(crate) silent: u64,
+    pub silent: u64,
     /// Messages dropped: of a session that is over.
-    pub(crate) dropped_epoch: u64,
+    pub dropped_epoch: u64,
     /// Messages dropped: for a stream that is over.
-    pub(crate) dropped_stream: u64,
+    pub dropped_stream: u64,
     /// Messages dropped: out of place, too many, or their metadata are wrong.
-    pub(crate) dropped_protocol: u64,
+    pub dropped_protocol: u64,
     /// Frames dropped: they are no messages.
-    pub(crate) malformed: u64,
+    pub malformed: u64,
     /// Messages ignored: of a kind this version does not know.
-    pub(crate) unknown_kind: u64,
+    pub unknown_kind: u64,
     /// Streams ended because the response's head did not come in time.
-    pub(crate) deadline: u64,
+    pub deadline: u64,
     /// Streams ended because nothing moved.
-    pub(crate) idle: u64,
+    pub idle: u64,
 }
 
 /// The state machine of one lane; see the module.
@@ -76,7 +76,7 @@ pub(crate) struct LaneCounters {
 /// What it does is spread over files by idea: `sessions` (who lives), `placement` (which broker, and which next), `uploads` (the
 /// request's content), `responses` (what comes back).
 #[derive(Debug)]
-pub(crate) struct Lane {
+pub struct Lane {
     pub(super) config: LaneConfig,
     pub(super) brokers: Vec<Broker>,
     pub(super) streams: Slab<Stream>,
@@ -86,11 +86,11 @@ pub(crate) struct Lane {
     look_over_at: Instant,
     pub(super) is_draining: bool,
     pub(super) has_left: bool,
-    pub(crate) counters: LaneCounters,
+    pub counters: LaneCounters,
 }
 
 impl Lane {
-    pub(crate) fn new(config: LaneConfig, now: Instant) -> Self {
+    pub fn new(config: LaneConfig, now: Instant) -> Self {
         Self {
             next_epoch: config.first_epoch,
             config,
@@ -105,28 +105,28 @@ impl Lane {
     }
 
     /// A broker that this lane dials; `up` follows when it is reached.
-    pub(crate) fn add_broker(&mut self, now: Instant, link: LinkId) {
+    pub fn add_broker(&mut self, now: Instant, link: LinkId) {
         self.brokers.push(Broker::new(link, now));
     }
 
     /// Whether some broker has said WELCOME and takes work.
-    pub(crate) fn is_welcome(&self) -> bool {
+    pub fn is_welcome(&self) -> bool {
         self.brokers
             .iter()
             .any(|broker| broker.state == State::Live)
     }
 
     /// Streams that are not over.
-    pub(crate) fn open_streams(&self) -> usize {
+    pub fn open_streams(&self) -> usize {
         self.streams.len()
     }
 
-    pub(crate) fn brokers(&self) -> Vec<BrokerStatus> {
+    pub fn brokers(&self) -> Vec<BrokerStatus> {
         self.brokers.iter().map(Broker::status).collect()
     }
 
     /// When `tick` is owed.
-    pub(crate) fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Instant> {
         let streams = (!self.streams.is_empty()).then_some(self.look_over_at);
         self.brokers
             .iter()
@@ -136,7 +136,7 @@ impl Lane {
     }
 
     /// Does what is due.
-    pub(crate) fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
+    pub fn tick(&mut self, now: Instant, actions: &mut Vec<Action>) {
         self.notice_pause(now);
         for index in 0..self.brokers.len() {
             self.tend(now, index, actions);
@@ -151,7 +151,7 @@ impl Lane {
     ///
     /// # Errors
     /// When as many streams are open as may be, or the lane has left its brokers.
-    pub(crate) fn open(
+    pub fn open(
         &mut self,
         now: Instant,
         open: OpenRequest,
@@ -184,7 +184,7 @@ impl Lane {
     }
 
     /// Whoever waits for the response waits until then, and there are so many of them.
-    pub(crate) fn extend(
+    pub fn extend(
         &mut self,
         now: Instant,
         id: StreamId,
@@ -207,13 +207,7 @@ impl Lane {
     }
 
     /// The owner has taken this much content out of the stream.
-    pub(crate) fn consume(
-        &mut self,
-        now: Instant,
-        id: StreamId,
-        bytes: usize,
-        actions: &mut Vec<Action>,
-    ) {
+    pub fn consume(&mut self, now: Instant, id: StreamId, bytes: usize, actions: &mut Vec<Action>) {
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };
@@ -226,7 +220,7 @@ impl Lane {
     }
 
     /// The owner wants no more of the stream. Nothing is delivered for it any more.
-    pub(crate) fn cancel(
+    pub fn cancel(
         &mut self,
         _now: Instant,
         id: StreamId,

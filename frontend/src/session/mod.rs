@@ -17,6 +17,6 @@ mod site;
 #[cfg(test)]
 mod stories;
 
-pub(crate) use broker::BrokerStatus;
-pub(crate) use lane::{Action, Lane, LaneConfig, LaneCounters};
-pub(crate) use stream::{Delivery, Failure, OpenRequest, StreamId};
+pub use broker::BrokerStatus;
+pub use lane::{Action, Lane, LaneConfig, LaneCounters};
+pub use stream::{Delivery, Failure, OpenRequest, StreamId};

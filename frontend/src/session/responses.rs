@@ -17,12 +17,12 @@ const INTERIMS: u8 = 16;
 
 impl Lane {
     /// Bytes came that are no message.
-    pub(crate) fn malformed(&mut self) {
+    pub fn malformed(&mut self) {
         self.counters.malformed += 1;
     }
 
     /// Takes in a message from a broker.
-    pub(crate) fn receive(
+    pub fn receive(
         &mut self,
         now: Instant,
         link: LinkId,

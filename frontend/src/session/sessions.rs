@@ -15,18 +15,18 @@ use super::stream::StreamId;
 
 impl Lane {
     /// The connection to a broker stands, again.
-    pub(crate) fn up(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
+    pub fn up(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
         self.end_session(now, link, actions);
         self.greet(now, link, actions);
     }
 
     /// The connection to a broker is gone.
-    pub(crate) fn down(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
+    pub fn down(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
         self.end_session(now, link, actions);
     }
 
     /// Tells the brokers that this node takes no new work from its clients; those it meets later hear it in HELLO.
-    pub(crate) fn drain(&mut self, _now: Instant, actions: &mut Vec<Action>) {
+    pub fn drain(&mut self, _now: Instant, actions: &mut Vec<Action>) {
         if std::mem::replace(&mut self.is_draining, true) {
             return;
         }
@@ -36,7 +36,7 @@ impl Lane {
     }
 
     /// Ends every session in order, and every stream; the process is about to end.
-    pub(crate) fn leave(&mut self, _now: Instant, actions: &mut Vec<Action>) {
+    pub fn leave(&mut self, _now: Instant, actions: &mut Vec<Action>) {
         self.has_left = true;
         let open: Vec<StreamId> = self.streams.iter().map(|(_, stream)| stream.id).collect();
         for id in open {

@@ -12,11 +12,11 @@ const REPEATS_AFTER_LOSS: u8 = 2;
 
 /// A stream of a lane; its number on the wire, never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct StreamId(pub(super) u64);
+pub struct StreamId(pub(super) u64);
 
 impl StreamId {
     /// The lane's seat for it: the lower half holds the seat, the upper counts how often it was taken before.
-    pub(crate) const fn seat(self) -> usize {
+    pub const fn seat(self) -> usize {
         (self.0 & 0xffff_ffff) as usize - 1
     }
 
@@ -32,34 +32,34 @@ impl StreamId {
 
 /// What is asked of a backend.
 #[derive(Clone, Debug)]
-pub(crate) struct OpenRequest {
+pub struct OpenRequest {
     /// The encoded [`scale0_wire::RequestHead`].
-    pub(crate) head: Bytes,
+    pub head: Bytes,
     /// The request's content, or its beginning; at most [`scale0_wire::limits::REPEATABLE_CONTENT`].
-    pub(crate) content: Bytes,
+    pub content: Bytes,
     /// Whether `content` is all of it.
-    pub(crate) whole: bool,
+    pub whole: bool,
     /// Whether it may be executed twice.
-    pub(crate) idempotent: bool,
+    pub idempotent: bool,
     /// Whether the client asks to switch protocols.
-    pub(crate) upgrade: bool,
+    pub upgrade: bool,
     /// Who is to answer.
-    pub(crate) service: ServiceId,
+    pub service: ServiceId,
     /// What it can be coalesced with; 0: nothing.
-    pub(crate) flight: FlightKey,
+    pub flight: FlightKey,
     /// How long until the response's head.
-    pub(crate) timeout: Duration,
+    pub timeout: Duration,
     /// How long without a byte after it.
-    pub(crate) idle_timeout: Duration,
+    pub idle_timeout: Duration,
     /// How long to wait for a first backend.
-    pub(crate) hold: Duration,
+    pub hold: Duration,
     /// Who is tracing.
-    pub(crate) trace: TraceContext,
+    pub trace: TraceContext,
 }
 
 /// What comes back on a stream, in order. Nothing follows `End` and `Failed`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Delivery {
+pub enum Delivery {
     /// The backend reads: content may be handed over, one piece at a time.
     Ready,
     /// An interim response: the encoded head.
@@ -81,14 +81,14 @@ pub(crate) enum Delivery {
 
 /// Why a request got no response, or not all of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) reason: Reason,
+pub struct Failure {
+    pub reason: Reason,
     /// Whether a backend may have begun to work on it.
-    pub(crate) started: bool,
+    pub started: bool,
     /// When it is worth asking again, in milliseconds; 0: unknown.
-    pub(crate) retry_after_ms: u32,
+    pub retry_after_ms: u32,
     /// For people; may be empty.
-    pub(crate) detail: String,
+    pub detail: String,
 }
 
 impl Failure {
@@ -111,12 +111,12 @@ impl Failure {
     }
 
     /// A broker, or who speaks through it, sent what has no place here.
-    pub(crate) const fn protocol_error() -> Self {
+    pub const fn protocol_error() -> Self {
         Self::after_start(Reason::ProtocolError)
     }
 
     /// What the application sent is no response.
-    pub(crate) fn app_failed(why: &str) -> Self {
+    pub fn app_failed(why: &str) -> Self {
         Self {
             detail: why.to_owned(),
             ..Self::after_start(Reason::AppFailed)
@@ -124,7 +124,7 @@ impl Failure {
     }
 
     /// The request cannot be put into a message.
-    pub(crate) fn of_request(error: &DecodeError) -> Self {
+    pub fn of_request(error: &DecodeError) -> Self {
         Self {
             detail: error.to_string(),
             ..Self::not_started(Reason::HeadTooLarge)

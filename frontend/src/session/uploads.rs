@@ -16,7 +16,7 @@ const UPDATE_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Lane {
     /// Takes over a piece of the request's content, after `Ready` and once for each.
-    pub(crate) fn upload(
+    pub fn upload(
         &mut self,
         now: Instant,
         id: StreamId,
@@ -40,13 +40,7 @@ impl Lane {
 
     /// The request's content is complete, with these trailers, or broke off. What was handed over goes first, unless it broke
     /// off.
-    pub(crate) fn end_upload(
-        &mut self,
-        now: Instant,
-        id: StreamId,
-        end: &End,
-        actions: &mut Vec<Action>,
-    ) {
+    pub fn end_upload(&mut self, now: Instant, id: StreamId, end: &End, actions: &mut Vec<Action>) {
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };
