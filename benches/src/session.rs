@@ -10,6 +10,7 @@ pub struct Session {
     epoch: u64,
     capacity: u32,
     granted: u64,
+    is_lively: bool,
 }
 
 impl Session {
@@ -26,13 +27,22 @@ impl Session {
             epoch,
             capacity,
             granted: 0,
+            is_lively: false,
         }
+    }
+
+    /// The same for whoever speaks all the time and keeps windows: heartbeats as often as a product's, and a frontend's
+    /// window as narrow.
+    #[must_use]
+    pub const fn lively(mut self) -> Self {
+        self.is_lively = true;
+        self
     }
 
     /// What opens it: HELLO, and then a frontend's boundless window, so that no benchmark keeps one, or all of a backend's credit.
     ///
     /// Heartbeats are as rare as the protocol lets them be: a benchmark says nothing while criterion computes.
-    pub fn open(&mut self) -> [Message; 2] {
+    pub fn open(&mut self) -> Vec<Message> {
         let is_backend = 0 < self.capacity;
         let hello = Hello {
             oldest: VERSION,
@@ -40,20 +50,28 @@ impl Session {
             node: format!("node-{}", self.epoch),
             instance: self.epoch,
             lane: 0,
-            heartbeat: limits::HEARTBEAT_MAX,
+            heartbeat: if self.is_lively {
+                limits::HEARTBEAT
+            } else {
+                limits::HEARTBEAT_MAX
+            },
             window: limits::CONNECTION_WINDOW,
             capacity: self.capacity,
             services: is_backend.then(|| SERVICE.to_owned()).into_iter().collect(),
         };
         let hello = Message::new(RoutingHeader::new(Kind::Hello)).with_metadata(hello.encode());
         let hello = self.stamp(hello);
-        let follows = if is_backend {
+        if is_backend {
             self.grant(self.capacity.into());
-            Message::new(RoutingHeader::new(Kind::Credit))
+            let credit = Message::new(RoutingHeader::new(Kind::Credit));
+            vec![hello, self.stamp(credit)]
+        } else if self.is_lively {
+            vec![hello]
         } else {
-            Message::new(RoutingHeader::new(Kind::Window)).with_metadata(Window(u64::MAX).encode())
-        };
-        [hello, self.stamp(follows)]
+            let window = Message::new(RoutingHeader::new(Kind::Window));
+            let window = window.with_metadata(Window(u64::MAX).encode());
+            vec![hello, self.stamp(window)]
+        }
     }
 
     /// Grants so much more credit, from the next message on.
