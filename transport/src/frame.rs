@@ -1,8 +1,11 @@
 //! Messages as frames of a socket: what is copied and what is not.
 
-use bytes::Bytes;
-use scale0_wire::{DecodeError, Message};
+use std::ptr;
 
+use bytes::Bytes;
+use scale0_wire::{DecodeError, Message, RoutingHeader};
+
+use crate::raw_frame::RawFrame;
 use crate::socket::{Errno, Socket};
 
 /// A received frame up to this size is copied: it shares libzmq's receive buffer with its neighbours, and a message of
@@ -12,9 +15,50 @@ const COPY_RECEIVED: usize = 4 * 1024;
 /// Content from this size on is sent by reference; below, a copy costs less than the reference's allocations.
 const SHARE_SENT: usize = 1024;
 
+/// A message as it was received, in one short frame: to be sent on as it is, under another header.
+///
+/// What is read of it lies in a copy: whoever keeps the message keeps that, and libzmq's receive buffer is free once the frame
+/// is sent.
+#[derive(Debug)]
+pub struct Frame {
+    raw: RawFrame,
+    /// The copy. While it is held here, nothing else can lie in its place.
+    copy: Bytes,
+}
+
+impl Frame {
+    /// Whether all of this message but its header is what was received in this frame: not only equal, but the very copy.
+    #[must_use]
+    pub fn is_of(&self, message: &Message) -> bool {
+        let mut at = RoutingHeader::LENGTH;
+        for part in [&message.extension, &message.metadata, &message.content] {
+            let is_here = ptr::eq(part.as_ptr(), self.copy.as_ptr().wrapping_add(at));
+            if !part.is_empty() && !is_here {
+                return false;
+            }
+            at += part.len();
+        }
+        RoutingHeader::LENGTH < at && at == self.copy.len()
+    }
+
+    /// The same frame with the header of its message, unless that is not to be had.
+    fn under(mut self, message: &Message) -> Option<RawFrame> {
+        let is_written = self.is_of(message) && message.encode_over(self.raw.bytes_mut()?);
+        is_written.then_some(self.raw)
+    }
+}
+
 /// Takes in the frame and the rest of its message.
-pub(crate) fn receive(socket: &Socket, first: zmq::Message) -> Result<Message, DecodeError> {
-    let mut more = first.get_more();
+pub(crate) fn receive(
+    socket: &Socket,
+    first: RawFrame,
+) -> Result<(Message, Option<Frame>), DecodeError> {
+    if !first.has_more() && first.len() <= COPY_RECEIVED {
+        let copy = Bytes::copy_from_slice(&first);
+        let message = Message::decode(&copy, None)?;
+        return Ok((message, Some(Frame { raw: first, copy })));
+    }
+    let mut more = first.has_more();
     let head = into_bytes(first);
     let mut content = None;
     let mut frames = 1;
@@ -22,7 +66,7 @@ pub(crate) fn receive(socket: &Socket, first: zmq::Message) -> Result<Message, D
     while more {
         let Some(frame) = socket.receive() else { break };
         frames += 1;
-        more = frame.get_more();
+        more = frame.has_more();
         if frames == 2 {
             content = Some(into_bytes(frame));
         }
@@ -33,14 +77,14 @@ pub(crate) fn receive(socket: &Socket, first: zmq::Message) -> Result<Message, D
             content: content.map_or(0, |content| content.len()),
         });
     }
-    Message::decode(&head, content)
+    Ok((Message::decode(&head, content)?, None))
 }
 
 /// Drops the rest of a message of which this was the first frame.
-pub(crate) fn skip(socket: &Socket, first: &zmq::Message) {
-    let mut more = first.get_more();
+pub(crate) fn skip(socket: &Socket, first: &RawFrame) {
+    let mut more = first.has_more();
     while more {
-        more = socket.receive().is_some_and(|frame| frame.get_more());
+        more = socket.receive().is_some_and(|frame| frame.has_more());
     }
 }
 
@@ -75,10 +119,26 @@ pub(crate) fn send(
     .map_err(NotSent::Socket)
 }
 
-fn into_bytes(frame: zmq::Message) -> Bytes {
-    struct Frame(zmq::Message);
+/// Sends a message on in the frame that it was received in, behind the identity frame; a message that is not in that frame any
+/// more is sent as any other is.
+pub(crate) fn send_on(
+    socket: &mut Socket,
+    identity: &[u8],
+    message: &Message,
+    frame: Option<Frame>,
+    scratch: &mut Vec<u8>,
+) -> Result<(), NotSent> {
+    let Some(frame) = frame.and_then(|frame| frame.under(message)) else {
+        return send(socket, Some(identity), message, scratch);
+    };
+    socket.send(identity, true).map_err(NotSent::Socket)?;
+    socket.send_on(frame).map_err(NotSent::Socket)
+}
 
-    impl AsRef<[u8]> for Frame {
+fn into_bytes(frame: RawFrame) -> Bytes {
+    struct Owner(RawFrame);
+
+    impl AsRef<[u8]> for Owner {
         fn as_ref(&self) -> &[u8] {
             &self.0
         }
@@ -87,13 +147,13 @@ fn into_bytes(frame: zmq::Message) -> Bytes {
     if frame.len() <= COPY_RECEIVED {
         Bytes::copy_from_slice(&frame)
     } else {
-        Bytes::from_owner(Frame(frame))
+        Bytes::from_owner(Owner(frame))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use scale0_wire::{Kind, RoutingHeader};
+    use scale0_wire::Kind;
 
     use super::*;
 
@@ -108,7 +168,7 @@ mod tests {
         let message = Message::new(RoutingHeader::new(Kind::Chunk)).with_content(content.clone());
         assert!(send(&mut pair[1], None, &message, &mut Vec::new()).is_ok());
         let head = pair[0].receive().unwrap();
-        assert!(head.get_more());
+        assert!(head.has_more());
         let received = pair[0].receive().unwrap();
         assert_eq!(received[..], content[..]);
         (content.as_ptr(), received.as_ptr())
@@ -124,9 +184,70 @@ mod tests {
         assert_ne!(from, at);
     }
 
+    /// Two sockets in one context, where frames are handed over as they are.
+    fn pair(name: &str) -> [Socket; 2] {
+        let context = zmq::Context::new();
+        let mut pair =
+            [zmq::PAIR, zmq::PAIR].map(|kind| Socket::new(context.socket(kind).unwrap()));
+        pair[0].bind(&format!("inproc://{name}")).unwrap();
+        pair[1].connect(&format!("inproc://{name}")).unwrap();
+        pair
+    }
+
+    /// A message as it is received.
+    fn received(content: &Bytes) -> (Message, Frame) {
+        let [here, mut there] = pair("received");
+        let message =
+            Message::new(RoutingHeader::new(Kind::Response)).with_content(content.clone());
+        assert!(send(&mut there, None, &message, &mut Vec::new()).is_ok());
+        let (message, frame) = receive(&here, here.receive().unwrap()).unwrap();
+        (message, frame.unwrap())
+    }
+
+    fn send_on_and_receive(message: &Message, frame: Frame) -> RawFrame {
+        let [here, mut there] = pair("sent-on");
+        let sent = send_on(&mut there, b"id", message, Some(frame), &mut Vec::new());
+        assert!(sent.is_ok());
+        assert_eq!(here.receive().unwrap()[..], *b"id");
+        here.receive().unwrap()
+    }
+
+    #[test]
+    fn a_message_is_sent_on_in_its_frame_under_another_header() {
+        let content = Bytes::from(vec![1; 1000]);
+        let (mut message, frame) = received(&content);
+        let kept = message.clone();
+        let at = frame.raw.as_ptr();
+        message.header.correlation = 7;
+        let sent = send_on_and_receive(&message, frame);
+        assert_eq!(sent.as_ptr(), at);
+        let sent = Message::decode(&Bytes::copy_from_slice(&sent), None).unwrap();
+        assert_eq!(sent, message);
+        assert_eq!(kept.header.correlation, 0);
+        assert_eq!(kept.content, content, "who keeps it has a copy");
+    }
+
+    #[test]
+    fn another_message_is_not_sent_in_a_frame_however_much_it_is_like_it() {
+        let (message, frame) = received(&Bytes::from(vec![1; 1000]));
+        let at = frame.raw.as_ptr();
+        let equal = message.with_content(Bytes::from(vec![1; 1000]));
+        assert!(!frame.is_of(&equal));
+        let sent = send_on_and_receive(&equal, frame);
+        assert_ne!(sent.as_ptr(), at);
+
+        let (message, frame) = received(&Bytes::from(vec![1; 1000]));
+        let shorter = message.content.slice(..999);
+        assert!(!frame.is_of(&message.clone().with_content(shorter)));
+        // In a message of this kind content is never in the first frame.
+        let mut chunk = message;
+        chunk.header.kind = Kind::Chunk;
+        assert!(frame.is_of(&chunk) && frame.under(&chunk).is_none());
+    }
+
     #[test]
     fn a_large_frame_is_taken_over_as_it_is_and_a_short_one_copied() {
-        let large = zmq::Message::from(vec![1; COPY_RECEIVED + 1]);
+        let large = RawFrame::of(&[1; COPY_RECEIVED + 1]);
         let at = large.as_ptr();
         let bytes = into_bytes(large);
         assert_eq!(bytes.as_ptr(), at);
@@ -136,7 +257,7 @@ mod tests {
             "a part of it is the same bytes"
         );
 
-        let short = zmq::Message::from(vec![1; COPY_RECEIVED]);
+        let short = RawFrame::of(&[1; COPY_RECEIVED]);
         let at = short.as_ptr();
         assert_ne!(into_bytes(short).as_ptr(), at);
     }

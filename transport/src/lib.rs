@@ -44,6 +44,7 @@ mod links;
 mod monitor;
 mod options;
 mod peer_id;
+mod raw_frame;
 mod router;
 #[cfg(test)]
 mod soak;
@@ -53,6 +54,7 @@ pub use context::Context;
 pub use curve::{KeyError, KeyPair, PublicKey, SecretKey};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::TransportError;
+pub use frame::Frame;
 pub use in_process::{Hub, Inbox, Port};
 pub use io_thread::ThreadWaker;
 pub use links::{Incoming, LinkCounters, LinkId, Links, SendOutcome};

@@ -103,13 +103,13 @@ impl Link {
 
     fn receive_message(&mut self, counters: &mut LinkCounters) -> Option<Incoming> {
         let first = self.socket.receive()?;
-        if !first.get_more() && *first == *self.lost {
+        if !first.has_more() && *first == *self.lost {
             counters.lost += 1;
             self.dial_anew_or_later();
             return Some(Incoming::Down);
         }
         match frame::receive(&self.socket, first) {
-            Ok(message) => Some(Incoming::Message(message)),
+            Ok((message, _)) => Some(Incoming::Message(message)),
             Err(error) => {
                 counters.malformed += 1;
                 Some(Incoming::Malformed(error))

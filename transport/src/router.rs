@@ -10,7 +10,7 @@ use scale0_wire::Message;
 use crate::context::Context;
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
-use crate::frame::{self, NotSent};
+use crate::frame::{self, Frame, NotSent};
 use crate::io_thread::{self, Source, ThreadWaker};
 use crate::links::{Incoming, PASS, SendOutcome};
 use crate::options::{self, RouterOptions};
@@ -89,6 +89,13 @@ impl Router {
     /// The next message or event of any peer. Never waits. `None` ends a pass: there is nothing more now, or 256 were
     /// received; the next call begins a new pass.
     pub fn receive(&mut self) -> Option<(PeerId, Incoming)> {
+        let (from, incoming, _) = self.receive_framed()?;
+        Some((from, incoming))
+    }
+
+    /// As [`receive`](Self::receive), with the frame that a short message came in: to be sent on by [`send_on`](Self::send_on),
+    /// of this router or another.
+    pub fn receive_framed(&mut self) -> Option<(PeerId, Incoming, Option<Frame>)> {
         while self.received_in_pass < PASS {
             let Some(identity) = self.socket.receive() else {
                 break;
@@ -103,19 +110,18 @@ impl Router {
                 self.counters.foreign += 1;
                 continue;
             };
-            if !first.get_more() && *first == *self.lost {
+            if !first.has_more() && *first == *self.lost {
                 self.refused.get_mut().remove(&peer);
                 self.counters.lost += 1;
-                return Some((peer, Incoming::Down));
+                return Some((peer, Incoming::Down, None));
             }
-            let incoming = match frame::receive(&self.socket, first) {
-                Ok(message) => Incoming::Message(message),
+            return Some(match frame::receive(&self.socket, first) {
+                Ok((message, frame)) => (peer, Incoming::Message(message), frame),
                 Err(error) => {
                     self.counters.malformed += 1;
-                    Incoming::Malformed(error)
+                    (peer, Incoming::Malformed(error), None)
                 }
-            };
-            return Some((peer, incoming));
+            });
         }
         self.received_in_pass = 0;
         None
@@ -123,14 +129,21 @@ impl Router {
 
     /// Sends. Never waits. `Down`: the peer is gone, or is not this router's.
     pub fn send(&mut self, to: PeerId, message: &Message) -> SendOutcome {
+        self.send_on(to, message, None)
+    }
+
+    /// As [`send`](Self::send), of a message that came in this frame: without a copy, if its metadata and content are those
+    /// that were received, whatever has become of its header. Otherwise the frame is dropped, and nothing is amiss.
+    pub fn send_on(&mut self, to: PeerId, message: &Message, frame: Option<Frame>) -> SendOutcome {
         if to.router() != Some(self.number) {
             return SendOutcome::Down;
         }
         let identity = to.routing_id();
-        match frame::send(
+        match frame::send_on(
             &mut self.socket,
-            Some(&identity),
+            &identity,
             message,
+            frame,
             &mut self.scratch,
         ) {
             Ok(()) => SendOutcome::Sent,

@@ -12,6 +12,7 @@ use zmq_sys as sys;
 
 use crate::error::TransportError;
 use crate::options::milliseconds;
+use crate::raw_frame::RawFrame;
 
 /// An error number of libzmq or of the operating system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,7 @@ impl Errno {
     pub(crate) const AGAIN: Self = Self(sys::errno::EAGAIN);
 
     #[expect(unsafe_code, reason = "libzmq's errno is read through it")]
-    fn last() -> Self {
+    pub(crate) fn last() -> Self {
         // SAFETY: it takes nothing and returns a number.
         Self(unsafe { sys::zmq_errno() })
     }
@@ -156,15 +157,16 @@ impl Socket {
     }
 
     /// The next frame, if one is there.
-    pub(crate) fn receive(&self) -> Option<zmq::Message> {
-        let mut frame = zmq::Message::new();
+    #[expect(unsafe_code, reason = "the frame is ours, not the zmq crate's")]
+    pub(crate) fn receive(&self) -> Option<RawFrame> {
         loop {
-            match self.raw.recv(&mut frame, zmq::DONTWAIT) {
-                Ok(()) => {
+            // SAFETY: the socket is open as long as `self` is.
+            match unsafe { RawFrame::receive(self.pointer, sys::ZMQ_DONTWAIT as c_int) } {
+                Ok(frame) => {
                     self.settled.set(false);
                     return Some(frame);
                 }
-                Err(zmq::Error::EINTR) => {}
+                Err(Errno(sys::errno::EINTR)) => {}
                 // EAGAIN: after having taken in all that had happened. Others mean that the context is gone.
                 Err(_) => {
                     self.settled.set(true);
@@ -172,6 +174,14 @@ impl Socket {
                 }
             }
         }
+    }
+
+    /// Sends the last frame of a message as it is.
+    #[expect(unsafe_code, reason = "the frame is ours, not the zmq crate's")]
+    pub(crate) fn send_on(&self, frame: RawFrame) -> Result<(), Errno> {
+        self.looked();
+        // SAFETY: the socket is open as long as `self` is.
+        unsafe { frame.send(self.pointer, sys::ZMQ_DONTWAIT as c_int) }
     }
 
     /// Sends a frame by copy.

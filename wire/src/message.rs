@@ -71,6 +71,23 @@ impl Message {
         Ok(Some(self.content.clone()))
     }
 
+    /// Writes the header over that of a frame which has the rest of this message already: for whoever passes on what it
+    /// received, under another number.
+    ///
+    /// Returns false, and leaves the frame as it is, if this message is not one frame of that length.
+    #[must_use]
+    pub fn encode_over(&self, frame: &mut [u8]) -> bool {
+        let length = frame.len();
+        let (Ok(lengths), Some(header)) = (self.lengths(), frame.first_chunk_mut()) else {
+            return false;
+        };
+        let fits = length == self.size() && lengths.content_is_inline(self.header.kind);
+        if fits {
+            self.header.write(lengths, header);
+        }
+        fits
+    }
+
     /// Reads a message from its frames. Metadata and content share their buffers.
     ///
     /// # Errors

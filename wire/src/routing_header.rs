@@ -203,7 +203,14 @@ impl RoutingHeader {
         let start = frame.len();
         // Written where they stay: on the stack first and copied from there, they would cost twice as much.
         frame.resize(start + Self::LENGTH, 0);
-        let to = &mut frame[start..start + Self::LENGTH];
+        if let Some(to) = frame[start..].first_chunk_mut() {
+            self.write(lengths, to);
+        }
+    }
+
+    /// Writes the bytes of this header, for a message with these lengths.
+    #[inline]
+    pub(crate) fn write(&self, lengths: Lengths, to: &mut [u8; Self::LENGTH]) {
         to[0] = VERSION;
         to[1] = self.kind.number();
         to[2..4].copy_from_slice(&lengths.header.to_le_bytes());
@@ -224,7 +231,8 @@ impl RoutingHeader {
         to[48..52].copy_from_slice(&self.origin_site.to_le_bytes());
         to[52..56].copy_from_slice(&self.window.to_le_bytes());
         to[56..60].copy_from_slice(&lengths.content.to_le_bytes());
-        // 60..64 is reserved and zero.
+        // Reserved.
+        to[60..64].fill(0);
         to[64..80].copy_from_slice(&self.flight.0.to_le_bytes());
         to[80..88].copy_from_slice(&self.affinity.to_le_bytes());
         to[88..104].copy_from_slice(&self.service.0);

@@ -30,6 +30,19 @@ proptest! {
     }
 
     #[test]
+    fn a_header_written_over_another_is_that_of_a_message_written_anew(message in message(), header in message()) {
+        let altered = Message { header: header.header, ..message.clone() };
+        let (from, to) = (encoded(&message), encoded(&altered));
+        let mut frame = from[0].to_vec();
+        let is_written = altered.encode_over(&mut frame);
+        prop_assert_eq!(is_written, from.len() == 1 && to.len() == 1);
+        prop_assert_eq!(&frame, if is_written { &to[0] } else { &from[0] });
+        let mut longer = [&from[0][..], &vec![0; altered.size()]].concat();
+        prop_assert!(!altered.encode_over(&mut longer));
+        prop_assert!(!altered.encode_over(&mut frame[..RoutingHeader::LENGTH - 1]));
+    }
+
+    #[test]
     fn every_truncation_of_a_message_is_an_error(message in message()) {
         let frames = encoded(&message);
         for end in 0..frames[0].len() {

@@ -1,0 +1,80 @@
+//! What a router has received and another sends on: nothing of it is altered but its header, whoever else keeps it.
+
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::time::Duration;
+
+use scale0_transport::{Incoming, RouterOptions, SendOutcome};
+use scale0_wire::{Kind, Message, RoutingHeader};
+use support::{Bound, Dialling, context, local};
+
+/// Messages of all lengths from nothing to two frames: those that lie in libzmq's message itself, those that share a receive
+/// buffer with their neighbours, and those that are not sent on in their frame.
+const MESSAGES: u64 = 20_000;
+
+/// Messages under way.
+const UNDER_WAY: u64 = 500;
+
+fn message(number: u64) -> Message {
+    let length = usize::try_from(number * 7919 % 5000).unwrap();
+    let content = vec![number.to_le_bytes()[0]; length];
+    let metadata = number.to_le_bytes().to_vec();
+    Message::new(RoutingHeader {
+        correlation: number,
+        ..RoutingHeader::new(Kind::Response)
+    })
+    .with_metadata(metadata.into())
+    .with_content(content.into())
+}
+
+#[test]
+fn what_is_sent_on_arrives_unaltered_and_so_stays_what_is_kept() {
+    let context = context();
+    let options = RouterOptions::default();
+    let mut front = Bound::new(&context, &local(), &options);
+    let mut back = Bound::new(&context, &local(), &options);
+    let mut dialling = Dialling::new();
+    let asker = dialling.connect(&context, &front.endpoint());
+    let answerer = dialling.connect(&context, &back.endpoint());
+    dialling.send(answerer, &message(0));
+    let (to, _) = back.next_message();
+
+    let mut kept = Vec::new();
+    let (mut sent, mut sent_on, mut arrived) = (0, 0, 0);
+    let mut framed = 0;
+    while arrived < MESSAGES {
+        while sent < MESSAGES && sent < arrived + UNDER_WAY {
+            dialling.send(asker, &message(sent));
+            sent += 1;
+        }
+        while let Some((_, incoming, frame)) = front.router.receive_framed() {
+            let Incoming::Message(mut incoming) = incoming else {
+                panic!("{incoming:?}");
+            };
+            assert_eq!(incoming, message(sent_on));
+            if sent_on % 5 == 0 {
+                kept.push(incoming.clone());
+            }
+            framed += u64::from(frame.is_some());
+            incoming.header.correlation += MESSAGES;
+            let outcome = back.router.send_on(to, &incoming, frame);
+            assert_eq!(outcome, SendOutcome::Sent);
+            sent_on += 1;
+        }
+        while let Some((link, incoming)) = dialling.next_within(Duration::ZERO) {
+            let Incoming::Message(mut incoming) = incoming else {
+                panic!("{incoming:?}");
+            };
+            assert_eq!(link, answerer);
+            incoming.header.correlation -= MESSAGES;
+            assert_eq!(incoming, message(arrived));
+            arrived += 1;
+        }
+    }
+    assert!(MESSAGES / 2 < framed, "{framed}");
+    for message_kept in kept {
+        assert_eq!(message_kept, message(message_kept.header.correlation));
+    }
+}
