@@ -103,7 +103,7 @@ async fn the_demo_stores_where_no_site_of_ones_own_does() {
         arguments.extend(["--set", set]);
     }
     let demo = Scale0::launch_in(tempfile::tempdir().unwrap(), &arguments).await;
-    assert_eq!(get(demo.admin(), "/readyz").await.status(), 200);
+    soon(async { while get(demo.admin(), "/readyz").await.status() != 200 {} }).await;
     assert!(demo.folder().join("scale0-demo").exists());
     assert!(!demo.folder().join("scale0-cache").exists());
 }
