@@ -1,11 +1,11 @@
 //! The thread that owns the sockets: wait, take in, step, send, repeat.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scale0_transport::{Incoming, PeerId, Port, Router, SendOutcome, wait};
+use scale0_transport::{Frame, Incoming, PeerId, Port, Router, SendOutcome, wait};
 use scale0_wire::Message;
 
 use super::clock;
@@ -26,6 +26,8 @@ pub(super) struct SocketThread {
     routers: Vec<Router>,
     /// What comes in at each of them.
     ports: Vec<Port>,
+    /// The frames of what each of them has received in this round, in order: what is passed on leaves in the one it came in.
+    frames: Vec<VecDeque<Frame>>,
     outboxes: HashMap<PeerId, Outbox>,
     /// What is to be told to the core next.
     events: Vec<Event>,
@@ -37,6 +39,7 @@ impl SocketThread {
     pub(super) fn new(station: Arc<Station>, routers: Vec<Router>, ports: Vec<Port>) -> Self {
         Self {
             station,
+            frames: routers.iter().map(|_| VecDeque::new()).collect(),
             routers,
             ports,
             outboxes: HashMap::new(),
@@ -75,6 +78,9 @@ impl SocketThread {
             for action in outbound.drain(..) {
                 self.perform(action);
             }
+            for frames in &mut self.frames {
+                frames.clear();
+            }
             if services_refused < round.services_refused && may_log(&mut self.logged, now) {
                 services_refused = round.services_refused;
                 tracing::warn!(
@@ -95,8 +101,9 @@ impl SocketThread {
 
     /// What has come, at most one pass of each router.
     fn receive(&mut self, now: Instant) {
-        for (router, &port) in self.routers.iter_mut().zip(&self.ports) {
-            while let Some((from, incoming)) = router.receive() {
+        let sources = self.routers.iter_mut().zip(&mut self.frames);
+        for ((router, frames), &port) in sources.zip(&self.ports) {
+            while let Some((from, incoming, frame)) = router.receive_framed() {
                 self.events.push(match incoming {
                     Incoming::Message(message) => Event::Received {
                         from,
@@ -114,22 +121,27 @@ impl SocketThread {
                     // Bound sockets do not say it: HELLO does.
                     Incoming::Up => continue,
                 });
+                frames.extend(frame);
             }
         }
     }
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Send { to, message } => self.send(to, message),
+            Action::Send { to, message } => {
+                let mut sources = self.frames.iter_mut();
+                let frame = sources.find_map(|frames| take_frame_of(&message, frames));
+                self.send(to, message, frame);
+            }
             Action::Forget { peer } => {
                 self.outboxes.remove(&peer);
             }
         }
     }
 
-    fn send(&mut self, to: PeerId, message: Message) {
-        if !self.outboxes.contains_key(&to) {
-            match self.offer(to, &message) {
+    fn send(&mut self, to: PeerId, message: Message, frame: Option<Frame>) {
+        if self.outboxes.is_empty() || !self.outboxes.contains_key(&to) {
+            match self.offer(to, &message, frame) {
                 SendOutcome::Full => {}
                 SendOutcome::Sent | SendOutcome::Down | SendOutcome::TooLong => return,
             }
@@ -142,14 +154,14 @@ impl SocketThread {
         }
     }
 
-    fn offer(&mut self, to: PeerId, message: &Message) -> SendOutcome {
+    fn offer(&mut self, to: PeerId, message: &Message, frame: Option<Frame>) -> SendOutcome {
         let Some(router) = to
             .router()
             .and_then(|number| self.routers.get_mut(usize::from(number)))
         else {
             return SendOutcome::Down;
         };
-        let outcome = router.send(to, message);
+        let outcome = router.send_on(to, message, frame);
         match outcome {
             SendOutcome::Sent | SendOutcome::Full => {}
             // Its Down may have been received already, before it said HELLO for the last time.
@@ -173,7 +185,7 @@ impl SocketThread {
         let mut outboxes = std::mem::take(&mut self.outboxes);
         outboxes.retain(|&to, outbox| {
             outbox.flush(|message| {
-                let is_full = self.offer(to, &message) == SendOutcome::Full;
+                let is_full = self.offer(to, &message, None) == SendOutcome::Full;
                 is_full.then_some(message)
             });
             !outbox.is_empty()
@@ -191,6 +203,17 @@ impl SocketThread {
         }
         counters
     }
+}
+
+/// What is passed on leaves in the order in which it came: its frame is among so many, if it is there yet.
+const LOOK_AHEAD: usize = 8;
+
+/// The frame that this message was received in. Those before it are of messages that were not passed on.
+fn take_frame_of(message: &Message, frames: &mut VecDeque<Frame>) -> Option<Frame> {
+    let mut ahead = frames.iter().take(LOOK_AHEAD);
+    let place = ahead.position(|frame| frame.is_of(message))?;
+    frames.drain(..place);
+    frames.pop_front()
 }
 
 /// Whether what a peer did wrong is worth a line now.
