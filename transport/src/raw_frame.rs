@@ -13,7 +13,11 @@ use crate::socket::Errno;
 /// A frame of ours: received, and then sent on or dropped.
 ///
 /// The zmq crate's own does not tell whether its bytes are shared.
-pub(crate) struct RawFrame(sys::zmq_msg_t);
+pub(crate) struct RawFrame {
+    message: sys::zmq_msg_t,
+    /// As libzmq said when it handed it over: asking again and again is a measurable part of a short message's cost.
+    length: usize,
+}
 
 impl RawFrame {
     fn new() -> Self {
@@ -23,7 +27,7 @@ impl RawFrame {
         unsafe {
             sys::zmq_msg_init(&raw mut message);
         }
-        Self(message)
+        Self { message, length: 0 }
     }
 
     /// The next frame of a socket, which must be open.
@@ -31,9 +35,12 @@ impl RawFrame {
     pub(crate) unsafe fn receive(socket: *mut c_void, flags: c_int) -> Result<Self, Errno> {
         let mut frame = Self::new();
         // SAFETY: the caller's socket is open, and the message is a valid one, which libzmq replaces.
-        if unsafe { sys::zmq_msg_recv(&raw mut frame.0, socket, flags) } == -1 {
+        let length = unsafe { sys::zmq_msg_recv(&raw mut frame.message, socket, flags) };
+        // It says how many bytes there are, of which no frame of ours has more than fit.
+        let Ok(length) = usize::try_from(length) else {
             return Err(Errno::last());
-        }
+        };
+        frame.length = length;
         Ok(frame)
     }
 
@@ -43,7 +50,7 @@ impl RawFrame {
         let mut frame = ManuallyDrop::new(self);
         loop {
             // SAFETY: the caller's socket is open, and the message is a valid one, which is libzmq's once it is sent.
-            if unsafe { sys::zmq_msg_send(&raw mut frame.0, socket, flags) } != -1 {
+            if unsafe { sys::zmq_msg_send(&raw mut frame.message, socket, flags) } != -1 {
                 return Ok(());
             }
             let errno = Errno::last();
@@ -73,15 +80,20 @@ impl RawFrame {
         // SAFETY: the message is valid and has no other owner, so that nobody else has a reference to its bytes; they stay
         // where they are as long as `self` is neither moved nor closed, which the borrow prevents.
         Some(unsafe {
-            let data = sys::zmq_msg_data(&raw mut self.0);
-            slice::from_raw_parts_mut(data.cast(), sys::zmq_msg_size(&raw const self.0))
+            let data = sys::zmq_msg_data(&raw mut self.message);
+            slice::from_raw_parts_mut(data.cast(), self.length)
         })
+    }
+
+    /// Its bytes.
+    pub(crate) const fn len(&self) -> usize {
+        self.length
     }
 
     #[expect(unsafe_code, reason = "libzmq answers for its message")]
     fn property(&self, property: u32) -> c_int {
         // SAFETY: the message is valid, and it is only read.
-        unsafe { sys::zmq_msg_get(&raw const self.0, property as c_int) }
+        unsafe { sys::zmq_msg_get(&raw const self.message, property as c_int) }
     }
 
     /// A frame with these bytes.
@@ -90,7 +102,8 @@ impl RawFrame {
     pub(crate) fn of(bytes: &[u8]) -> Self {
         let mut frame = Self::new();
         // SAFETY: an empty message owns nothing, so that another may be made in its place.
-        unsafe { sys::zmq_msg_init_size(&raw mut frame.0, bytes.len()) };
+        unsafe { sys::zmq_msg_init_size(&raw mut frame.message, bytes.len()) };
+        frame.length = bytes.len();
         frame.bytes_mut().unwrap().copy_from_slice(bytes);
         frame
     }
@@ -104,8 +117,8 @@ impl Deref for RawFrame {
         // SAFETY: the message is valid; its bytes stay as and where they are while it is borrowed. `zmq_msg_data` reads the
         // message although it asks for a pointer to write to.
         unsafe {
-            let data = sys::zmq_msg_data((&raw const self.0).cast_mut());
-            slice::from_raw_parts(data.cast(), sys::zmq_msg_size(&raw const self.0))
+            let data = sys::zmq_msg_data((&raw const self.message).cast_mut());
+            slice::from_raw_parts(data.cast(), self.length)
         }
     }
 }
@@ -120,7 +133,7 @@ impl Drop for RawFrame {
     #[expect(unsafe_code, reason = "libzmq closes its messages")]
     fn drop(&mut self) {
         // SAFETY: the message is valid, and never used again.
-        unsafe { sys::zmq_msg_close(&raw mut self.0) };
+        unsafe { sys::zmq_msg_close(&raw mut self.message) };
     }
 }
 
@@ -147,7 +160,7 @@ mod tests {
         assert!(frame.bytes_mut().is_some());
         let mut copy = RawFrame::new();
         // SAFETY: both are valid messages.
-        unsafe { sys::zmq_msg_copy(&raw mut copy.0, &raw mut frame.0) };
+        unsafe { sys::zmq_msg_copy(&raw mut copy.message, &raw mut frame.message) };
         assert!(frame.bytes_mut().is_none());
         assert!(copy.bytes_mut().is_none());
     }

@@ -110,7 +110,8 @@ impl Router {
                 self.counters.foreign += 1;
                 continue;
             };
-            if !first.has_more() && *first == *self.lost {
+            // The length first: it costs nothing.
+            if first.len() == self.lost.len() && !first.has_more() && *first == *self.lost {
                 self.refused.get_mut().remove(&peer);
                 self.counters.lost += 1;
                 return Some((peer, Incoming::Down, None));

@@ -185,13 +185,29 @@ impl Socket {
     }
 
     /// Sends a frame by copy.
+    #[expect(
+        unsafe_code,
+        reason = "the zmq crate makes a message of it in four calls"
+    )]
     pub(crate) fn send(&self, frame: &[u8], more: bool) -> Result<(), Errno> {
         self.looked();
-        let flags = zmq::DONTWAIT | if more { zmq::SNDMORE } else { 0 };
+        let flags = sys::ZMQ_DONTWAIT | if more { sys::ZMQ_SNDMORE } else { 0 };
         loop {
-            match self.raw.send(frame, flags) {
-                Err(zmq::Error::EINTR) => {}
-                result => return Ok(result?),
+            // SAFETY: the socket is open as long as `self` is, and libzmq has copied the slice when the call returns.
+            let sent = unsafe {
+                sys::zmq_send(
+                    self.pointer,
+                    frame.as_ptr().cast(),
+                    frame.len(),
+                    flags as c_int,
+                )
+            };
+            if sent != -1 {
+                return Ok(());
+            }
+            let errno = Errno::last();
+            if errno.0 != sys::errno::EINTR {
+                return Err(errno);
             }
         }
     }
