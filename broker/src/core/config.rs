@@ -87,6 +87,11 @@ pub struct BrokerLimits {
     pub streams: usize,
     /// Bytes that wait for one peer whose connection window is used up. The stream that would exceed it is reset.
     pub bytes_per_peer: usize,
+    /// Bytes of requests that wait in all queues together, repeats aside. A queue refuses what would make it longer than what the others leave
+    /// free, so that one alone holds half of this at the most.
+    pub queued_bytes: usize,
+    /// Bytes that wait for the connection windows of all peers together, shared in the same way.
+    pub waiting_bytes: usize,
     /// Bytes of requests kept until their response's head, for a repeat. Beyond it requests are sent all the same, and not repeated.
     pub kept_bytes: usize,
 }
@@ -99,6 +104,8 @@ impl Default for BrokerLimits {
             requests_per_session: 64 * 1024,
             streams: 64 * 1024,
             bytes_per_peer: 4 * 1024 * 1024,
+            queued_bytes: 128 * 1024 * 1024,
+            waiting_bytes: 64 * 1024 * 1024,
             kept_bytes: 64 * 1024 * 1024,
         }
     }

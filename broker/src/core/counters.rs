@@ -46,6 +46,10 @@ counters! {
     sent,
     /// Requests that had to wait for credit.
     queued,
+    /// Requests refused because all queues together were too long for them, though their own was not.
+    queues_full,
+    /// Trailers, and details of failures, left out because too much waited for their reader.
+    trailers_dropped,
     /// Repeats after a lost connection.
     repeated_after_loss,
     /// Repeats after a REJECT.

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use scale0_transport::PeerId;
 use scale0_wire::flow::{ReceiveWindow, SendWindow};
-use scale0_wire::{Heartbeat, Hello, Kind, Message, RoutingHeader, Window};
+use scale0_wire::{End, Fields, Heartbeat, Hello, Kind, Message, RoutingHeader, Window};
 
+use super::backlog::Backlog;
 use super::event::Action;
 use super::timers::TimerId;
 
@@ -114,7 +115,7 @@ impl Link {
     pub(crate) fn send(
         &mut self,
         message: Message,
-        limit: usize,
+        backlog: &mut Backlog,
         actions: &mut Vec<Action>,
     ) -> Result<(), Full> {
         let content = counted_content(&message);
@@ -124,24 +125,50 @@ impl Link {
             self.tell(message, actions);
             return Ok(());
         }
-        if limit < self.waiting_bytes + message.size() {
+        if !backlog.admits(self.waiting_bytes, message.size()) {
             return Err(Full);
         }
-        self.wait(message);
+        self.wait(message, backlog);
         Ok(())
     }
 
-    /// Sends a stream's last word. It is never too much: each stream has one, and streams are bounded.
-    pub(crate) fn send_last(&mut self, message: Message, actions: &mut Vec<Action>) {
+    /// Sends a stream's last word, an END. It is never too much: each stream has one, streams are bounded, and what is not needed
+    /// to end one is left out where too much waits already. Returns whether all of it goes.
+    #[must_use]
+    pub(crate) fn send_last(
+        &mut self,
+        mut message: Message,
+        backlog: &mut Backlog,
+        actions: &mut Vec<Action>,
+    ) -> bool {
         if self.waiting.is_empty() {
             self.tell(message, actions);
-        } else {
-            self.wait(message);
+            return true;
         }
+        let mut is_whole = true;
+        if !backlog.admits(self.waiting_bytes, message.size()) {
+            let bare = match End::decode(&message.metadata) {
+                Ok(End::Failed { reason, .. }) => End::Failed {
+                    reason,
+                    detail: String::new(),
+                },
+                Ok(End::Complete(_)) | Err(_) => End::Complete(Fields::default()),
+            };
+            let bare = bare.encode();
+            is_whole = message.metadata.len() <= bare.len();
+            message.metadata = bare;
+        }
+        self.wait(message, backlog);
+        is_whole
     }
 
     /// Takes in a WINDOW of the connection, and sends what has waited for it.
-    pub(crate) fn raise(&mut self, window: Window, actions: &mut Vec<Action>) {
+    pub(crate) fn raise(
+        &mut self,
+        window: Window,
+        backlog: &mut Backlog,
+        actions: &mut Vec<Action>,
+    ) {
         self.send.raise(window.0);
         while let Some(message) = self.waiting.front() {
             let content = counted_content(message);
@@ -153,6 +180,7 @@ impl Link {
                 return;
             };
             self.waiting_bytes -= message.size();
+            backlog.remove(message.size());
             self.tell(message, actions);
         }
         // A burst's memory is not kept for the next one.
@@ -234,8 +262,9 @@ impl Link {
         self.pulse.is_behind = false;
     }
 
-    fn wait(&mut self, message: Message) {
+    fn wait(&mut self, message: Message, backlog: &mut Backlog) {
         let message = unpinned(message);
+        backlog.add(message.size());
         self.waiting_bytes += message.size();
         self.waiting.push_back(message);
     }

@@ -1,6 +1,7 @@
 //! The pure state machine: what a broker decides. Reach std's `core` through `std::` here.
 
 mod backend;
+mod backlog;
 mod broker;
 mod config;
 mod counters;

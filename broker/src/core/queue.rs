@@ -10,8 +10,8 @@ use super::stream::{Lane, List, Phase, StreamKey, Streams};
 
 /// First come, first served within each [`Lane`]; a lane waits for those before it, but for uploads.
 ///
-/// Bounded in requests and bytes, but for repeats: they were admitted once, and what is repeated was paid for by credit, which
-/// bounds it.
+/// Bounded in requests and bytes, but for repeats: they were admitted once, and what is repeated was paid for by credit and kept
+/// within a bound of its own.
 #[derive(Debug)]
 pub(crate) struct Queue {
     lanes: [List; 5],
@@ -52,9 +52,15 @@ impl Queue {
         self.limits
     }
 
-    /// Whether a request of this size may wait here.
-    pub(crate) fn has_room(&self, size: usize) -> bool {
-        self.len() - self.repeats() < self.limits.requests && self.bytes + size <= self.limits.bytes
+    /// Whether a request of this size may wait here, while so many bytes are free in all queues together.
+    ///
+    /// No queue may be longer than what is left free (Choudhury and Hahne's dynamic thresholds): of several that are overloaded each
+    /// gets an equal share, the longest are the first to refuse, and a service that was quiet finds room however many are not.
+    /// Nothing is thrown out that was let in, as it would be if the longest queue's newest gave way to others: who is refused hears
+    /// it at once, and it costs no search.
+    pub(crate) fn has_room(&self, size: usize, free: usize) -> bool {
+        self.len() - self.repeats() < self.limits.requests
+            && self.bytes + size <= self.limits.bytes.min(free)
     }
 
     /// Whether one waits that came as such a request does, with its content behind it or with none to come: no backend that takes

@@ -11,6 +11,10 @@ pub struct Gauges {
     pub open_requests: usize,
     /// Event streams and tunnels.
     pub streams: usize,
+    /// Bytes of requests that wait for a backend.
+    pub queued_bytes: usize,
+    /// Bytes that wait for slow peers' connection windows.
+    pub waiting_bytes: usize,
     /// Bytes of requests kept for a repeat.
     pub kept_bytes: usize,
     /// Backend sessions.
@@ -38,6 +42,10 @@ pub struct Snapshot {
     pub abandoned: usize,
     /// Event streams and tunnels.
     pub streams: usize,
+    /// Bytes of requests that wait for a backend.
+    pub queued_bytes: usize,
+    /// Bytes that wait for slow peers' connection windows.
+    pub waiting_bytes: usize,
     /// Bytes of requests kept for a repeat.
     pub kept_bytes: usize,
     /// All services, by name.

@@ -561,7 +561,8 @@ impl Backend {
         let work = self.works.remove(&key).unwrap();
         if let Some(link) = work.link {
             // One that it was refused for a moment only may come again under the same number.
-            if !context.is_calm && !self.is_waking && context.dice.percent(5) {
+            let may_return = self.is_waking || self.dialler.is_away;
+            if !context.is_calm && !may_return && context.dice.percent(5) {
                 let stray = Tag::Stray {
                     link,
                     epoch: self.dialler.links[link].epoch,

@@ -413,7 +413,9 @@ impl World {
         config.queue.requests = 50;
         // Now the one bound binds, now the other: a request is 152 bytes.
         config.queue.bytes = 48 * 152;
+        config.limits.queued_bytes = 120 * 152;
         config.limits.bytes_per_peer = 512 * 1024;
+        config.limits.waiting_bytes = 768 * 1024;
         config.hold = Duration::from_secs(2);
         let state = &mut self.brokers[broker];
         state.broker = Some(Broker::new(config, epoch() + self.now));

@@ -4,6 +4,7 @@ use scale0_wire::Message;
 
 use super::{Broker, Due, Session};
 use crate::core::backend::{Backend, BackendKey, Offer};
+use crate::core::queue::Queue;
 use crate::core::service::{Member, Service, ServiceKey, Standing};
 use crate::core::stream::{Lane, Phase};
 
@@ -16,6 +17,8 @@ struct Sums {
     long: usize,
     queued: usize,
     kept_bytes: usize,
+    /// Bytes in queues that are there for the first time.
+    new_bytes: usize,
 }
 
 impl Broker {
@@ -33,6 +36,13 @@ impl Broker {
         assert_eq!(sums.long, self.long_streams, "event streams and tunnels");
         assert_eq!(sums.queued, self.queued, "streams in queues");
         assert_eq!(sums.kept_bytes, self.kept_bytes, "kept bytes");
+        let queues = self.services.iter().map(|(_, service)| &service.queue);
+        let queued: usize = queues.map(Queue::bytes).sum();
+        assert_eq!(queued, self.queued_bytes, "bytes in queues");
+        assert!(
+            sums.new_bytes <= self.config.limits.queued_bytes,
+            "bytes in queues over their bound"
+        );
         assert!(
             self.kept_bytes <= self.config.limits.kept_bytes,
             "kept bytes over their bound"
@@ -75,8 +85,11 @@ impl Broker {
             }
             match stream.phase {
                 Phase::Unplaced => panic!("a stream is nowhere: {stream:?}"),
-                Phase::Queued(_) => {
+                Phase::Queued(lane) => {
                     sums.queued += 1;
+                    if lane != Lane::Repeats {
+                        sums.new_bytes += stream.request.as_ref().map_or(0, Message::size);
+                    }
                     assert!(stream.request.is_some(), "nothing to send: {stream:?}");
                 }
                 Phase::Sent(_) => {
@@ -190,7 +203,7 @@ impl Broker {
             frontends.map(|(key, it)| (Session::Frontend(super::FrontendKey(key)), &it.link));
         let backends = self.backends.iter();
         let backends = backends.map(|(key, it)| (Session::Backend(BackendKey(key)), &it.link));
-        let mut count = 0;
+        let (mut count, mut waiting) = (0, 0);
         for (session, link) in frontends.chain(backends) {
             assert_eq!(
                 self.peers.get(&link.peer),
@@ -200,8 +213,10 @@ impl Broker {
             );
             assert!(link.timer.is_some(), "no pulse of {:?}", link.node);
             link.audit();
+            waiting += link.waiting_bytes();
             count += 1;
         }
+        assert_eq!(waiting, self.backlog.bytes(), "bytes that wait for peers");
         assert_eq!(self.peers.len(), count, "peers without a session");
         assert_eq!(self.identities.len(), count, "identities without a session");
         let open: usize = self.frontends.iter().map(|(_, it)| it.streams.len()).sum();

@@ -36,8 +36,7 @@ impl Broker {
                 detail: String::new(),
             };
             let message = about(Kind::End, correlation).with_metadata(end.encode());
-            let link = &mut self.frontends[frontend.0].link;
-            link.send_last(message, &mut self.actions);
+            self.say_last(Session::Frontend(frontend), message);
         } else {
             self.refuse(frontend, correlation, reason);
         }

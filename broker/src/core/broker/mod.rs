@@ -26,6 +26,7 @@ use self::demand::Rounds;
 use self::sessions::{Answers, Identity};
 use self::view::Averages;
 use super::backend::{Backend, BackendKey};
+use super::backlog::Backlog;
 use super::config::BrokerConfig;
 use super::counters::Counters;
 use super::event::{Action, Event};
@@ -74,6 +75,10 @@ pub struct Broker {
     /// Backends of this process, by locality.
     locals: HashMap<u32, Vec<BackendKey>, Secret>,
     rng: Rng,
+    /// Bytes of requests in all queues.
+    queued_bytes: usize,
+    /// What waits for the windows of peers.
+    backlog: Backlog,
     /// Bytes of requests with backends, kept for a repeat.
     kept_bytes: usize,
     /// Requests that all backends work on at a time.
@@ -138,6 +143,8 @@ impl Broker {
             rounds: Rounds::default(),
             locals: HashMap::with_hasher(secret),
             rng: Rng::new(config.hash_secret),
+            queued_bytes: 0,
+            backlog: Backlog::new(config.limits.bytes_per_peer, config.limits.waiting_bytes),
             kept_bytes: 0,
             capacity: 0,
             averages: Averages::default(),
@@ -284,6 +291,16 @@ impl Broker {
             Session::Backend(key) => &mut self.backends[key.0].link,
         };
         link.tell(message, &mut self.actions);
+    }
+
+    /// Sends a stream's last word, behind what waits for the connection's window.
+    fn say_last(&mut self, session: Session, message: Message) {
+        let link = match session {
+            Session::Frontend(key) => &mut self.frontends[key.0].link,
+            Session::Backend(key) => &mut self.backends[key.0].link,
+        };
+        let is_whole = link.send_last(message, &mut self.backlog, &mut self.actions);
+        self.counters.trailers_dropped += u64::from(!is_whole);
     }
 
     /// A kind that its sender must not send, or that this version does not speak.

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use scale0_wire::{Kind, Message, Reason, RoutingHeader, Wanted};
 
-use super::{Broker, Due};
+use super::{Broker, Due, Session};
 use crate::core::backend::{Backend, BackendKey};
 use crate::core::link::unpinned;
 use crate::core::service::{ServiceKey, Standing};
@@ -66,12 +66,17 @@ impl Broker {
             .map_or_else(Default::default, |request| {
                 (request.size(), request.header.priority)
             });
-        if service.queue.has_room(size) {
+        let free = self.config.limits.queued_bytes;
+        let free = free.saturating_sub(self.queued_bytes);
+        if service.queue.has_room(size, free) {
             Placement::Wait(if stream.request_is_over {
                 priority.into()
             } else {
                 Lane::Uploads
             })
+        } else if service.queue.has_room(size, usize::MAX) {
+            self.counters.queues_full += 1;
+            Placement::Refuse(Reason::QueueBytes)
         } else if service.queue.limits().bytes < service.queue.bytes() + size {
             Placement::Refuse(Reason::QueueBytes)
         } else {
@@ -194,7 +199,9 @@ impl Broker {
         self.queued += 1;
         let queue = &mut self.services[service.0].queue;
         let is_new = queue.is_empty();
+        let before = queue.bytes();
         queue.push(key, lane, &mut self.streams);
+        self.queued_bytes += queue.bytes() - before;
         self.waiting.insert(service);
         self.await_expiry(key);
         if !self.services[service.0].members.is_empty() {
@@ -208,7 +215,9 @@ impl Broker {
         self.averages
             .waited(self.now.saturating_duration_since(stream.since));
         let queue = &mut self.services[service.0].queue;
+        let before = queue.bytes();
         queue.remove(key, lane, &mut self.streams);
+        self.queued_bytes -= before - queue.bytes();
         if queue.is_empty() {
             self.waiting.remove(service);
         }
@@ -275,7 +284,7 @@ impl Broker {
         if let Some(end) = &self.streams[key].request_end {
             let mut end = Message::clone(end);
             end.header.correlation = key.correlation();
-            backend.link.send_last(end, &mut self.actions);
+            self.say_last(Session::Backend(to), end);
         }
         self.await_expiry(key);
     }

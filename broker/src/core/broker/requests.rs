@@ -130,19 +130,14 @@ impl Broker {
             self.drop_kept(key);
         }
         message.header.correlation = key.correlation();
-        let link = &mut self.backends[backend.0].link;
         if is_end {
-            link.send_last(message, &mut self.actions);
+            self.say_last(Session::Backend(backend), message);
             self.uploaded(key);
-            self.use_credit(backend);
-        } else if link
-            .send(
-                message,
-                self.config.limits.bytes_per_peer,
-                &mut self.actions,
-            )
-            .is_err()
-        {
+            return self.use_credit(backend);
+        }
+        let link = &mut self.backends[backend.0].link;
+        let sent = link.send(message, &mut self.backlog, &mut self.actions);
+        if sent.is_err() {
             self.give_up(key, Reason::Overloaded);
         }
     }

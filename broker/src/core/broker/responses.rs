@@ -125,8 +125,8 @@ impl Broker {
         message.header.correlation = stream.correlation;
         message.header.credit = 0;
         let link = &mut self.frontends[stream.frontend.0].link;
-        let limit = self.config.limits.bytes_per_peer;
-        let has_passed = link.send(message, limit, &mut self.actions).is_ok();
+        let sent = link.send(message, &mut self.backlog, &mut self.actions);
+        let has_passed = sent.is_ok();
         if !has_passed {
             self.give_up(key, Reason::Overloaded);
         }
@@ -147,8 +147,8 @@ impl Broker {
         let stream = &self.streams[key];
         message.header.correlation = stream.correlation;
         message.header.credit = 0;
-        let link = &mut self.frontends[stream.frontend.0].link;
-        link.send_last(message, &mut self.actions);
+        let frontend = stream.frontend;
+        self.say_last(Session::Frontend(frontend), message);
         self.close(key);
     }
 

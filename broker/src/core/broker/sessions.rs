@@ -374,7 +374,7 @@ impl Broker {
             Session::Frontend(key) => &mut self.frontends[key.0].link,
             Session::Backend(key) => &mut self.backends[key.0].link,
         };
-        link.raise(window, &mut self.actions);
+        link.raise(window, &mut self.backlog, &mut self.actions);
         Ok(())
     }
 
@@ -471,6 +471,8 @@ impl Broker {
             lane: link.lane,
         };
         let (peer, timer) = (link.peer, link.timer.take());
+        let waiting = link.waiting_bytes();
+        self.backlog.remove(waiting);
         if let Some(timer) = timer {
             self.timers.stop(timer);
         }

@@ -44,6 +44,8 @@ impl Broker {
         Gauges {
             open_requests: self.streams.len() - self.abandoned,
             streams: self.long_streams,
+            queued_bytes: self.queued_bytes,
+            waiting_bytes: self.backlog.bytes(),
             kept_bytes: self.kept_bytes,
             backends: self.backends.len(),
             frontends: self.frontends.len(),
@@ -59,6 +61,8 @@ impl Broker {
         let Gauges {
             open_requests,
             streams,
+            queued_bytes,
+            waiting_bytes,
             kept_bytes,
             mut services,
             ..
@@ -92,6 +96,8 @@ impl Broker {
             open_requests,
             abandoned: self.abandoned,
             streams,
+            queued_bytes,
+            waiting_bytes,
             kept_bytes,
             services,
             backends: backends.collect(),

@@ -1,6 +1,7 @@
 //! The broker's rules, each told as a story in virtual time.
 
 mod bad_input;
+mod bounds;
 mod credit;
 mod endings;
 mod flow;
