@@ -8,11 +8,11 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use criterion::measurement::WallTime;
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput};
+use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, Throughput};
 use scale0_benches::{Session, criterion, epoch, request, request_head, response, response_head};
 use scale0_broker::{Action, Broker, BrokerConfig, Event};
 use scale0_transport::{PeerId, Port};
-use scale0_wire::{Kind, Message, RoutingHeader};
+use scale0_wire::{Kind, Message, RoutingHeader, ServiceId};
 
 /// From one event to the next: a broker that is as busy as it can be, and nobody who is silent for long.
 const STEP: Duration = Duration::from_micros(1);
@@ -20,6 +20,9 @@ const STEP: Duration = Duration::from_micros(1);
 fn main() {
     let mut criterion = criterion();
     by_backends(&mut criterion);
+    by_size(&mut criterion);
+    registered(&mut criterion);
+    looked_at(&mut criterion);
     by_requests_under_way(&mut criterion);
     queued(&mut criterion);
     refused(&mut criterion);
@@ -34,6 +37,69 @@ fn by_backends(criterion: &mut Criterion) {
         site.ask(1);
         measure(&mut group, backends, &mut site);
         assert_eq!(site.refused, 0);
+    }
+    group.finish();
+}
+
+/// How many backends a large site has, and how many services each of them offers.
+const SIZES: [(usize, usize); 4] = [(2, 1), (2, 200), (1000, 1), (1000, 200)];
+
+/// Backends times services: what a request costs while there is credit, and while many wait for each service.
+fn by_size(criterion: &mut Criterion) {
+    for (name, waiting) in [("broker/size/idle", None), ("broker/size/waiting", Some(5))] {
+        let mut group = group(criterion, name);
+        for (backends, services) in SIZES {
+            let mut site = Site::offering(backends, 8, services);
+            site.ask(waiting.map_or(1, |waiting| backends * 8 + services * waiting));
+            let size = format!("{backends}x{services}");
+            group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
+                bencher.iter(|| {
+                    site.answer();
+                    site.ask(1);
+                });
+            });
+            assert_eq!(site.refused, 0);
+        }
+        group.finish();
+    }
+}
+
+/// A broker that has just started: everybody comes at once; and everybody is lost at once.
+fn registered(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("broker/registered");
+    group.sample_size(10);
+    for (backends, services) in SIZES {
+        let size = format!("{backends}x{services}");
+        group.bench_function(BenchmarkId::new("come", &size), |bencher| {
+            bencher.iter_with_large_drop(|| Site::offering(backends, 8, services));
+        });
+        group.bench_function(BenchmarkId::new("go", &size), |bencher| {
+            bencher.iter_batched(
+                || Site::offering(backends, 8, services),
+                |mut site| {
+                    site.lose_all();
+                    site
+                },
+                BatchSize::PerIteration,
+            );
+        });
+    }
+    group.finish();
+}
+
+/// What an operator's look costs, while which nothing is routed.
+fn looked_at(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("broker/look");
+    for (backends, services) in SIZES {
+        let mut site = Site::offering(backends, 8, services);
+        site.ask(backends * 8 + services * 5);
+        let size = format!("{backends}x{services}");
+        group.bench_function(BenchmarkId::new("snapshot", &size), |bencher| {
+            bencher.iter_with_large_drop(|| site.broker.snapshot(site.now));
+        });
+        group.bench_function(BenchmarkId::new("gauges", &size), |bencher| {
+            bencher.iter_with_large_drop(|| site.broker.gauges(site.now));
+        });
     }
     group.finish();
 }
@@ -97,6 +163,8 @@ struct Site {
     actions: Vec<Action>,
     frontend: Session,
     backends: Vec<Session>,
+    /// What backends offer and the frontend asks for in turn.
+    services: Vec<ServiceId>,
     request: Message,
     response: Message,
     /// The newest request's.
@@ -112,6 +180,14 @@ const FRONTEND: u32 = 0;
 
 impl Site {
     fn new(backends: usize, capacity: u32) -> Self {
+        Self::offering(backends, capacity, 1)
+    }
+
+    /// Each backend offers so many services.
+    fn offering(backends: usize, capacity: u32, services: usize) -> Self {
+        let names: Vec<_> = (0..services)
+            .map(|number| format!("service-{number}.example.com"))
+            .collect();
         let now = epoch();
         let mut site = Self {
             broker: Broker::new(BrokerConfig::new("broker-1", "fra", 1, 42), now),
@@ -119,6 +195,10 @@ impl Site {
             actions: Vec::new(),
             frontend: Session::frontend(FRONTEND.into()),
             backends: Vec::new(),
+            services: names
+                .iter()
+                .map(|name| ServiceId::of(name.as_bytes()))
+                .collect(),
             request: request(request_head().encode()),
             response: response(response_head().encode()),
             correlation: 0,
@@ -133,7 +213,7 @@ impl Site {
         }
         for number in (FRONTEND + 1..).take(backends) {
             let mut backend = Session::backend(number.into(), capacity);
-            for message in backend.open() {
+            for message in backend.open_offering(&names) {
                 site.step(number, Port::Backends, message);
             }
             site.backends.push(backend);
@@ -147,6 +227,8 @@ impl Site {
             self.correlation += 1;
             let mut request = self.frontend.stamp(self.request.clone());
             request.header.correlation = self.correlation;
+            let turn = self.correlation % self.services.len() as u64;
+            request.header.service = self.services[usize::try_from(turn).expect("few services")];
             self.step(FRONTEND, Port::Frontends, request);
         }
     }
@@ -162,6 +244,16 @@ impl Site {
         let answered = self.answered;
         self.step(number, Port::Backends, response);
         assert_eq!(self.answered, answered + 1);
+    }
+
+    /// All connections to backends break.
+    fn lose_all(&mut self) {
+        for number in (FRONTEND + 1..).take(self.backends.len()) {
+            let peer = PeerId::in_process(number);
+            self.broker
+                .step(self.now, Event::Lost { peer }, &mut self.actions);
+            self.actions.clear();
+        }
     }
 
     /// One event, and what is due by now.

@@ -20,7 +20,7 @@ impl Session {
         Self::backend(epoch, 0)
     }
 
-    /// That of a backend of the one service there is, which works on so many requests at a time.
+    /// That of a backend which works on so many requests at a time.
     #[must_use]
     pub const fn backend(epoch: u64, capacity: u32) -> Self {
         Self {
@@ -42,7 +42,14 @@ impl Session {
     /// What opens it: HELLO, and then a frontend's boundless window, so that no benchmark keeps one, or all of a backend's credit.
     ///
     /// Heartbeats are as rare as the protocol lets them be: a benchmark says nothing while criterion computes.
+    ///
+    /// A backend offers [`SERVICE`].
     pub fn open(&mut self) -> Vec<Message> {
+        self.open_offering(&[SERVICE.to_owned()])
+    }
+
+    /// The same, of a backend that offers these services.
+    pub fn open_offering(&mut self, services: &[String]) -> Vec<Message> {
         let is_backend = 0 < self.capacity;
         let hello = Hello {
             oldest: VERSION,
@@ -57,7 +64,11 @@ impl Session {
             },
             window: limits::CONNECTION_WINDOW,
             capacity: self.capacity,
-            services: is_backend.then(|| SERVICE.to_owned()).into_iter().collect(),
+            services: if is_backend {
+                services.to_vec()
+            } else {
+                Vec::new()
+            },
         };
         let hello = Message::new(RoutingHeader::new(Kind::Hello)).with_metadata(hello.encode());
         let hello = self.stamp(hello);

@@ -96,7 +96,8 @@ impl BrokerHandle {
         &self.endpoints
     }
 
-    /// How it stands, for people: nothing is routed while it is taken, which is 2 ms at 1,000 backends with 200 services.
+    /// How it stands, for people: nothing is routed while it is taken, which is some milliseconds at 1,000 backends with 200
+    /// services.
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         self.station.snapshot()
