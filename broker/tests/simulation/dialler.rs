@@ -270,7 +270,10 @@ impl Dialler {
             Kind::Heartbeat => {
                 state.beat = Heartbeat::decode(&message.metadata).unwrap().sequence;
                 // A broker that drains waits for this. Every other node is of an older version, and says it in its time.
-                if state.is_draining && self.role == Role::Frontend && self.instance.is_multiple_of(2) {
+                if state.is_draining
+                    && self.role == Role::Frontend
+                    && self.instance.is_multiple_of(2)
+                {
                     self.say_capacity(link, 0, context);
                 }
                 Heard::Done
