@@ -17,8 +17,8 @@ const SHARE_SENT: usize = 1024;
 
 /// A message as it was received, in one short frame: to be sent on as it is, under another header.
 ///
-/// What is read of it lies in a copy: whoever keeps the message keeps that, and libzmq's receive buffer is free once the frame
-/// is sent.
+/// What is read of it lies in a copy: whoever keeps the message keeps that. libzmq's receive buffer is free once the frame has left for a
+/// peer that reads, which is why a router sends on few to one that says nothing.
 #[derive(Debug)]
 pub struct Frame {
     raw: RawFrame,

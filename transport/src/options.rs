@@ -35,7 +35,8 @@ const CONNECT: Duration = Duration::from_millis(400);
 
 const _: () = assert!(CONNECT.as_millis() + RECONNECT_MAX.as_millis() < 750);
 
-/// Longer than a peer may be silent before its session ends, and than a pause that is worth keeping a connection for.
+/// Longer than a peer may be silent before its session ends, where heartbeats come each second, and than a pause that is worth keeping a
+/// connection for.
 const UNACKNOWLEDGED: Duration = Duration::from_secs(15);
 
 /// The kernel's queue of connections not yet accepted: a restarted broker is dialled by everyone at once.

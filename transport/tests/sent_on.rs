@@ -63,6 +63,7 @@ fn what_is_sent_on_arrives_unaltered_and_so_stays_what_is_kept() {
             assert_eq!(outcome, SendOutcome::Sent);
             sent_on += 1;
         }
+        while back.router.receive().is_some() {}
         while let Some((link, incoming)) = dialling.next_within(Duration::ZERO) {
             let Incoming::Message(mut incoming) = incoming else {
                 panic!("{incoming:?}");
@@ -71,10 +72,51 @@ fn what_is_sent_on_arrives_unaltered_and_so_stays_what_is_kept() {
             incoming.header.correlation -= MESSAGES;
             assert_eq!(incoming, message(arrived));
             arrived += 1;
+            if arrived % 16 == 0 {
+                dialling.send(answerer, &message(0));
+            }
         }
     }
     assert!(MESSAGES / 2 < framed, "{framed}");
+    let sent_on = back.router.counters().sent_on;
+    assert!(MESSAGES / 4 < sent_on, "{sent_on}");
     for message_kept in kept {
         assert_eq!(message_kept, message(message_kept.header.correlation));
     }
+}
+
+#[test]
+fn few_frames_wait_for_a_peer_that_says_nothing_and_the_other_messages_are_copied() {
+    let context = context();
+    let options = RouterOptions::default();
+    let mut front = Bound::new(&context, &local(), &options);
+    let mut back = Bound::new(&context, &local(), &options);
+    let mut dialling = Dialling::new();
+    let asker = dialling.connect(&context, &front.endpoint());
+    let answerer = dialling.connect(&context, &back.endpoint());
+    dialling.send(answerer, &message(0));
+    let (to, _) = back.next_message();
+
+    let mut pass_on = |back: &mut Bound, dialling: &mut Dialling| {
+        for number in 0..100 {
+            dialling.send(asker, &message(0));
+            let (mut incoming, mut frame) = (None, None);
+            while incoming.is_none() {
+                match front.router.receive_framed() {
+                    Some((_, Incoming::Message(message), its)) => {
+                        (incoming, frame) = (Some(message), its);
+                    }
+                    Some(other) => panic!("{other:?}"),
+                    None => std::thread::yield_now(),
+                }
+            }
+            let outcome = back.router.send_on(to, &incoming.unwrap(), frame);
+            assert_eq!(outcome, SendOutcome::Sent, "{number}");
+        }
+        back.router.counters().sent_on
+    };
+    assert_eq!(pass_on(&mut back, &mut dialling), 64);
+    dialling.send(answerer, &message(0));
+    back.next_message();
+    assert_eq!(pass_on(&mut back, &mut dialling), 128);
 }
