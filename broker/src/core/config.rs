@@ -87,8 +87,8 @@ pub struct BrokerLimits {
     pub streams: usize,
     /// Bytes that wait for one peer whose connection window is used up. The stream that would exceed it is reset.
     pub bytes_per_peer: usize,
-    /// Bytes of requests that wait in all queues together, repeats aside. A queue refuses what would make it longer than what the others leave
-    /// free, so that one alone holds half of this at the most.
+    /// Bytes of requests that wait in all queues together. A queue refuses what would make it longer than what the others leave free, so
+    /// that one alone holds half of this at the most. Repeats count, and are never refused: they may go beyond it by `kept_bytes`.
     pub queued_bytes: usize,
     /// Bytes that wait for the connection windows of all peers together, shared in the same way.
     pub waiting_bytes: usize,

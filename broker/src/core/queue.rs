@@ -10,8 +10,8 @@ use super::stream::{Lane, List, Phase, StreamKey, Streams};
 
 /// First come, first served within each [`Lane`]; a lane waits for those before it, but for uploads.
 ///
-/// Bounded in requests and bytes, but for repeats: they were admitted once, and what is repeated was paid for by credit and kept
-/// within a bound of its own.
+/// Bounded in requests and bytes. Repeats are never refused, as they were admitted once, and what is repeated was paid for by credit and
+/// kept within a bound of its own; but they take room, in bytes, from those that come.
 #[derive(Debug)]
 pub(crate) struct Queue {
     lanes: [List; 5],

@@ -270,6 +270,12 @@ impl Site {
         assert_eq!(message, None);
     }
 
+    /// What this peer was sent last, of all that it has not heard yet.
+    pub(crate) fn last_said(&self, peer: Peer) -> Option<Kind> {
+        let last = self.mail.get(&peer.id)?.back()?;
+        Some(last.header.kind)
+    }
+
     /// The next message is a REQUEST; the correlation id to answer it with.
     #[track_caller]
     pub(crate) fn is_asked(&mut self, backend: Peer) -> u64 {

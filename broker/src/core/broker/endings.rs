@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use scale0_wire::{Bye, Cancel, End, Kind, Message, Reason, Reject, RoutingHeader};
+use scale0_wire::{Bye, Cancel, End, Kind, Message, Reason, Reject, RoutingHeader, limits};
 
 use super::sessions::bye;
 use super::{Broker, Due, Session, about, retry_after_ms};
@@ -211,7 +211,8 @@ impl Broker {
         }
     }
 
-    /// The drain's time is over: what is left is given up. Frontends have one heartbeat more to say that they have read all.
+    /// The drain's time is over: what is left is given up. Frontends have one heartbeat more to say that they have read all,
+    /// but not a long one: whoever stops this broker waits for it.
     pub(super) fn cut_off(&mut self) {
         for key in self.streams.keys() {
             self.give_up(key, Reason::Draining);
@@ -219,7 +220,8 @@ impl Broker {
         let heartbeats = self.frontends.iter();
         let heartbeats = heartbeats.map(|(_, frontend)| frontend.link.heartbeat);
         let longest = heartbeats.max().unwrap_or_default();
-        self.timers.start(self.now + longest, Due::Leave);
+        let patience = longest.min(limits::HEARTBEAT);
+        self.timers.start(self.now + patience, Due::Leave);
     }
 
     /// Says BYE to all. Nothing is under way.

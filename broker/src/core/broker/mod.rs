@@ -187,7 +187,7 @@ impl Broker {
             Event::Drain { until } => self.start_drain(until),
             Event::Tick => self.tick(),
         }
-        if self.is_draining && self.streams.len() == self.abandoned {
+        if self.is_draining && !self.is_gone && self.streams.len() == self.abandoned {
             self.leave_if_all_is_read();
         }
         std::mem::swap(&mut self.actions, actions);
@@ -265,7 +265,9 @@ impl Broker {
     }
 
     fn tick(&mut self) {
-        while let Some(due) = self.timers.pop_due(self.now) {
+        while !self.is_gone
+            && let Some(due) = self.timers.pop_due(self.now)
+        {
             match due {
                 Due::Pulse(session) => self.check_pulse(session),
                 Due::Stream(key) => self.expire(key),

@@ -168,9 +168,10 @@ impl Broker {
     fn least_local(&self, key: StreamKey) -> Option<(Rank, BackendKey)> {
         let stream = &self.streams[key];
         let locality = self.frontends[stream.frontend.0].link.locality?;
-        let locals = self.locals.get(&locality)?.iter().take(EXACT);
+        let locals = self.locals.get(&locality)?.iter();
         locals
             .filter(|local| self.backends[local.0].offered.contains(stream.service))
+            .take(EXACT)
             .filter_map(|&local| Some((self.rank(key, local)?, local)))
             .min_by_key(|&(rank, _)| rank)
     }

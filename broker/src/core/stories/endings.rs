@@ -182,6 +182,7 @@ fn who_never_says_that_it_has_read_all_delays_the_end_by_one_heartbeat() {
     site.wait(Duration::from_millis(999));
     assert!(!site.broker.is_gone());
     site.wait(Duration::from_millis(1));
+    assert_eq!(site.last_said(frontend), Some(Kind::Bye));
     site.is_dismissed(frontend, Bye::Leaving);
     assert_eq!(site.broker.counters().drains_unread, 1);
 }
