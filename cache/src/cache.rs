@@ -16,7 +16,9 @@ use crate::flights::{Behind, Fill, Flights, FlightsConfig, Join, MAX_MARKERS, Re
 use crate::key::CacheKey;
 use crate::policy::{Forward, Policy, Reuse, Trouble};
 use crate::purge::{Epoch, Purge, PurgeError, Purged, Purges, Restored};
-use crate::store::{FileStore, Found, Hit, MemoryTier, Served, SledStore, Store, Tiers, Usage};
+use crate::store::{
+    FileStore, Found, Hit, MemoryTier, Served, SledStore, Store, StoredResponse, Tiers, Usage,
+};
 
 pub use learning::Beginning;
 
@@ -357,7 +359,9 @@ impl Cache {
         if !asker.facts.looks_in_store() {
             return miss(asker, asker.key, Forward::Bypass);
         }
-        match self.store.look(&asker.key, asker.headers) {
+        let serves =
+            |stored: &StoredResponse| stored.reuse_for(now, asker, &self.purges) == Reuse::Fresh;
+        match self.store.look(&asker.key, asker.headers, serves) {
             Ok(found) => self.judge(now, asker, found),
             Err(loading) => Lookup::Loading(loading),
         }

@@ -7,6 +7,7 @@
 mod blocks;
 mod combined;
 pub mod conformance;
+mod doorkeeper;
 mod file;
 mod memory;
 mod memory_tier;

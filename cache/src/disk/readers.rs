@@ -339,17 +339,14 @@ impl Readers {
             self.count_damaged();
             return Some(Loaded::Useless);
         }
-        let recorded = Recorded {
-            key: *key,
-            length,
-            checksums: checksums.into(),
-            seal: metadata::seal_of(&record.head()),
-            readers: Arc::clone(self),
-        };
         let content = if length <= self.read_whole {
-            let mut blocks = Vec::with_capacity(recorded.checksums.len());
-            for number in 0..recorded.checksums.len() as u64 {
-                let block = recorded.block(record, number)?;
+            let mut blocks = Vec::with_capacity(checksums.len());
+            for (number, &expected) in (0..).zip(&checksums) {
+                let block = Block {
+                    record: Arc::clone(record),
+                    number,
+                    expected,
+                };
                 let read = if at_once {
                     block.read_now()?
                 } else {
@@ -365,7 +362,13 @@ impl Readers {
             }
             Content::Blocks(blocks)
         } else {
-            Content::Recorded(recorded)
+            Content::Recorded(Recorded {
+                key: *key,
+                length,
+                checksums: checksums.into(),
+                seal: metadata::seal_of(&record.head()),
+                readers: Arc::clone(self),
+            })
         };
         let content = Arc::new(StoredContent::new(content, trailers));
         let response = StoredResponse::loaded(head, content, terms, received, origin);

@@ -80,7 +80,8 @@ impl FileStore {
     }
 
     fn inline_record(stored: Stored) -> Arc<dyn Record> {
-        Arc::new(InlineRecord::new(stored.head, stored.body))
+        let Stored { head, body, .. } = stored;
+        Arc::new(InlineRecord { head, body })
     }
 
     fn large_record(

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 
 use super::StoredResponse;
+use super::doorkeeper::Doorkeeper;
 use super::table::{Bounded, Table};
 use crate::counters::{CacheCounters, Counter};
 use crate::key::CacheKey;
@@ -21,6 +22,7 @@ const MAX_VARIANTS: usize = 32;
 #[derive(Debug)]
 pub struct MemoryTier {
     table: Table<Entry>,
+    doorkeeper: Doorkeeper,
     /// Held while the variants of a URI are rearranged; lookups never take it.
     rearranging: Mutex<()>,
     generations: AtomicU64,
@@ -143,6 +145,7 @@ impl MemoryTier {
     ) -> Self {
         Self {
             table: Table::new(capacity, max_object, Arc::clone(&counters)),
+            doorkeeper: Doorkeeper::new(capacity),
             rearranging: Mutex::new(()),
             generations: AtomicU64::new(seed),
             purges,
@@ -317,6 +320,13 @@ impl MemoryTier {
             at: place.key.of_generation(variants.generation),
             variants: is_new.then_some(variants),
         }
+    }
+
+    /// Whether a response that was found elsewhere is to be taken in. Once others have to make room, one that was not asked for
+    /// lately is not: to take it in and to let another go costs more than to find it there again.
+    pub(super) fn has_a_place_for(&self, key: &CacheKey, response: &StoredResponse) -> bool {
+        let is_wanted = self.counters.evictions.get() == 0 || self.doorkeeper.knows(key);
+        is_wanted && !self.is_too_large(response)
     }
 
     /// Takes in what was found elsewhere, if that `is_current`, unless there is something newer. Whether it is of use.

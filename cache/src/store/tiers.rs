@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use http::HeaderMap;
 
 use super::memory_tier::{Adopted, Inserted, Place};
-use super::{Found, MemoryTier, StoredResponse};
+use super::{At, Found, MemoryTier, StoredResponse};
 use crate::disk::{Disk, Loaded, Loading, Look, Spool};
 use crate::key::CacheKey;
 
@@ -38,8 +38,14 @@ impl Tiers {
         self.memory.find(key, request)
     }
 
-    /// What is stored for it anywhere; `Err` where that takes a while.
-    pub(crate) fn look(&self, key: &CacheKey, request: &HeaderMap) -> Result<Found, Loading> {
+    /// What is stored for it anywhere; `Err` where that takes a while. What is on the disk is taken into memory, unless memory has
+    /// no place for it and it `serves` the request as it is: whatever else becomes of a response, it has to be in memory for that.
+    pub(crate) fn look(
+        &self,
+        key: &CacheKey,
+        request: &HeaderMap,
+        serves: impl Fn(&StoredResponse) -> bool,
+    ) -> Result<Found, Loading> {
         let mut found = self.memory.find(key, request);
         let Some(disk) = &self.disk else {
             return Ok(found);
@@ -47,12 +53,23 @@ impl Tiers {
         for _ in 0..MAX_LOOKS {
             let missing = match &found {
                 Found::Response(..) => break,
-                Found::Nothing => *key,
-                Found::NoVariant(at) => at.at,
+                Found::Nothing => At {
+                    under: *key,
+                    at: *key,
+                },
+                Found::NoVariant(at) => *at,
             };
-            match disk.look(&missing) {
+            match disk.look(&missing.at) {
+                Look::Here(Loaded::Response(response), changes)
+                    if !self.memory.has_a_place_for(&missing.at, &response)
+                        && response.is_sound()
+                        && serves(&response)
+                        && disk.changes_of(&missing.at) == changes =>
+                {
+                    return Ok(Found::Response(missing, response));
+                }
                 Look::Here(loaded, changes) => {
-                    if !self.adopt(disk, missing, loaded, changes) {
+                    if !self.adopt(disk, missing.at, loaded, changes) {
                         break;
                     }
                 }
@@ -217,5 +234,90 @@ impl Tiers {
             disk.touch(key);
         }
         response.is_from_disk(uses)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use http::StatusCode;
+
+    use super::*;
+    use crate::counters::CacheCounters;
+    use crate::disk::Content;
+    use crate::flights::test_time::at;
+    use crate::policy::{Directives, Freshness, Terms};
+    use crate::purge::{Epoch, Labels, Purges};
+    use crate::store::{MemoryStore, Origin, ResponseHead, Store, StoredContent};
+
+    const MIB: u64 = 1024 * 1024;
+
+    fn key(number: u32) -> CacheKey {
+        CacheKey::new("http", "example.com", &number.to_string())
+    }
+
+    /// Of 32 KiB.
+    fn response() -> Arc<StoredResponse> {
+        let head = Arc::new(ResponseHead {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+        });
+        let wall = std::time::SystemTime::UNIX_EPOCH;
+        let freshness = Freshness::of(head.status, &head.headers, Duration::ZERO, wall);
+        let terms = Terms::of(&Directives::of(&head.headers), freshness);
+        let blocks = vec![Bytes::from(vec![7; 32 * 1024])];
+        let content = Arc::new(StoredContent::new(Content::Blocks(blocks), None));
+        let origin = Origin {
+            born: Epoch::default(),
+            labels: Labels::of_target("example.com", "/"),
+        };
+        Arc::new(StoredResponse::new(head, content, terms, at(0), origin))
+    }
+
+    /// One MiB of memory, and a disk without delay on which so many responses are.
+    fn with_stored(number: u32) -> (Tiers, Arc<CacheCounters>) {
+        let counters = Arc::<CacheCounters>::default();
+        let purges = Arc::new(Purges::in_memory(Arc::default()));
+        let memory = MemoryTier::new(MIB, None, 0, purges, Arc::clone(&counters));
+        let open = || Ok(Arc::new(MemoryStore::new(64 * MIB)) as Arc<dyn Store>);
+        let disk = Disk::new(None, open, || (), MIB, &counters).unwrap();
+        assert!(disk.wait_until_open(Duration::from_secs(10)));
+        for number in 0..number {
+            disk.save(key(number), &response());
+        }
+        disk.close(Duration::from_secs(10));
+        (Tiers::new(memory, Some(disk)), counters)
+    }
+
+    fn look(tiers: &Tiers, number: u32, serves: bool) {
+        let found = tiers.look(&key(number), &HeaderMap::new(), |_| serves);
+        assert!(matches!(found, Ok(Found::Response(..))), "{number}");
+    }
+
+    #[test]
+    fn what_is_asked_for_once_displaces_nothing_and_what_is_asked_for_again_is_taken_in() {
+        let (tiers, counters) = with_stored(100);
+        let is_in_memory = |number| {
+            let found = tiers.find(&key(number), &HeaderMap::new());
+            matches!(found, Found::Response(..))
+        };
+        look(&tiers, 0, true);
+        assert!(is_in_memory(0), "there is room");
+        for number in 1..60 {
+            look(&tiers, number, true);
+        }
+        let evictions = counters.evictions.get();
+        assert!(0 < evictions, "there is none any more");
+        for number in 60..90 {
+            look(&tiers, number, true);
+        }
+        assert_eq!(counters.evictions.get(), evictions);
+        assert!(!is_in_memory(89));
+        look(&tiers, 89, true);
+        assert!(is_in_memory(89), "again");
+        look(&tiers, 99, false);
+        assert!(is_in_memory(99), "it does not do as it is");
     }
 }

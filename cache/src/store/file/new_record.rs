@@ -10,7 +10,7 @@ use bytes::Bytes;
 use super::bodies::Body;
 use super::layout::Kind;
 use super::log::{Log, too_large};
-use super::record::{InlineRecord, LargeRecord};
+use super::record::{LargeRecord, UnfinishedRecord};
 use crate::key::CacheKey;
 use crate::store::{BLOCK, NewRecord, Record};
 
@@ -90,7 +90,10 @@ impl NewRecord for Writing {
         }
         let length = self.length;
         Some(match &self.large {
-            None => Arc::new(InlineRecord::so_far(self.blocks.clone(), length)),
+            None => Arc::new(UnfinishedRecord {
+                blocks: self.blocks.clone(),
+                length,
+            }),
             Some((body, file)) => Arc::new(LargeRecord::new(
                 Bytes::new(),
                 length,

@@ -14,38 +14,44 @@ use crate::store::{BLOCK, Record};
 /// A record that is wholly in memory since it was opened.
 #[derive(Debug)]
 pub(super) struct InlineRecord {
-    head: Bytes,
-    blocks: Vec<Bytes>,
-    length: u64,
-}
-
-impl InlineRecord {
-    pub(super) fn new(head: Bytes, mut body: Bytes) -> Self {
-        let length = body.len() as u64;
-        let mut blocks = Vec::with_capacity(body.len().div_ceil(BLOCK));
-        while !body.is_empty() {
-            blocks.push(body.split_to(body.len().min(BLOCK)));
-        }
-        Self {
-            head,
-            blocks,
-            length,
-        }
-    }
-
-    /// What was written of a record so far.
-    pub(super) fn so_far(blocks: Vec<Bytes>, length: u64) -> Self {
-        Self {
-            head: Bytes::new(),
-            blocks,
-            length,
-        }
-    }
+    pub(super) head: Bytes,
+    pub(super) body: Bytes,
 }
 
 impl Record for InlineRecord {
     fn head(&self) -> Bytes {
         self.head.clone()
+    }
+
+    fn length(&self) -> u64 {
+        self.body.len() as u64
+    }
+
+    fn read(&self, block: u64) -> io::Result<Bytes> {
+        let length = self.body.len();
+        let first = usize::try_from(block)
+            .ok()
+            .and_then(|block| block.checked_mul(BLOCK))
+            .filter(|&first| first < length)
+            .ok_or_else(no_such_block)?;
+        Ok(self.body.slice(first..length.min(first + BLOCK)))
+    }
+
+    fn read_now(&self, block: u64) -> Option<io::Result<Bytes>> {
+        Some(self.read(block))
+    }
+}
+
+/// What was written so far of a record that is still in memory.
+#[derive(Debug)]
+pub(super) struct UnfinishedRecord {
+    pub(super) blocks: Vec<Bytes>,
+    pub(super) length: u64,
+}
+
+impl Record for UnfinishedRecord {
+    fn head(&self) -> Bytes {
+        Bytes::new()
     }
 
     fn length(&self) -> u64 {
