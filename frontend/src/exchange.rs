@@ -1,5 +1,6 @@
 //! A request after its first reading: checked, normalised, routed.
 
+use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
@@ -13,7 +14,7 @@ use crate::error_response::ErrorResponse;
 use crate::fields::{self, BadRequest, Present, TRACEPARENT};
 use crate::forwarded::Way;
 use crate::route::{Rules, Service};
-use crate::target;
+use crate::target::{self, BadTarget};
 use crate::worker::Shared;
 
 /// A request on its way, and what is known of it.
@@ -78,9 +79,7 @@ impl Exchange {
         }
 
         let host = target::host(&authority);
-        let path = target
-            .split_once('?')
-            .map_or(target.as_str(), |(path, _)| path);
+        let (path, _) = target::split_query(&target);
         let rules = shared.routes.find(host, path).clone();
         let service = rules
             .service
@@ -185,15 +184,19 @@ impl Exchange {
 
     /// RFC 9112 §3.2: one authority, and where the target names one too they agree.
     fn authority(uri: &http::Uri, headers: &HeaderMap, secure: bool) -> Result<String, BadRequest> {
-        let bad = |error: target::BadTarget| BadRequest::new(error.0);
+        let bad = |error: BadTarget| BadRequest::new(error.0);
         let host = headers
             .get(header::HOST)
-            .map(|host| target::authority(host.as_bytes(), secure))
+            .map(|host| {
+                let host = host.to_str();
+                let host = host.map_err(|_| BadTarget("the host is no valid name or address"));
+                target::authority(host?, secure)
+            })
             .transpose()
             .map_err(bad)?;
         let named = uri
             .authority()
-            .map(|authority| target::authority(authority.as_str().as_bytes(), secure))
+            .map(|authority| target::authority(authority.as_str(), secure))
             .transpose()
             .map_err(bad)?;
         match (host, named) {
@@ -216,9 +219,9 @@ impl Exchange {
         }
         // `http://host?query` has an empty path, which is the root (RFC 9110 §4.2.3).
         let rooted = if raw.starts_with('?') {
-            format!("/{raw}")
+            Cow::Owned(format!("/{raw}"))
         } else {
-            raw.to_owned()
+            Cow::Borrowed(raw)
         };
         let normal = target::path_and_query(&rooted).map_err(|error| BadRequest::new(error.0))?;
         Ok(normal.into_owned())

@@ -105,7 +105,7 @@ impl Exchange {
         };
         let path = if let Some(named) = rest.strip_prefix("//") {
             let end = named.find(['/', '?']).unwrap_or(named.len());
-            let authority = target::authority(&named.as_bytes()[..end], self.secure).ok()?;
+            let authority = target::authority(&named[..end], self.secure).ok()?;
             if authority != self.authority {
                 return None;
             }

@@ -169,7 +169,7 @@ fn parts(text: &str) -> Result<(Vec<String>, String), String> {
     let wrong = |error| format!("{error}: {FORM}");
     let mut authorities = Vec::new();
     for &secure in schemes {
-        let authority = target::authority(authority.as_bytes(), secure).map_err(wrong)?;
+        let authority = target::authority(authority, secure).map_err(wrong)?;
         authorities.push(authority);
     }
     authorities.dedup();
