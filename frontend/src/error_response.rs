@@ -110,7 +110,10 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
         | Reason::TooManyStreams
         | Reason::Overloaded
         | Reason::Paused
-        | Reason::NoCredit => StatusCode::SERVICE_UNAVAILABLE,
+        | Reason::NoCredit
+        | Reason::TooLate
+        | Reason::NotAllowed
+        | Reason::Quarantined => StatusCode::SERVICE_UNAVAILABLE,
         Reason::Deadline | Reason::IdleTimeout => StatusCode::GATEWAY_TIMEOUT,
         Reason::BackendLost
         | Reason::BrokerLost
@@ -128,9 +131,11 @@ pub(crate) const fn status(reason: Reason) -> StatusCode {
 fn proxy_error(reason: &str) -> &'static str {
     match reason {
         "unknown-service" => "destination_not_found",
-        "no-backend" | "no-broker" | "app-refused" | "draining" => "destination_unavailable",
-        "queue-full" | "queue-bytes" | "too-many-streams" | "overloaded" | "no-credit"
-        | "paused" => "connection_limit_reached",
+        "no-backend" | "no-broker" | "app-refused" | "draining" | "not-allowed" | "quarantined" => {
+            "destination_unavailable"
+        }
+        "queue-full" | "queue-bytes" | "too-late" | "too-many-streams" | "overloaded"
+        | "no-credit" | "paused" => "connection_limit_reached",
         "deadline" => "http_response_timeout",
         "idle-timeout" => "connection_read_timeout",
         "backend-lost" | "broker-lost" | "session-ended" | "cancelled" => "connection_terminated",

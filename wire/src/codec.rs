@@ -60,6 +60,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A name, or nothing in its place.
+    pub(crate) fn name_or_empty(&mut self, what: &'static str) -> Result<String, DecodeError> {
+        if self.metadata[self.at..].starts_with(&[0, 0]) {
+            self.skip()?;
+            return Ok(String::new());
+        }
+        self.name(what)
+    }
+
     /// The name of a service: in lower case, so that no service has two spellings.
     pub(crate) fn service(&mut self) -> Result<String, DecodeError> {
         let name = self.name("service")?;
@@ -67,6 +76,15 @@ impl<'a> Reader<'a> {
             return Err(DecodeError::Name { what: "service" });
         }
         Ok(name)
+    }
+
+    /// A public key of 32 bytes, or none.
+    pub(crate) fn key(&mut self) -> Result<Option<[u8; 32]>, DecodeError> {
+        let bytes = self.bytes()?;
+        if !bytes.is_empty() {
+            exactly(32, bytes.len())?;
+        }
+        Ok(bytes.first_chunk().copied())
     }
 
     /// Text for people: UTF-8 of at most [`limits::TEXT`] bytes.

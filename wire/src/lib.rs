@@ -21,6 +21,7 @@
 
 mod codec;
 mod error;
+mod explain;
 pub mod flow;
 mod kind;
 pub mod limits;
@@ -30,10 +31,14 @@ mod session;
 mod stream;
 
 pub use error::DecodeError;
+pub use explain::{Explain, Hop, What};
 pub use kind::{Kind, KindRow, Role, Stranger};
 pub use message::Message;
 pub use routing_header::{
-    Flags, FlightKey, Priority, RoutingHeader, Scope, ServiceId, SpillMode, TraceContext, VERSION,
+    Flags, FlightKey, OLDEST_VERSION, Priority, RoutingHeader, Scope, ServiceId, SpillMode,
+    TraceContext, VERSION,
 };
-pub use session::{Bye, Heartbeat, Hello, Unsupported, Wanted, Welcome};
+pub use session::{
+    Announce, Bye, Heartbeat, Hello, OtherBroker, Redirect, Unsupported, Wanted, Welcome,
+};
 pub use stream::{Cancel, End, Fields, Reason, Reject, RequestHead, ResponseHead, Window};

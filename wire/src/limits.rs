@@ -28,8 +28,14 @@ pub const FIELDS: usize = 1024;
 /// The longest name of a node, a site or a service: that of a DNS name, of which most are one.
 pub const NAME: usize = 253;
 
-/// The most services one backend announces in its HELLO.
+/// The most services that one backend offers: in its HELLO, and in each list of an ANNOUNCE.
 pub const SERVICES: usize = 1024;
+
+/// The most brokers that one REDIRECT names: more than a site has.
+pub const REDIRECTS: usize = 16;
+
+/// The most hops that one EXPLAIN tells of; who has more leaves out the middle ones.
+pub const HOPS: usize = 32;
 
 /// The longest text for people in a message; what is longer is cut when it is written.
 pub const TEXT: usize = 1024;

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::codec::exactly;
 use crate::routing_header::Lengths;
-use crate::{DecodeError, RoutingHeader};
+use crate::{Bye, DecodeError, Kind, Reason, RoutingHeader, VERSION};
 
 /// One message: the routing header decoded, everything behind it as it travels.
 ///
@@ -45,6 +45,30 @@ impl Message {
     pub fn with_content(mut self, content: Bytes) -> Self {
         self.content = content;
         self
+    }
+
+    /// Makes it a message of a session of this version: its header states that, and a reason that the version has no number for
+    /// becomes the nearest that it has. What else a version does not know, its speakers ignore.
+    pub fn set_version(&mut self, version: u8) {
+        let kind = self.header.kind;
+        self.header.version = kind.stated_version(version);
+        if VERSION <= version {
+            return;
+        }
+        if kind == Kind::Bye {
+            if let Ok(bye) = Bye::decode(&self.metadata) {
+                self.metadata = bye.for_version(version).encode();
+            }
+            return;
+        }
+        let has_reason = matches!(kind, Kind::Reject | Kind::End | Kind::Cancel);
+        if has_reason
+            && let Some((&number, rest)) = self.metadata.split_first()
+            && let Ok(reason) = Reason::from_number(number)
+            && reason.for_version(version) != reason
+        {
+            self.metadata = [&[reason.for_version(version) as u8], rest].concat().into();
+        }
     }
 
     /// Bytes that this message occupies where it waits, as bounds count them.

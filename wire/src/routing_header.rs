@@ -3,8 +3,11 @@
 use crate::codec::within;
 use crate::{DecodeError, Kind, limits};
 
-/// The version of the protocol this crate speaks.
-pub const VERSION: u8 = 1;
+/// The newest version of the protocol that this crate speaks.
+pub const VERSION: u8 = 2;
+
+/// The oldest: a site is rolled from one version to the next while both are in use.
+pub const OLDEST_VERSION: u8 = 1;
 
 /// A service, by the first 16 bytes of the blake3 hash of its lower-case name. Names travel in HELLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
@@ -61,6 +64,12 @@ impl Flags {
     pub const JOINED: Self = Self(1 << 4);
     /// On HELLO: the sender drains already.
     pub const DRAINING: Self = Self(1 << 5);
+    /// On REQUEST: it may be sent to a second backend when the first is late. Since version 2.
+    pub const HEDGE: Self = Self(1 << 6);
+    /// On REQUEST: an EXPLAIN is wanted before the stream's last word. Since version 2.
+    pub const EXPLAIN: Self = Self(1 << 7);
+    /// On RESPONSE: the application failed, with a status of 500 or more. Since version 2.
+    pub const APP_ERROR: Self = Self(1 << 8);
 
     /// Whether all bits of `other` are set.
     #[must_use]
@@ -121,6 +130,8 @@ pub enum SpillMode {
 /// Fields that a kind does not use are zero. `PROTOCOL.md` gives offsets and the kinds that use each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoutingHeader {
+    /// The session's version of the protocol, between [`OLDEST_VERSION`] and [`VERSION`]; see [`Kind::stated_version`].
+    pub version: u8,
     /// What this message is.
     pub kind: Kind,
     /// See [`Flags`].
@@ -153,7 +164,7 @@ pub struct RoutingHeader {
     pub window: u32,
     /// The flight it belongs to.
     pub flight: FlightKey,
-    /// Requests with an equal hash prefer the same backend. Reserved; 0: no preference.
+    /// Requests with an equal hash prefer the same backend; 0: no preference. Since version 2.
     pub affinity: u64,
     /// Which service it asks for.
     pub service: ServiceId,
@@ -167,10 +178,11 @@ impl RoutingHeader {
     /// Bytes of a header of this version.
     pub const LENGTH: usize = 136;
 
-    /// A header of this kind with everything else zero.
+    /// A header of this kind in a session of the newest version, with everything else zero.
     #[must_use]
     pub const fn new(kind: Kind) -> Self {
         Self {
+            version: kind.stated_version(VERSION),
             kind,
             flags: Flags(0),
             correlation: 0,
@@ -211,7 +223,7 @@ impl RoutingHeader {
     /// Writes the bytes of this header, for a message with these lengths.
     #[inline]
     pub(crate) fn write(&self, lengths: Lengths, to: &mut [u8; Self::LENGTH]) {
-        to[0] = VERSION;
+        to[0] = self.version;
         to[1] = self.kind.number();
         to[2..4].copy_from_slice(&lengths.header.to_le_bytes());
         to[4..8].copy_from_slice(&lengths.metadata.to_le_bytes());
@@ -249,11 +261,9 @@ impl RoutingHeader {
             needed: Self::LENGTH,
             found: 0,
         })?;
-        if found != VERSION {
-            return Err(DecodeError::Version {
-                found,
-                ours: VERSION..=VERSION,
-            });
+        let ours = OLDEST_VERSION..=VERSION;
+        if !ours.contains(&found) {
+            return Err(DecodeError::Version { found, ours });
         }
         let Some(from) = frame.first_chunk::<{ Self::LENGTH }>() else {
             return Err(DecodeError::Truncated {
@@ -271,6 +281,7 @@ impl RoutingHeader {
             return Err(DecodeError::Reserved { offset: 60 });
         }
         let header = Self {
+            version: found,
             kind: Kind::from_number(from[1]),
             flags: Flags(u16::from_le_bytes(array(from, 24))),
             correlation: u64::from_le_bytes(array(from, 8)),

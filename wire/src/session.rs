@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::{BufMut, Bytes};
 
-use crate::codec::{Reader, is_name, put_bytes, within};
-use crate::{DecodeError, Kind, limits};
+use crate::codec::{Reader, is_name, put_bytes, put_text, within};
+use crate::{DecodeError, Kind, OLDEST_VERSION, VERSION, limits};
 
 /// HELLO: who dials, and what it offers.
 ///
@@ -45,10 +45,7 @@ impl Hello {
         to.put_u32_le(milliseconds(self.heartbeat));
         to.put_u32_le(self.window);
         to.put_u32_le(self.capacity);
-        to.put_u16_le(u16::try_from(self.services.len()).unwrap_or(u16::MAX));
-        for service in &self.services {
-            put_bytes(&mut to, service.to_ascii_lowercase().as_bytes());
-        }
+        put_services(&mut to, &self.services);
         to.into()
     }
 
@@ -67,16 +64,17 @@ impl Hello {
             heartbeat: Duration::from_millis(u64::from(from.u32()?)),
             window: from.u32()?,
             capacity: from.u32()?,
-            services: {
-                let count: usize =
-                    within("number of services", from.u16()?.into(), limits::SERVICES)?;
-                (0..count)
-                    .map(|_| from.service())
-                    .collect::<Result<_, _>>()?
-            },
+            services: services(&mut from)?,
         };
         from.end()?;
         Ok(hello)
+    }
+
+    /// The newest version that both this crate and the sender speak, if any.
+    #[must_use]
+    pub fn common_version(&self) -> Option<u8> {
+        let newest = self.newest.min(VERSION);
+        (self.oldest.max(OLDEST_VERSION) <= newest).then_some(newest)
     }
 
     /// Whether this can be the name of a node, a site or a service; what HELLO and WELCOME carry must be.
@@ -104,6 +102,12 @@ pub struct Welcome {
 }
 
 impl Welcome {
+    /// Whether this crate speaks the version that the broker has chosen.
+    #[must_use]
+    pub fn is_spoken(&self) -> bool {
+        (OLDEST_VERSION..=VERSION).contains(&self.version)
+    }
+
     /// The metadata's bytes.
     #[must_use]
     pub fn encode(&self) -> Bytes {
@@ -220,29 +224,61 @@ impl Wanted {
 
 /// BYE: why a session ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[repr(u8)]
 pub enum Bye {
     /// Its sender is done and leaves.
-    Leaving = 0,
+    Leaving,
     /// Its sender is gone: written by the transport in its place.
-    Lost = 1,
+    Lost,
     /// A newer session of the same node and lane has taken its place.
-    Replaced = 2,
+    Replaced,
     /// The other side broke the protocol.
-    ProtocolError = 3,
+    ProtocolError,
     /// The session is not known here, or no longer: say HELLO again.
-    UnknownSession = 4,
+    UnknownSession,
     /// The versions have nothing in common.
-    Version = 5,
+    Version,
     /// Nothing was heard for too long.
-    Silent = 6,
+    Silent,
+    /// The other side's key gives no right to what its HELLO asks for. Since version 2.
+    NotAllowed,
+    /// The other side broke the protocol too often: it is not heard for so many milliseconds. Since version 2.
+    Quarantined(u32),
 }
 
 impl Bye {
+    /// The number on the wire.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Leaving => 0,
+            Self::Lost => 1,
+            Self::Replaced => 2,
+            Self::ProtocolError => 3,
+            Self::UnknownSession => 4,
+            Self::Version => 5,
+            Self::Silent => 6,
+            Self::NotAllowed => 7,
+            Self::Quarantined(_) => 8,
+        }
+    }
+
+    /// The nearest reason that a side which speaks no newer version than this has a number for.
+    #[must_use]
+    pub const fn for_version(self, version: u8) -> Self {
+        match self {
+            Self::NotAllowed | Self::Quarantined(_) if version < 2 => Self::ProtocolError,
+            known => known,
+        }
+    }
+
     /// The metadata's bytes.
     #[must_use]
     pub fn encode(self) -> Bytes {
-        Bytes::copy_from_slice(&[self as u8])
+        let mut to = vec![self.number()];
+        if let Self::Quarantined(milliseconds) = self {
+            to.put_u32_le(milliseconds);
+        }
+        to.into()
     }
 
     /// Reads it back.
@@ -259,6 +295,8 @@ impl Bye {
             4 => Self::UnknownSession,
             5 => Self::Version,
             6 => Self::Silent,
+            7 => Self::NotAllowed,
+            8 => Self::Quarantined(from.u32()?),
             value => {
                 return Err(DecodeError::Value {
                     what: "reason of BYE",
@@ -268,6 +306,94 @@ impl Bye {
         };
         from.end()?;
         Ok(bye)
+    }
+}
+
+/// ANNOUNCE: how the services that a backend offers change from here on. Since version 2.
+///
+/// A name that is offered already, or not any more, says nothing new; one in both lists is offered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announce {
+    /// Offered from now on, written in lower case.
+    pub added: Vec<String>,
+    /// Not any more.
+    pub withdrawn: Vec<String>,
+}
+
+impl Announce {
+    /// The metadata's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut to = Vec::with_capacity(64);
+        put_services(&mut to, &self.added);
+        put_services(&mut to, &self.withdrawn);
+        to.into()
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// Truncated or excess bytes, invalid names, services not in lower case or too many.
+    pub fn decode(metadata: &Bytes) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(metadata);
+        let announce = Self {
+            added: services(&mut from)?,
+            withdrawn: services(&mut from)?,
+        };
+        from.end()?;
+        Ok(announce)
+    }
+}
+
+/// REDIRECT: other brokers that work for the same services. Since version 2.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Redirect {
+    /// Where they are; at most [`limits::REDIRECTS`].
+    pub brokers: Vec<OtherBroker>,
+}
+
+/// A broker that another one knows of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OtherBroker {
+    /// Where it listens for peers of the receiver's role, as a transport writes it.
+    pub endpoint: String,
+    /// Its public key; without one the link to it is neither encrypted nor proves who is at its end.
+    pub key: Option<[u8; 32]>,
+    /// Its node's name.
+    pub node: String,
+}
+
+impl Redirect {
+    /// The metadata's bytes.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let mut to = Vec::with_capacity(64);
+        to.put_u16_le(u16::try_from(self.brokers.len()).unwrap_or(u16::MAX));
+        for broker in &self.brokers {
+            put_text(&mut to, &broker.endpoint);
+            put_bytes(&mut to, broker.key.as_ref().map_or(&[], |key| &key[..]));
+            put_bytes(&mut to, broker.node.as_bytes());
+        }
+        to.into()
+    }
+
+    /// Reads it back.
+    ///
+    /// # Errors
+    /// Truncated or excess bytes, invalid names, text that is not UTF-8, a key that is none, too many brokers.
+    pub fn decode(metadata: &Bytes) -> Result<Self, DecodeError> {
+        let mut from = Reader::new(metadata);
+        let count: usize = within("number of brokers", from.u16()?.into(), limits::REDIRECTS)?;
+        let brokers = (0..count).map(|_| {
+            Ok(OtherBroker {
+                endpoint: from.text("endpoint")?,
+                key: from.key()?,
+                node: from.name("node")?,
+            })
+        });
+        let brokers = brokers.collect::<Result<_, _>>()?;
+        from.end()?;
+        Ok(Self { brokers })
     }
 }
 
@@ -292,6 +418,18 @@ impl Unsupported {
         from.end()?;
         Ok(unsupported)
     }
+}
+
+fn put_services(to: &mut Vec<u8>, services: &[String]) {
+    to.put_u16_le(u16::try_from(services.len()).unwrap_or(u16::MAX));
+    for service in services {
+        put_bytes(to, service.to_ascii_lowercase().as_bytes());
+    }
+}
+
+fn services(from: &mut Reader<'_>) -> Result<Vec<String>, DecodeError> {
+    let count: usize = within("number of services", from.u16()?.into(), limits::SERVICES)?;
+    (0..count).map(|_| from.service()).collect()
 }
 
 /// A duration in whole milliseconds, as far as 32 bits say it: 49 days.

@@ -191,7 +191,7 @@ macro_rules! reasons {
                 }
             }
 
-            fn from_number(number: u8) -> Result<Self, DecodeError> {
+            pub(crate) fn from_number(number: u8) -> Result<Self, DecodeError> {
                 match number {
                     $($number => Ok(Self::$reason),)*
                     value => Err(DecodeError::Value { what: "reason", value }),
@@ -246,6 +246,28 @@ reasons! {
     ClientGone = 21 "client-gone";
     /// The session ended, and this stream with it.
     SessionEnded = 22 "session-ended";
+    /// It would wait longer than its deadline. Since version 2.
+    TooLate = 23 "too-late";
+    /// Its sender's key gives no right to it. Since version 2.
+    NotAllowed = 24 "not-allowed";
+    /// Its sender has broken the protocol too often, and is not heard for a while. Since version 2.
+    Quarantined = 25 "quarantined";
+}
+
+impl Reason {
+    /// The nearest reason that a session of this version has a number for.
+    #[must_use]
+    pub const fn for_version(self, version: u8) -> Self {
+        if 2 <= version {
+            return self;
+        }
+        match self {
+            Self::TooLate => Self::QueueFull,
+            Self::NotAllowed => Self::NoBackend,
+            Self::Quarantined => Self::Overloaded,
+            known => known,
+        }
+    }
 }
 
 /// REJECT: was not started, and will not be. Safe to repeat elsewhere, whatever the method.

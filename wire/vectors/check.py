@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Reads every golden message, and writes it again from what its file says.
+"""Reads every golden message of each version, and writes it again from what its file says.
 
 A second implementation of ../PROTOCOL.md that needs nothing but `struct`. Run it without arguments; it ends with 1 and says
 where if anything differs.
@@ -11,10 +11,13 @@ import struct
 import sys
 from pathlib import Path
 
-VERSION = 1
+OLDEST = 1
 ONE_FRAME, CONTENT, METADATA, HEADER = 4096, 65536, 163840, 512
 FIELD_BYTES, FIELDS, NAME, SERVICES, TEXT = 131072, 1024, 253, 1024, 1024
-REASONS = range(1, 23)
+REDIRECTS, HOPS, KEY = 16, 32, 32
+# By version: how many numbers a reason of BYE and any other may have.
+BYES, REASONS = {1: 7, 2: 9}, {1: 23, 2: 26}
+QUARANTINED = 8
 
 ROUTING_HEADER = struct.Struct("<BBHIQQHBBBBBBIIIIIIII16sQ16s16s8sQ")
 NAMES = (
@@ -44,6 +47,9 @@ LAYOUTS = {
                   ("service_time_us", "I"), ("queue_time_us", "I"), ("cpu_permille", "H")],
     "DEMAND": [("wanted", "I")],
     "RECLAIM": [("wanted", "I")],
+    "ANNOUNCE": [("service", "services"), ("withdrawn", "services")],
+    "REDIRECT": [("broker", "brokers")],
+    "EXPLAIN": [("hop", "hops")],
     "BYE": [("reason", "bye")],
     "UNSUPPORTED": [("kind", "B")],
     "WINDOW": [("limit", "Q")],
@@ -70,10 +76,10 @@ def require(condition, error):
 
 
 class Reader:
-    """Reads metadata front to back."""
+    """Reads metadata front to back, as far as a version knows it."""
 
-    def __init__(self, left):
-        self.left = left
+    def __init__(self, left, newest):
+        self.left, self.newest = left, newest
 
     def take(self, length):
         require(length <= len(self.left), "Truncated")
@@ -100,6 +106,27 @@ class Reader:
             raise Malformed("Text") from error
         return text
 
+    def key(self):
+        key = self.bytes()
+        require(not key or KEY <= len(key), "Truncated")
+        require(len(key) <= KEY, "Excess")
+        return key
+
+    def name_or_empty(self):
+        if self.left[:2] == bytes(2):
+            return self.bytes()
+        return self.name()
+
+    def brokers(self):
+        count = self.number("H")
+        require(count <= REDIRECTS, "TooLong")
+        return [(self.text(), self.key(), self.name()) for _ in range(count)]
+
+    def hops(self):
+        count = self.number("H")
+        require(count <= HOPS, "TooLong")
+        return [(*map(self.number, "BIII"), self.name_or_empty()) for _ in range(count)]
+
     def services(self):
         count = self.number("H")
         require(count <= SERVICES, "TooLong")
@@ -121,27 +148,34 @@ class Reader:
     def value(self, type):
         if len(type) == 1:
             return self.number(type)
-        numbers = {"bool": range(2), "bye": range(7), "reason": REASONS, "outcome": range(23)}.get(type)
+        reasons = REASONS[self.newest]
+        numbers = {"bool": range(2), "bye": range(BYES[self.newest]), "reason": range(1, reasons), "outcome": range(reasons)}.get(type)
         return self.one_of(numbers) if numbers else getattr(self, type)()
 
 
-def decode_metadata(kind, metadata):
+def following(type, value):
+    """The part that follows one of this type only if it has this value."""
+    if type == "outcome":
+        return [("detail", "text") if value else ("field", "fields")]
+    return [("milliseconds", "I")] if type == "bye" and value == QUARANTINED else []
+
+
+def decode_metadata(kind, metadata, newest):
     if kind not in LAYOUTS:
         return {"bytes": metadata} if metadata else {}
-    reader, parts = Reader(metadata), {}
+    reader, parts = Reader(metadata, newest), {}
     for name, type in LAYOUTS[kind]:
         parts[name] = reader.value(type)
-        if type == "outcome":
-            name, type = ("detail", "text") if parts[name] else ("field", "fields")
+        for name, type in following(type, parts[name]):
             parts[name] = reader.value(type)
     require(not reader.left, "Excess")
     return parts
 
 
-def decode(frames):
+def decode(frames, newest):
     frame, *second = frames
     require(frame, "Truncated")
-    require(frame[0] == VERSION, "Version")
+    require(OLDEST <= frame[0] <= newest, "Version")
     require(ROUTING_HEADER.size <= len(frame), "Truncated")
     header = dict(zip(NAMES, ROUTING_HEADER.unpack_from(frame)))
     lengths = [header.pop(name) for name in LENGTHS]
@@ -161,7 +195,7 @@ def decode(frames):
     return {
         "header": header,
         "extension": frame[ROUTING_HEADER.size : lengths[0]],
-        "metadata": decode_metadata(header["kind"], frame[lengths[0] : metadata_end]),
+        "metadata": decode_metadata(header["kind"], frame[lengths[0] : metadata_end], newest),
         "content": second[0] if second else frame[metadata_end:],
     }
 
@@ -183,6 +217,10 @@ def encode_part(type, value):
         return struct.pack("<H", len(value)) + b"".join(prefixed(part) for field in value for part in field)
     if type == "services":
         return struct.pack("<H", len(value)) + b"".join(map(prefixed, value))
+    if type == "brokers":
+        return struct.pack("<H", len(value)) + b"".join(prefixed(part) for broker in value for part in broker)
+    if type == "hops":
+        return struct.pack("<H", len(value)) + b"".join(struct.pack("<BIII", *hop[:4]) + prefixed(hop[4]) for hop in value)
     if type in ("bytes", "name", "text"):
         return prefixed(value)
     return struct.pack("<" + (type if len(type) == 1 else "B"), value)
@@ -194,8 +232,7 @@ def encode_metadata(kind, parts):
     metadata = b""
     for name, type in LAYOUTS[kind]:
         metadata += encode_part(type, parts[name])
-        if type == "outcome":
-            name, type = ("detail", "text") if parts[name] else ("field", "fields")
+        for name, type in following(type, parts[name]):
             metadata += encode_part(type, parts[name])
     return metadata
 
@@ -250,43 +287,47 @@ def described(entries):
             header[key] = bytes.fromhex(values[0]) if key in IN_HEX else int(values[0])
     parts = message["metadata"]
     # Lists without a line are empty.
-    if header["kind"] == "HELLO":
-        parts.setdefault("service", [])
+    if header["kind"] in ("HELLO", "ANNOUNCE", "REDIRECT", "EXPLAIN"):
+        for name, type in LAYOUTS[header["kind"]]:
+            if type in ("services", "brokers", "hops"):
+                parts.setdefault(name, [])
     elif header["kind"] in ("REQUEST", "RESPONSE", "INTERIM", "UPGRADE") or parts.get("outcome") == 0:
         parts.setdefault("field", [])
     return message
 
 
 def part(key, values):
-    if key == "metadata.field":
+    if key in ("metadata.field", "metadata.broker"):
         return [tuple(quoted(value)) for value in values]
-    if key == "metadata.service":
+    if key == "metadata.hop":
+        return [(*map(int, value.split()[:4]), quoted(value)[0]) for value in values]
+    if key in ("metadata.service", "metadata.withdrawn"):
         return [quoted(value)[0] for value in values]
     if key == "metadata.bytes":
         return bytes.fromhex(values[0])
     return quoted(values[0])[0] if values[0].startswith('"') else int(values[0])
 
 
-def check(folder):
+def check(folder, newest):
     golden, malformed, wrong = sorted(folder.glob("*.txt")), sorted(folder.glob("malformed/*.txt")), []
     for path in golden:
         entries, frames = read(path)
         message = described(entries)
-        if decode(frames) != message:
-            wrong.append(f"{path.name}: read as {decode(frames)}, described as {message}")
+        if decode(frames, newest) != message:
+            wrong.append(f"{path.name}: read as {decode(frames, newest)}, described as {message}")
         if encode(message) != frames:
             wrong.append(f"{path.name}: written as {[frame.hex() for frame in encode(message)]}")
     for path in malformed:
         entries, frames = read(path)
         try:
-            wrong.append(f"{path.name}: read as {decode(frames)}")
+            wrong.append(f"{path.name}: read as {decode(frames, newest)}")
         except Malformed as error:
             if [str(error)] != entries["error"]:
                 wrong.append(f"{path.name}: refused as {error}")
-    print(f"{len(golden)} messages, {len(malformed)} malformed")
+    print(f"{folder.name}: {len(golden)} messages, {len(malformed)} malformed")
     return wrong
 
 
 if __name__ == "__main__":
-    complaints = check(Path(__file__).parent)
+    complaints = [wrong for version in (1, 2) for wrong in check(Path(__file__).parent / f"v{version}", version)]
     sys.exit("\n".join(complaints) or None)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scale0_wire::flow::{ReceiveWindow, SendWindow};
-use scale0_wire::{Heartbeat, Welcome, limits};
+use scale0_wire::{Heartbeat, VERSION, Welcome, limits};
 
 /// The shortest interval of heartbeats that is agreed to: below it they would be the load they report.
 pub(crate) const HEARTBEAT_MIN: Duration = Duration::from_millis(10);
@@ -31,6 +31,8 @@ pub(crate) struct Broker {
     /// Its node's name, once it has said it.
     pub(crate) name: Arc<str>,
     pub(crate) epoch: u64,
+    /// Of the protocol, as its WELCOME says.
+    pub(crate) version: u8,
     /// Streams of this session by the broker's number for them.
     pub(crate) streams: HashMap<u64, usize>,
     /// How much content may be sent to it.
@@ -63,6 +65,7 @@ impl Broker {
             state: State::Down,
             name: Arc::from(""),
             epoch: 0,
+            version: VERSION,
             streams: HashMap::new(),
             send_window: SendWindow::new(0),
             receive_window: ReceiveWindow::connection(),
@@ -95,6 +98,7 @@ impl Broker {
     /// The broker has accepted.
     pub(crate) fn open(&mut self, now: Instant, welcome: &Welcome) {
         self.state = State::Open;
+        self.version = welcome.version;
         self.name = Arc::from(welcome.node.as_str());
         self.heartbeat = welcome
             .heartbeat

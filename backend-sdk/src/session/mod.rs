@@ -6,6 +6,8 @@
 mod broker;
 mod credit;
 mod load;
+#[cfg(test)]
+mod older_broker;
 mod serving;
 #[cfg(test)]
 mod sharing;
@@ -22,8 +24,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use scale0_wire::{
-    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, Reason, RoutingHeader, Stranger,
-    Unsupported, VERSION, Wanted, Welcome, limits,
+    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, OLDEST_VERSION, Reason,
+    RoutingHeader, Stranger, Unsupported, VERSION, Wanted, Welcome, limits,
 };
 use slab::Slab;
 
@@ -38,6 +40,9 @@ pub use stream::{Output, Shape, StreamId};
 /// After a broker ended the session for no fault of the connection, HELLO is said again after this: long enough that two sides at
 /// odds do not keep each other busy.
 const REST: Duration = Duration::from_millis(100);
+
+/// The longest we stay away from a broker because it says so.
+const REST_MAX: Duration = Duration::from_mins(10);
 
 /// The shortest time between two heartbeats that say a capacity: as often as a broker says its demand. Whether there is any at all
 /// is said at once.
@@ -314,7 +319,7 @@ impl Session {
 
     fn hello(&mut self, broker: BrokerId, actions: &mut Vec<Action>) {
         let hello = Hello {
-            oldest: VERSION,
+            oldest: OLDEST_VERSION,
             newest: VERSION,
             node: self.settings.node.clone(),
             instance: self.settings.instance,
@@ -342,6 +347,10 @@ impl Session {
             return;
         }
         broker.heard(now);
+        if message.header.version != message.header.kind.stated_version(broker.version) {
+            self.counters.protocol_errors.add();
+            return;
+        }
         let done = match (message.header.kind, broker.state) {
             (Kind::Bye, _) => self.on_bye(now, id, &message, actions),
             (Kind::Welcome, State::Greeting { .. }) => self.on_welcome(now, id, &message, actions),
@@ -412,7 +421,7 @@ impl Session {
         actions: &mut Vec<Action>,
     ) -> Result<(), DecodeError> {
         let welcome = Welcome::decode(&message.metadata)?;
-        if welcome.version != VERSION {
+        if !welcome.is_spoken() {
             self.send_control(id, Kind::Bye, Bye::Version.encode(), actions);
             self.rest(now, id, limits::HEARTBEAT_MAX, actions);
             return Ok(());
@@ -450,7 +459,11 @@ impl Session {
             // It says HELLO is what it wants; the rest is for two sides that disagree for longer.
             Bye::UnknownSession | Bye::Silent | Bye::Lost => REST,
             Bye::Leaving | Bye::Replaced | Bye::ProtocolError => self.settings.heartbeat,
-            Bye::Version => limits::HEARTBEAT_MAX,
+            // Somebody must change something first.
+            Bye::Version | Bye::NotAllowed => limits::HEARTBEAT_MAX,
+            Bye::Quarantined(milliseconds) => {
+                Duration::from_millis(milliseconds.into()).clamp(self.settings.heartbeat, REST_MAX)
+            }
         };
         self.rest(now, id, rest, actions);
         Ok(())
@@ -709,9 +722,10 @@ impl Session {
             credit: broker.credit_said,
             ..RoutingHeader::new(kind)
         };
-        let message = Message::new(header)
+        let mut message = Message::new(header)
             .with_metadata(metadata)
             .with_content(content);
+        message.set_version(broker.version);
         actions.push(Action::Send(id, message));
     }
 }

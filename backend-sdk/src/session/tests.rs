@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use scale0_wire::{
-    Bye, End, Fields, Flags, Heartbeat, Kind, Message, Reason, Reject, RoutingHeader, Wanted,
-    Welcome, Window,
+    Bye, End, Fields, Flags, Heartbeat, Kind, Message, Reason, Reject, RoutingHeader, VERSION,
+    Wanted, Welcome, Window,
 };
 
 use super::{Action, BrokerId, Event, Output, Session, Settings, Shape, StreamId};
@@ -23,6 +23,8 @@ pub(super) struct Stage {
     pub(super) now: Instant,
     pub(super) counters: Arc<Counters>,
     pub(super) actions: Vec<Action>,
+    /// What its brokers speak.
+    pub(super) version: u8,
     epochs: Vec<u64>,
 }
 
@@ -57,6 +59,7 @@ impl Stage {
             now: start(),
             counters,
             actions: Vec::new(),
+            version: VERSION,
             epochs: vec![0; brokers],
         }
     }
@@ -87,7 +90,7 @@ impl Stage {
 
     pub(super) fn welcome(&mut self, broker: usize) {
         let welcome = Welcome {
-            version: 1,
+            version: self.version,
             node: format!("broker-{broker}"),
             instance: broker as u64,
             site: "local".into(),
@@ -110,7 +113,8 @@ impl Stage {
         }
     }
 
-    pub(super) fn deliver(&mut self, broker: usize, message: Message) {
+    pub(super) fn deliver(&mut self, broker: usize, mut message: Message) {
+        message.set_version(self.version);
         self.step(Event::Message(BrokerId(broker), message));
     }
 

@@ -14,7 +14,7 @@ use scale0_transport::{
 };
 use scale0_wire::{
     End, Fields, Flags, Heartbeat, Hello, Kind, Message, RequestHead, ResponseHead, RoutingHeader,
-    Welcome, Window, limits,
+    VERSION, Welcome, Window, limits,
 };
 use tokio::sync::oneshot;
 use tower_service::Service;
@@ -377,7 +377,7 @@ impl Site {
                 self.peer = Some(peer);
                 self.epoch = message.header.epoch;
                 let welcome = Welcome {
-                    version: 1,
+                    version: VERSION,
                     node: "fra-1".into(),
                     instance: 1,
                     site: "fra".into(),

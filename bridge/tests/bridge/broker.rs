@@ -129,7 +129,7 @@ impl Broker {
             Kind::Hello => {
                 self.epoch = message.header.epoch;
                 let welcome = Welcome {
-                    version: 1,
+                    version: scale0_wire::VERSION,
                     node: "fra-1".into(),
                     instance: 1,
                     site: "fra".into(),

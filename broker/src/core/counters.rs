@@ -90,6 +90,8 @@ counters! {
     dropped_without_session,
     /// Dropped: of another epoch than its session's.
     dropped_epoch,
+    /// Dropped: of another version than its session's.
+    dropped_version,
     /// Dropped: about a stream that is over, or never was.
     dropped_unknown_stream,
     /// Dropped: late, about a stream that nobody wants any more.

@@ -16,6 +16,8 @@ use super::timers::TimerId;
 pub(crate) struct Link {
     pub(crate) peer: PeerId,
     pub(crate) epoch: u64,
+    /// Of the protocol, as both sides agreed.
+    pub(crate) version: u8,
     pub(crate) node: String,
     pub(crate) instance: u64,
     pub(crate) lane: u16,
@@ -56,6 +58,7 @@ impl Link {
     pub(crate) fn new(
         peer: PeerId,
         epoch: u64,
+        version: u8,
         locality: Option<u32>,
         hello: &Hello,
         heartbeat: Duration,
@@ -64,6 +67,7 @@ impl Link {
         Self {
             peer,
             epoch,
+            version,
             node: hello.node.clone(),
             instance: hello.instance,
             lane: hello.lane,
@@ -107,6 +111,7 @@ impl Link {
     pub(crate) fn tell(&mut self, mut message: Message, actions: &mut Vec<Action>) {
         self.pulse.is_behind = true;
         message.header.epoch = self.epoch;
+        message.set_version(self.version);
         let to = self.peer;
         actions.push(Action::Send { to, message });
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use scale0_transport::LinkId;
 use scale0_wire::flow::{ReceiveWindow, SendWindow};
-use scale0_wire::{Heartbeat, Kind, Message, RoutingHeader, limits};
+use scale0_wire::{Heartbeat, Kind, Message, RoutingHeader, VERSION, Welcome, limits};
 
 use super::home;
 use super::lane::Action;
@@ -15,11 +15,13 @@ use super::stream::StreamId;
 pub(super) enum State {
     /// Not connected. → Greeting
     Down,
-    /// HELLO was said. → Live, Down
+    /// It wants no session with us until then. → Greeting, Down
+    Resting { until: Instant },
+    /// HELLO was said. → Live, Resting, Down
     Greeting,
-    /// WELCOME came. → Draining, Down
+    /// WELCOME came. → Draining, Resting, Down
     Live,
-    /// It takes nothing new. → Down
+    /// It takes nothing new. → Resting, Down
     Draining,
 }
 
@@ -42,6 +44,8 @@ pub(super) struct Broker {
     pub(super) link: LinkId,
     pub(super) state: State,
     pub(super) epoch: u64,
+    /// Of the protocol, as its WELCOME says.
+    pub(super) version: u8,
     pub(super) node: String,
     seed: u64,
     /// When it was last heard.
@@ -72,6 +76,7 @@ impl Broker {
             link,
             state: State::Down,
             epoch: 0,
+            version: VERSION,
             node: String::new(),
             seed: 0,
             heard: now,
@@ -103,11 +108,12 @@ impl Broker {
         };
     }
 
-    pub(super) fn welcomed(&mut self, node: String, interval: Duration, window: u32) {
-        self.seed = home::seed(&node);
-        self.node = node;
-        self.interval = interval.clamp(limits::HEARTBEAT, limits::HEARTBEAT_MAX);
-        self.send = SendWindow::new(window);
+    pub(super) fn welcomed(&mut self, welcome: Welcome) {
+        self.version = welcome.version;
+        self.seed = home::seed(&welcome.node);
+        self.node = welcome.node;
+        self.interval = (welcome.heartbeat).clamp(limits::HEARTBEAT, limits::HEARTBEAT_MAX);
+        self.send = SendWindow::new(welcome.window);
         self.state = State::Live;
     }
 
@@ -115,9 +121,20 @@ impl Broker {
         matches!(self.state, State::Live | State::Draining)
     }
 
+    /// Whether HELLO was said, and the session is not over.
+    pub(super) fn has_session(&self) -> bool {
+        self.state == State::Greeting || self.is_connected()
+    }
+
     /// When something is owed to it, or it must have been heard.
     pub(super) fn deadline(&self) -> Option<Instant> {
-        (self.state != State::Down).then(|| self.beat_at().min(self.silent_at()))
+        match self.state {
+            State::Down => None,
+            State::Resting { until } => Some(until),
+            State::Greeting | State::Live | State::Draining => {
+                Some(self.beat_at().min(self.silent_at()))
+            }
+        }
     }
 
     /// When HELLO or HEARTBEAT is owed. Whatever else was said: only heartbeats tell the round trip, and a busy connection's
@@ -163,6 +180,7 @@ impl Broker {
     /// Appends a message of this session.
     pub(super) fn send(&self, mut message: Message, actions: &mut Vec<Action>) {
         message.header.epoch = self.epoch;
+        message.set_version(self.version);
         actions.push(Action::Send(self.link, message));
     }
 
@@ -211,7 +229,7 @@ impl Broker {
 
     pub(super) fn status(&self) -> BrokerStatus {
         let state = match self.state {
-            State::Down => "down",
+            State::Down | State::Resting { .. } => "down",
             State::Greeting => "greeting",
             State::Live => "live",
             State::Draining => "draining",

@@ -13,6 +13,8 @@ mod uploads;
 #[cfg(test)]
 mod any_order;
 #[cfg(test)]
+mod older_broker;
+#[cfg(test)]
 mod site;
 #[cfg(test)]
 mod stories;

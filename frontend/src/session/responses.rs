@@ -8,7 +8,6 @@ use scale0_wire::{
     Unsupported, Window,
 };
 
-use super::broker::State;
 use super::lane::{Action, Lane, broker_at, find};
 use super::stream::{Delivery, Failure, StreamId, Upload};
 
@@ -33,11 +32,15 @@ impl Lane {
             return;
         };
         let header = message.header;
-        if header.epoch != broker.epoch || broker.state == State::Down {
+        if header.epoch != broker.epoch || !broker.has_session() {
             self.counters.dropped_epoch += 1;
             return;
         }
         broker.heard = now;
+        if header.version != header.kind.stated_version(broker.version) {
+            self.counters.dropped_protocol += 1;
+            return;
+        }
         if let Kind::Unknown(_) = header.kind {
             self.unknown(link, header, actions);
         } else if !header.kind.may_come_from(Role::Broker)

@@ -1,17 +1,23 @@
 //! Sessions with brokers: how they begin and end, and who lives.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use scale0_transport::LinkId;
 use scale0_wire::{
-    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, Reason, RoutingHeader, VERSION,
-    Welcome, limits,
+    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, OLDEST_VERSION, Reason,
+    RoutingHeader, VERSION, Welcome, limits,
 };
 
 use super::broker::State;
 use super::lane::{Action, Lane, broker_at};
 use super::stream::StreamId;
+
+/// How long a broker that does not allow us a session is left in peace: somebody must change its list first.
+const REST_UNTIL_ALLOWED: Duration = limits::HEARTBEAT_MAX;
+
+/// The longest we stay away from a broker because it says so.
+const REST_MAX: Duration = Duration::from_mins(10);
 
 impl Lane {
     /// The connection to a broker stands, again.
@@ -65,13 +71,13 @@ impl Lane {
         if broker.state != State::Greeting {
             return Ok(());
         }
-        if welcome.version != VERSION {
+        if !welcome.is_spoken() {
             broker.say(Kind::Bye, 0, Bye::Version.encode(), actions);
             self.counters.dropped_protocol += 1;
             self.end_session(now, link, actions);
             return Ok(());
         }
-        broker.welcomed(welcome.node, welcome.heartbeat, welcome.window);
+        broker.welcomed(welcome);
         self.place_waiting(now, actions);
         Ok(())
     }
@@ -99,8 +105,23 @@ impl Lane {
                 self.end_session(now, link, actions);
                 actions.push(Action::Redial(link));
             }
+            // The connection is not at fault, and a new one goes no better.
+            Bye::NotAllowed => self.rest(now, link, REST_UNTIL_ALLOWED, actions),
+            Bye::Quarantined(milliseconds) => {
+                let rest = Duration::from_millis(milliseconds.into()).min(REST_MAX);
+                self.rest(now, link, rest, actions);
+            }
         }
         Ok(())
+    }
+
+    /// The broker wants no session with us for a while.
+    fn rest(&mut self, now: Instant, link: LinkId, rest: Duration, actions: &mut Vec<Action>) {
+        self.end_session(now, link, actions);
+        if let Some(broker) = broker_at(&mut self.brokers, link) {
+            let until = now + rest.max(broker.interval);
+            broker.state = State::Resting { until };
+        }
     }
 
     pub(super) fn broker_drains(&mut self, link: LinkId) {
@@ -149,10 +170,11 @@ impl Lane {
         let outstanding = self.streams.len();
         let broker = &mut self.brokers[index];
         let link = broker.link;
-        if broker.state == State::Down {
-            return;
-        }
-        if broker.silent_at() <= now {
+        if !broker.has_session() {
+            if broker.deadline().is_some_and(|until| until <= now) {
+                self.greet(now, link, actions);
+            }
+        } else if broker.silent_at() <= now {
             self.counters.silent += 1;
             self.part(now, link, Bye::Silent, actions);
         } else if broker.beat_at() <= now {
@@ -188,7 +210,7 @@ impl Lane {
 
     fn hello(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
         let hello = Hello {
-            oldest: VERSION,
+            oldest: OLDEST_VERSION,
             newest: VERSION,
             node: self.config.node.clone(),
             instance: self.config.instance,

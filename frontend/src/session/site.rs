@@ -20,6 +20,8 @@ pub(super) struct Site {
     pub(super) now: Instant,
     pub(super) links: Vec<LinkId>,
     pub(super) redialled: Vec<LinkId>,
+    /// What its brokers speak.
+    pub(super) version: u8,
     /// Of the newest HELLO to each broker.
     epochs: Vec<u64>,
     sent: Vec<(LinkId, Message)>,
@@ -114,6 +116,7 @@ impl Site {
             now,
             links,
             redialled: Vec::new(),
+            version: VERSION,
             epochs,
             sent: Vec::new(),
             delivered: Vec::new(),
@@ -170,7 +173,7 @@ impl Site {
     pub(super) fn welcome_with(&mut self, broker: usize, window: u32, heartbeat: Duration) {
         let (node, site) = (format!("broker-{broker}"), "fra".into());
         let welcome = Welcome {
-            version: VERSION,
+            version: self.version,
             node,
             instance: 7,
             site,
@@ -213,9 +216,15 @@ impl Site {
         );
     }
 
-    pub(super) fn hear(&mut self, broker: usize, message: Message) {
+    pub(super) fn hear(&mut self, broker: usize, mut message: Message) {
+        message.set_version(self.version);
         let link = self.links[broker];
         self.step(|lane, now, actions| lane.receive(now, link, message, actions));
+    }
+
+    /// Of the broker's present session.
+    pub(super) fn epoch(&self, broker: usize) -> u64 {
+        self.epochs[broker]
     }
 
     pub(super) fn head(&mut self, broker: usize, id: StreamId) {

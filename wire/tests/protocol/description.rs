@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use scale0_wire::{
-    Bye, Cancel, DecodeError, End, Fields, Heartbeat, Hello, Kind, Message, Reject, RequestHead,
-    ResponseHead, Unsupported, VERSION, Wanted, Welcome, Window,
+    Announce, Bye, Cancel, DecodeError, End, Explain, Fields, Heartbeat, Hello, Kind, Message,
+    Redirect, Reject, RequestHead, ResponseHead, Unsupported, Wanted, Welcome, Window,
 };
 
 use crate::malformed::encoded;
@@ -26,7 +26,7 @@ pub(crate) fn described(about: &str, message: &Message) -> String {
         }
     };
     let lines = [
-        ("version", VERSION.to_string()),
+        ("version", header.version.to_string()),
         ("kind", kind),
         ("correlation", number(header.correlation)),
         ("epoch", number(header.epoch)),
@@ -115,7 +115,42 @@ pub(crate) fn metadata_lines(
             ]
         }
         Kind::Demand | Kind::Reclaim => vec![("wanted", Wanted::decode(metadata)?.0.to_string())],
-        Kind::Bye => vec![("reason", (Bye::decode(metadata)? as u8).to_string())],
+        Kind::Announce => {
+            let Announce { added, withdrawn } = Announce::decode(metadata)?;
+            let named = |key, names: &[String]| -> Vec<_> {
+                let lines = names.iter().map(|name| (key, quoted(name.as_bytes())));
+                lines.collect()
+            };
+            let mut lines = named("service", &added);
+            lines.extend(named("withdrawn", &withdrawn));
+            lines
+        }
+        Kind::Redirect => {
+            let brokers = Redirect::decode(metadata)?.brokers;
+            let lines = brokers.iter().map(|broker| {
+                let key = broker.key.as_ref().map_or(&[][..], |key| key);
+                let parts = [broker.endpoint.as_bytes(), key, broker.node.as_bytes()];
+                ("broker", parts.map(quoted).join(" "))
+            });
+            lines.collect()
+        }
+        Kind::Explain => {
+            let hops = Explain::decode(metadata)?.hops;
+            let lines = hops.iter().map(|hop| {
+                let numbers = [hop.what.0.into(), hop.at_us, hop.a, hop.b].map(|it| it.to_string());
+                let node = quoted(hop.node.as_bytes());
+                ("hop", format!("{} {node}", numbers.join(" ")))
+            });
+            lines.collect()
+        }
+        Kind::Bye => {
+            let bye = Bye::decode(metadata)?;
+            let mut lines = vec![("reason", bye.number().to_string())];
+            if let Bye::Quarantined(milliseconds) = bye {
+                lines.push(("milliseconds", milliseconds.to_string()));
+            }
+            lines
+        }
         Kind::Unsupported => vec![(
             "kind",
             Unsupported::decode(metadata)?.0.number().to_string(),

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use scale0_wire::{
-    Bye, DecodeError, Flags, Kind, Message, Reason, Role, RoutingHeader, Stranger, limits,
+    Bye, DecodeError, Flags, Kind, Message, OLDEST_VERSION, Reason, Role, RoutingHeader, Stranger,
+    What, limits,
 };
 
 use crate::golden::full_header;
@@ -27,11 +28,7 @@ fn the_table_of_kinds_is_the_documents() {
             &roles(kind.from),
             &roles(kind.to),
             stranger,
-            if kind.in_this_version {
-                "yes"
-            } else {
-                "reserved"
-            },
+            &since(kind.since),
         ];
         assert_eq!(row[..], expected);
     }
@@ -70,6 +67,9 @@ fn flags_have_the_bits_that_the_document_gives_them() {
         ("EVENT_STREAM", Flags::EVENT_STREAM),
         ("JOINED", Flags::JOINED),
         ("DRAINING", Flags::DRAINING),
+        ("HEDGE", Flags::HEDGE),
+        ("EXPLAIN", Flags::EXPLAIN),
+        ("APP_ERROR", Flags::APP_ERROR),
     ];
     let expected = flags.map(|(name, flag)| (flag.0.trailing_zeros().to_string(), name.to_owned()));
     let rows = table("### Flags").into_iter();
@@ -86,33 +86,65 @@ fn reasons_have_the_numbers_and_names_that_the_document_gives_them() {
     let rows = table("### Reasons");
     assert_eq!(rows.len(), Reason::ALL.len());
     for (row, &reason) in rows.iter().zip(Reason::ALL) {
+        let older = reason.for_version(OLDEST_VERSION);
+        let in_version_1 = if older == reason {
+            String::new()
+        } else {
+            (older as u8).to_string()
+        };
         assert_eq!(
-            row[..2],
-            [(reason as u8).to_string(), reason.name().to_owned()]
+            row[..3],
+            [
+                (reason as u8).to_string(),
+                reason.name().to_owned(),
+                in_version_1
+            ]
         );
     }
 }
 
 #[test]
 fn bye_has_the_reasons_that_the_document_gives_it() {
-    let decoded = |number| Bye::decode(&Bytes::from(vec![number]));
-    let known =
-        (0..=u8::MAX).filter_map(|number| Some((number.to_string(), decoded(number).ok()?)));
+    // Quarantined has a number behind its own.
+    let decoded = |number| {
+        let metadata = [number, 1, 0, 0, 0];
+        let short = Bye::decode(&Bytes::copy_from_slice(&metadata[..1]));
+        short.or_else(|_| Bye::decode(&Bytes::copy_from_slice(&metadata)))
+    };
+    let known = (0..=u8::MAX).filter_map(|number| Some((number, decoded(number).ok()?)));
     let expected: Vec<_> = known
-        .map(|(number, bye)| (number, format!("{bye:?}")))
+        .map(|(number, bye)| {
+            assert_eq!(bye.number(), number);
+            let older = bye.for_version(OLDEST_VERSION);
+            let in_version_1 = (older != bye).then(|| older.number().to_string());
+            let name = format!("{bye:?}").replace("(1)", "");
+            [number.to_string(), name, in_version_1.unwrap_or_default()]
+        })
         .collect();
-    let rows = table("**BYE**").into_iter();
+    let rows: Vec<_> = table("**BYE**")
+        .into_iter()
+        .map(|row| [row[0].clone(), row[1].clone(), row[2].clone()])
+        .collect();
+    assert_eq!(rows, expected);
+    assert_eq!(
+        decoded(9),
+        Err(DecodeError::Value {
+            what: "reason of BYE",
+            value: 9
+        })
+    );
+}
+
+#[test]
+fn hops_have_the_numbers_and_names_that_the_document_gives_them() {
+    let rows = table("### Hops").into_iter();
+    let expected = What::ALL
+        .iter()
+        .map(|what| (what.0.to_string(), what.name().unwrap().to_owned()));
     assert_eq!(
         rows.map(|row| (row[0].clone(), row[1].clone()))
             .collect::<Vec<_>>(),
-        expected
-    );
-    assert_eq!(
-        decoded(7),
-        Err(DecodeError::Value {
-            what: "reason of BYE",
-            value: 7
-        })
+        expected.collect::<Vec<_>>()
     );
 }
 
@@ -126,6 +158,8 @@ fn limits_are_the_documents() {
         ("FIELDS", limits::FIELDS.to_string()),
         ("NAME", limits::NAME.to_string()),
         ("SERVICES", limits::SERVICES.to_string()),
+        ("REDIRECTS", limits::REDIRECTS.to_string()),
+        ("HOPS", limits::HOPS.to_string()),
         ("TEXT", limits::TEXT.to_string()),
         ("HEADER", limits::HEADER.to_string()),
         ("FRAME", limits::FRAME.to_string()),
@@ -167,7 +201,7 @@ fn value(name: &str, message: &Message) -> Vec<u8> {
     let header = &message.header;
     let length = |length: usize| u32::try_from(length).unwrap().to_le_bytes().to_vec();
     match name {
-        "version" => vec![scale0_wire::VERSION],
+        "version" => vec![header.version],
         "kind" => vec![header.kind.number()],
         "header_length" => length(RoutingHeader::LENGTH + message.extension.len())[..2].to_vec(),
         "metadata_length" => length(message.metadata.len()),
@@ -196,6 +230,10 @@ fn value(name: &str, message: &Message) -> Vec<u8> {
         "credit" => header.credit.to_le_bytes().to_vec(),
         unknown => panic!("the header has no {unknown}"),
     }
+}
+
+fn since(version: Option<u8>) -> String {
+    version.map_or_else(|| "reserved".to_owned(), |version| version.to_string())
 }
 
 fn roles(roles: &[Role]) -> String {

@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use scale0_wire::{
-    Bye, Cancel, End, Fields, Flags, FlightKey, Heartbeat, Hello, Kind, Message, Priority, Reason,
-    Reject, RequestHead, ResponseHead, RoutingHeader, Scope, ServiceId, SpillMode, TraceContext,
-    Unsupported, VERSION, Wanted, Welcome, Window, limits,
+    Announce, Bye, Cancel, End, Explain, Fields, Flags, FlightKey, Heartbeat, Hello, Hop, Kind,
+    Message, OLDEST_VERSION, OtherBroker, Priority, Reason, Redirect, Reject, RequestHead,
+    ResponseHead, RoutingHeader, Scope, ServiceId, SpillMode, TraceContext, Unsupported, VERSION,
+    Wanted, Welcome, What, Window, limits,
 };
 
 const EPOCH: u64 = 0x1122_3344_5566_7788;
+
+/// A public key of 32 bytes.
+const KEY: &[u8; 32] = b"\x00\x01\xfe\xff\"\\ 26 bytes more, of a key.\n";
 
 /// A message with the name of its file and what it shows.
 pub(crate) struct Golden {
@@ -41,6 +45,17 @@ fn sessions() -> Vec<Golden> {
             of(Kind::Hello).with_metadata(hello(&["shop.example", "*"], 64).encode()),
         ),
         one(
+            "hello-older",
+            "A frontend that speaks version 1 alone.",
+            of(Kind::Hello).with_metadata(
+                Hello {
+                    newest: OLDEST_VERSION,
+                    ..hello(&[], 0)
+                }
+                .encode(),
+            ),
+        ),
+        one(
             "hello-draining",
             "A backend that drains already: the broker knows it, and sends it nothing.",
             Message::new(RoutingHeader {
@@ -52,14 +67,37 @@ fn sessions() -> Vec<Golden> {
         one(
             "welcome",
             "The broker accepts.",
-            of(Kind::Welcome).with_metadata(
-                Welcome {
-                    version: VERSION,
-                    node: "broker-1".into(),
-                    instance: 0x0102_0304_0506_0708,
-                    site: "fra".into(),
-                    heartbeat: Duration::from_secs(1),
-                    window: limits::CONNECTION_WINDOW,
+            of(Kind::Welcome).with_metadata(welcome(VERSION).encode()),
+        ),
+        one(
+            "welcome-older",
+            "The broker accepts one who speaks version 1 alone.",
+            of(Kind::Welcome).with_metadata(welcome(OLDEST_VERSION).encode()),
+        ),
+        one(
+            "announce",
+            "A backend offers two services more, and one not any more.",
+            Message::new(RoutingHeader {
+                credit: 4096,
+                ..session(Kind::Announce)
+            })
+            .with_metadata(
+                Announce {
+                    added: vec!["img.example".into(), "api.example".into()],
+                    withdrawn: vec!["shop.example".into()],
+                }
+                .encode(),
+            ),
+        ),
+        one(
+            "redirect",
+            "Two other brokers: one whose key is known, and one on this machine.",
+            of(Kind::Redirect).with_metadata(
+                Redirect {
+                    brokers: vec![
+                        other("tcp://192.0.2.7:5701", Some(*KEY), "broker-2"),
+                        other("ipc:///run/scale0/frontends", None, "broker-3"),
+                    ],
                 }
                 .encode(),
             ),
@@ -125,6 +163,16 @@ fn sessions() -> Vec<Golden> {
             "bye-lost",
             "What a transport puts in the place of a peer that is gone: without an epoch.",
             Message::new(RoutingHeader::new(Kind::Bye)).with_metadata(Bye::Lost.encode()),
+        ),
+        one(
+            "bye-not-allowed",
+            "The key of a backend gives no right to a service of its HELLO.",
+            of(Kind::Bye).with_metadata(Bye::NotAllowed.encode()),
+        ),
+        one(
+            "bye-quarantined",
+            "A peer that broke the protocol too often is not heard for 8 s.",
+            of(Kind::Bye).with_metadata(Bye::Quarantined(8_000).encode()),
         ),
         one(
             "unsupported",
@@ -202,6 +250,16 @@ fn requests() -> Vec<Golden> {
             ),
         ),
         one(
+            "request-explained",
+            "A GET that may be hedged, prefers a backend, and whose account is wanted.",
+            Message::new(RoutingHeader {
+                flags: final_.with(Flags::HEDGE, true).with(Flags::EXPLAIN, true),
+                affinity: 0x5ca1_e000_5ca1_e000,
+                ..request()
+            })
+            .with_metadata(get.encode()),
+        ),
+        one(
             "cancel",
             "Nobody wants the answer any more.",
             Message::new(stream(Kind::Cancel)).with_metadata(Cancel(Reason::Cancelled).encode()),
@@ -244,6 +302,15 @@ fn responses() -> Vec<Golden> {
             })
             .with_metadata(head(200, plain()))
             .with_content("hello, world\n".into()),
+        ),
+        one(
+            "response-app-error",
+            "The application failed, and says so in full.",
+            Message::new(RoutingHeader {
+                flags: Flags::FINAL.with(Flags::APP_ERROR, true),
+                ..stream(Kind::Response)
+            })
+            .with_metadata(head(500, plain())),
         ),
         one(
             "response-events",
@@ -310,6 +377,34 @@ fn responses() -> Vec<Golden> {
                     reason: Reason::QueueFull,
                     retry_after_ms: 1_500,
                     detail: String::new(),
+                }
+                .encode(),
+            ),
+        ),
+        one(
+            "reject-too-late",
+            "It would wait longer than its deadline; a reason that version 1 has no number for.",
+            Message::new(stream(Kind::Reject)).with_metadata(
+                Reject {
+                    reason: Reason::TooLate,
+                    retry_after_ms: 2_000,
+                    detail: "2 s behind 4000 others".into(),
+                }
+                .encode(),
+            ),
+        ),
+        one(
+            "explain",
+            "A request came, waited in third place, was chosen for a backend, and answered; the last hop is of a later sender.",
+            Message::new(stream(Kind::Explain)).with_metadata(
+                Explain {
+                    hops: vec![
+                        hop(What::ARRIVED, 0, 0, 0, "broker-1"),
+                        hop(What::QUEUED, 15, 1, 3, ""),
+                        hop(What::CHOSEN, 1_250, 1, 2, "shop-1"),
+                        hop(What::RESPONDED, 9_000, 0, 0, "shop-1"),
+                        hop(What(200), u32::MAX, 7, 8, ""),
+                    ],
                 }
                 .encode(),
             ),
@@ -428,6 +523,15 @@ fn edges() -> Vec<Golden> {
             Message::new(RoutingHeader::new(Kind::Unknown(0))),
         ),
         one(
+            "edge-version-older",
+            "A message of a session of version 1.",
+            Message::new(RoutingHeader {
+                version: OLDEST_VERSION,
+                ..stream(Kind::Window)
+            })
+            .with_metadata(Window(5).encode()),
+        ),
+        one(
             "edge-kind-reserved",
             "A kind of a later version, with metadata that only it can read.",
             Message::new(stream(Kind::Verdict)).with_metadata(Bytes::from_static(&[1, 0])),
@@ -438,6 +542,7 @@ fn edges() -> Vec<Golden> {
 /// A header in which every field differs from zero and from its neighbours.
 pub(crate) fn full_header() -> RoutingHeader {
     RoutingHeader {
+        version: VERSION,
         kind: Kind::Demand,
         flags: Flags(0x8421),
         correlation: 0x0807_0605_0403_0201,
@@ -510,7 +615,7 @@ fn request() -> RoutingHeader {
 
 fn hello(services: &[&str], capacity: u32) -> Hello {
     Hello {
-        oldest: VERSION,
+        oldest: OLDEST_VERSION,
         newest: VERSION,
         node: "node-1".into(),
         instance: 0xfedc_ba98_7654_3210,
@@ -519,6 +624,36 @@ fn hello(services: &[&str], capacity: u32) -> Hello {
         window: limits::CONNECTION_WINDOW,
         capacity,
         services: services.iter().map(|&service| service.into()).collect(),
+    }
+}
+
+fn welcome(version: u8) -> Welcome {
+    Welcome {
+        version,
+        node: "broker-1".into(),
+        instance: 0x0102_0304_0506_0708,
+        site: "fra".into(),
+        heartbeat: Duration::from_secs(1),
+        window: limits::CONNECTION_WINDOW,
+    }
+}
+
+fn other(endpoint: &str, key: Option<[u8; 32]>, node: &str) -> OtherBroker {
+    OtherBroker {
+        endpoint: endpoint.into(),
+        key,
+        node: node.into(),
+    }
+}
+
+fn hop(what: What, at_us: u32, a: u32, b: u32, node: &str) -> Hop {
+    let node = node.into();
+    Hop {
+        what,
+        at_us,
+        a,
+        b,
+        node,
     }
 }
 

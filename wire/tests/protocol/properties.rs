@@ -7,9 +7,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use scale0_wire::{
-    Bye, Cancel, End, Fields, Flags, FlightKey, Heartbeat, Hello, Kind, Message, Priority, Reason,
-    Reject, RequestHead, ResponseHead, RoutingHeader, Scope, ServiceId, SpillMode, TraceContext,
-    Unsupported, Wanted, Welcome, Window, limits,
+    Announce, Bye, Cancel, End, Explain, Fields, Flags, FlightKey, Heartbeat, Hello, Hop, Kind,
+    Message, OLDEST_VERSION, OtherBroker, Priority, Reason, Redirect, Reject, RequestHead,
+    ResponseHead, RoutingHeader, Scope, ServiceId, SpillMode, TraceContext, Unsupported, VERSION,
+    Wanted, Welcome, What, Window, limits,
 };
 
 use crate::malformed::encoded;
@@ -116,6 +117,15 @@ proptest! {
 
     #[test]
     fn hello_is_sound(value in hello()) { is_sound(&value)?; }
+
+    #[test]
+    fn announce_is_sound(value in announce()) { is_sound(&value)?; }
+
+    #[test]
+    fn redirect_is_sound(value in redirect()) { is_sound(&value)?; }
+
+    #[test]
+    fn explain_is_sound(value in explain()) { is_sound(&value)?; }
 
     #[test]
     fn welcome_is_sound(value in welcome()) { is_sound(&value)?; }
@@ -287,8 +297,10 @@ prop_compose! {
         (deadline_ms, hold_ms, max_round_trip_ms) in any::<(u32, u32, u32)>(),
         (waiters, origin_site, window) in any::<(u32, u32, u32)>(),
         (flight, service, trace, parent) in any::<(u128, [u8; 16], [u8; 16], [u8; 8])>(),
+        version in OLDEST_VERSION..=VERSION,
     ) -> RoutingHeader {
         RoutingHeader {
+            version,
             kind,
             flags: Flags(flags),
             correlation,
@@ -344,16 +356,55 @@ fn reason() -> impl Strategy<Value = Reason> {
 }
 
 fn bye() -> impl Strategy<Value = Bye> {
-    use Bye::{Leaving, Lost, ProtocolError, Replaced, Silent, UnknownSession, Version};
-    prop::sample::select(vec![
-        Leaving,
-        Lost,
-        Replaced,
-        ProtocolError,
-        UnknownSession,
-        Version,
-        Silent,
-    ])
+    use Bye::{
+        Leaving, Lost, NotAllowed, ProtocolError, Replaced, Silent, UnknownSession, Version,
+    };
+    prop_oneof![
+        prop::sample::select(vec![
+            Leaving,
+            Lost,
+            Replaced,
+            ProtocolError,
+            UnknownSession,
+            Version,
+            Silent,
+            NotAllowed,
+        ]),
+        any::<u32>().prop_map(Bye::Quarantined),
+    ]
+}
+
+fn services() -> impl Strategy<Value = Vec<String>> {
+    vec("[!-@\\[-~]{1,30}", 0..5)
+}
+
+prop_compose! {
+    fn announce()(added in services(), withdrawn in services()) -> Announce {
+        Announce { added, withdrawn }
+    }
+}
+
+fn redirect() -> impl Strategy<Value = Redirect> {
+    let broker = (text(), any::<Option<[u8; 32]>>(), name());
+    let broker = broker.prop_map(|(endpoint, key, node)| OtherBroker {
+        endpoint,
+        key,
+        node,
+    });
+    vec(broker, 0..3).prop_map(|brokers| Redirect { brokers })
+}
+
+fn explain() -> impl Strategy<Value = Explain> {
+    let node = prop_oneof![Just(String::new()), name()];
+    let hop = (any::<u8>(), any::<(u32, u32, u32)>(), node);
+    let hop = hop.prop_map(|(what, (at_us, a, b), node)| Hop {
+        what: What(what),
+        at_us,
+        a,
+        b,
+        node,
+    });
+    vec(hop, 0..4).prop_map(|hops| Explain { hops })
 }
 
 prop_compose! {
@@ -362,7 +413,7 @@ prop_compose! {
         node in name(),
         heartbeat in milliseconds(),
         (window, capacity) in any::<(u32, u32)>(),
-        services in vec("[!-@\\[-~]{1,30}", 0..5),
+        services in services(),
     ) -> Hello {
         Hello { oldest, newest, node, instance, lane, heartbeat, window, capacity, services }
     }

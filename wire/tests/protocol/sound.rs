@@ -4,8 +4,8 @@ use std::fmt::Debug;
 
 use bytes::Bytes;
 use scale0_wire::{
-    Bye, Cancel, DecodeError, End, Heartbeat, Hello, Message, Reject, RequestHead, ResponseHead,
-    Unsupported, Wanted, Welcome, Window,
+    Announce, Bye, Cancel, DecodeError, End, Explain, Heartbeat, Hello, Message, Redirect, Reject,
+    RequestHead, ResponseHead, Unsupported, Wanted, Welcome, Window,
 };
 
 /// What all types of metadata have in common.
@@ -36,7 +36,7 @@ macro_rules! metadata {
 }
 
 metadata! {
-    Hello Welcome Heartbeat Wanted Bye Unsupported RequestHead ResponseHead Reject End Cancel Window
+    Hello Welcome Heartbeat Announce Redirect Explain Wanted Bye Unsupported RequestHead ResponseHead Reject End Cancel Window
 }
 
 /// These frames are refused, or read as a message that is written as these very frames. Returns it.

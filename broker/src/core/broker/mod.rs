@@ -254,6 +254,10 @@ impl Broker {
             self.counters.dropped_epoch += 1;
             return;
         }
+        if message.header.version != message.header.kind.stated_version(link.version) {
+            self.counters.dropped_version += 1;
+            return;
+        }
         link.heard = now;
         if !link.receive(&message, now, &mut self.actions) {
             return self.break_off(session);
@@ -305,13 +309,10 @@ impl Broker {
         self.counters.trailers_dropped += u64::from(!is_whole);
     }
 
-    /// A kind that its sender must not send, or that this version does not speak.
+    /// A kind that its sender must not send, or that the session's version does not have.
     fn drop_strange(&mut self, session: Session, message: &Message) {
         let kind = message.header.kind;
-        let is_spoken = Kind::TABLE
-            .iter()
-            .any(|row| row.kind == kind && row.in_this_version);
-        if is_spoken {
+        if kind.is_spoken_in(self.link(session).version) {
             self.counters.dropped_out_of_place += 1;
             return;
         }
@@ -325,6 +326,7 @@ impl Broker {
 /// The answer to a message of a kind that is not spoken here.
 fn unsupported(message: &Message) -> Message {
     let header = RoutingHeader {
+        version: message.header.version,
         correlation: message.header.correlation,
         epoch: message.header.epoch,
         ..RoutingHeader::new(Kind::Unsupported)

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use scale0_transport::PeerId;
 use scale0_wire::{
     Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, Role, RoutingHeader, ServiceId,
-    VERSION, Welcome, Window, limits,
+    Welcome, Window, limits,
 };
 
 use super::{Broker, Due, Session, unsupported};
@@ -70,9 +70,9 @@ impl Broker {
             return;
         };
         let epoch = message.header.epoch;
-        if !(hello.oldest..=hello.newest).contains(&VERSION) {
+        let Some(version) = hello.common_version() else {
             return self.answer(from, bye(epoch, Bye::Version));
-        }
+        };
         let offers_something = !hello.services.is_empty();
         if offers_something != (role == Role::Backend) {
             // A backend that dials the frontends' port, or the other way round: it would be registered, and never be of use.
@@ -114,7 +114,7 @@ impl Broker {
             .heartbeat
             .max(self.config.heartbeat)
             .min(limits::HEARTBEAT_MAX);
-        let link = Link::new(from, epoch, locality, &hello, heartbeat, self.now);
+        let link = Link::new(from, epoch, version, locality, &hello, heartbeat, self.now);
         let is_draining = message.header.flags.contains(Flags::DRAINING);
         let session = if role == Role::Backend {
             Session::Backend(self.add_backend(link, &hello))
@@ -169,9 +169,9 @@ impl Broker {
 
     fn welcome(&mut self, session: Session) {
         let link = self.link(session);
-        let (heartbeat, window) = (link.heartbeat, link.initial_window());
+        let (version, heartbeat, window) = (link.version, link.heartbeat, link.initial_window());
         let welcome = Welcome {
-            version: VERSION,
+            version,
             node: self.config.node.clone(),
             instance: self.config.instance,
             site: self.config.site.clone(),
