@@ -18,7 +18,7 @@ use tower_service::Service;
 use crate::exchange::Outbox;
 use crate::session::{Event, HEARTBEAT_MIN, Settings};
 use crate::shell::{self, LinkPlan, OnRegistered, Plan, Shutdown};
-use crate::{Body, Counters, Error};
+use crate::{Announcer, Body, Counters, Error};
 
 /// Requests at a time unless told otherwise: enough for handlers that wait for a database, few enough for those that compute.
 const CONCURRENCY: u32 = 64;
@@ -41,7 +41,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// # }
 /// ```
 pub struct Backend {
-    services: Vec<String>,
+    announcer: Announcer,
     endpoints: Vec<String>,
     links: Vec<LinkPlan>,
     node: Option<String>,
@@ -63,7 +63,7 @@ impl Backend {
     #[must_use]
     pub fn new(service: impl Into<String>) -> Self {
         Self {
-            services: vec![service.into()],
+            announcer: Announcer::new([service.into()]),
             endpoints: Vec::new(),
             links: Vec::new(),
             node: None,
@@ -83,8 +83,8 @@ impl Backend {
 
     /// Offers these services instead.
     #[must_use]
-    pub fn services(mut self, services: impl IntoIterator<Item = impl Into<String>>) -> Self {
-        self.services = services.into_iter().map(Into::into).collect();
+    pub fn services(self, services: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.announcer.replace(services.into_iter().map(Into::into));
         self
     }
 
@@ -187,6 +187,12 @@ impl Backend {
         Arc::clone(&self.counters)
     }
 
+    /// Changes the services while it serves.
+    #[must_use]
+    pub fn announcer(&self) -> Announcer {
+        self.announcer.clone()
+    }
+
     /// Changes the concurrency while it serves.
     #[must_use]
     pub fn throttle(&self) -> Throttle {
@@ -214,24 +220,21 @@ impl Backend {
     {
         let runtime = Handle::try_current()?;
         let flavor = runtime.runtime_flavor();
-        let (plan, shutdown, throttle) = self.plan(service, runtime)?;
+        let (plan, shutdown, controls) = self.plan(service, runtime)?;
         if flavor == RuntimeFlavor::CurrentThread {
-            shell::run_here(plan, shutdown, throttle).await
+            shell::run_here(plan, shutdown, controls).await
         } else {
-            shell::run_on_a_thread(plan, shutdown, throttle).await
+            shell::run_on_a_thread(plan, shutdown, controls).await
         }
     }
 
     /// Judges all that was said.
-    fn plan<S>(self, service: S, runtime: Handle) -> Result<(Plan<S>, Shutdown, Throttle), Error> {
-        let services: Vec<String> = self.services.iter().map(|it| it.to_lowercase()).collect();
+    fn plan<S>(self, service: S, runtime: Handle) -> Result<(Plan<S>, Shutdown, Controls), Error> {
+        let services = self.announcer.checked()?;
         let node = self.node.unwrap_or_else(machine_name);
-        let named = services.iter().map(|service| ("service", service));
-        for (what, name) in named.chain([("node", &node)]) {
-            if !Hello::is_name(name) {
-                let name = name.clone();
-                return Err(Error::Name { what, name });
-            }
+        if !Hello::is_name(&node) {
+            let (what, name) = ("node", node);
+            return Err(Error::Name { what, name });
         }
         let mut links = self.links;
         for endpoint in &self.endpoints {
@@ -272,17 +275,34 @@ impl Backend {
             service,
             runtime,
         };
-        Ok((plan, self.shutdown, self.throttle))
+        let controls = Controls {
+            throttle: self.throttle,
+            announcer: self.announcer,
+        };
+        Ok((plan, self.shutdown, controls))
     }
 }
 
 impl fmt::Debug for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Backend")
-            .field("services", &self.services)
+            .field("services", &self.announcer.services())
             .field("endpoints", &self.endpoints)
             .field("concurrency", &self.concurrency)
             .finish_non_exhaustive()
+    }
+}
+
+/// What changes a backend while it serves.
+pub(crate) struct Controls {
+    throttle: Throttle,
+    announcer: Announcer,
+}
+
+impl Controls {
+    pub(crate) fn attach(&self, outbox: &Arc<Outbox>) {
+        self.throttle.attach(outbox);
+        self.announcer.attach(outbox);
     }
 }
 
@@ -311,7 +331,7 @@ impl Throttle {
     }
 
     /// From here on the session hears of it, and of what was said before.
-    pub(crate) fn attach(&self, outbox: &Arc<Outbox>) {
+    fn attach(&self, outbox: &Arc<Outbox>) {
         let _ = self.0.outbox.set(Arc::clone(outbox));
         if let Some(limit) = *self.0.limit.lock() {
             outbox.push(Event::Capacity(limit));

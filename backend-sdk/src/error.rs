@@ -17,6 +17,14 @@ pub enum Error {
         /// How.
         name: String,
     },
+    /// The caller's: more services than one backend may offer, which is 1024 whose names have 128 KiB together.
+    #[error("{services} services with {bytes} bytes of names are too many for one backend")]
+    TooManyServices {
+        /// How many there would be.
+        services: usize,
+        /// How many bytes their names have, with two more for each.
+        bytes: usize,
+    },
     /// The caller's: there is no broker to serve for. Nothing was started.
     #[error("no broker was given")]
     NoBroker,

@@ -19,6 +19,7 @@
 //! Start with [`Backend`], [`Body`] and [`RequestContext`]. This crate refuses to know caches and how a broker chooses. `session`
 //! holds all decisions and no socket, task or clock; `shell` carries them out.
 
+mod announcer;
 mod backend;
 mod body;
 mod counters;
@@ -48,6 +49,7 @@ mod shell;
 pub mod testing;
 pub mod upgrade;
 
+pub use announcer::Announcer;
 pub use backend::{Backend, Throttle};
 pub use body::Body;
 pub use counters::{Counter, Counters};

@@ -17,6 +17,8 @@ pub(crate) enum State {
     Down,
     /// Connected, but the broker ended the session: HELLO again then. → `Greeting`, `Down`
     Resting { until: Instant },
+    /// Connected, and there is nothing to offer. → `Greeting`, `Down`
+    Idle,
     /// HELLO was said, then last. → `Open`, `Resting`, `Down`
     Greeting { since: Instant },
     /// WELCOME came. → `Left`, `Resting`, `Down`
@@ -50,6 +52,8 @@ pub(crate) struct Broker {
     pub(crate) reclaim_at: Option<Instant>,
     /// When we asked it for no more, if we did.
     pub(crate) drain_said: Option<Instant>,
+    /// When its session is begun anew at the latest, if it is to be.
+    pub(crate) renew_by: Option<Instant>,
     pub(crate) heartbeat: Duration,
     heard_at: Option<Instant>,
     beaten_at: Option<Instant>,
@@ -75,6 +79,7 @@ impl Broker {
             capacity_said: 0,
             reclaim_at: None,
             drain_said: None,
+            renew_by: None,
             heartbeat: limits::HEARTBEAT,
             heard_at: None,
             beaten_at: None,

@@ -6,6 +6,7 @@
 mod broker;
 mod credit;
 mod load;
+mod offer;
 #[cfg(test)]
 mod older_broker;
 mod serving;
@@ -99,6 +100,8 @@ pub enum Event {
     Stopped(StreamId),
     /// Work on this many requests at a time.
     Capacity(u32),
+    /// Offer these services, and no others.
+    Services(Vec<String>),
     /// Take no new work, finish what there is, leave.
     Drain,
     /// Leave at once.
@@ -222,6 +225,7 @@ impl Session {
                     self.resize(now, capacity, actions);
                 }
             }
+            Event::Services(services) => self.offer(now, services, actions),
             Event::Drain => self.drain(now, actions),
             Event::Cut => self.cut(now, actions),
             Event::Tick { cpu_permille } => {
@@ -248,12 +252,17 @@ impl Session {
     fn owed_at(&self, id: BrokerId) -> Option<Instant> {
         let broker = &self.brokers[id.0];
         match broker.state {
-            State::Down | State::Left => None,
+            State::Down | State::Idle | State::Left => None,
             State::Resting { until } => Some(until),
             State::Greeting { since } => Some(since + self.settings.heartbeat),
             State::Open => {
                 let claim_at = broker.reclaim_at.filter(|_| self.ledger.has_claim(id));
-                let timers = [self.beat_at(broker), broker.silent_at(), claim_at];
+                let timers = [
+                    self.beat_at(broker),
+                    broker.silent_at(),
+                    claim_at,
+                    broker.renew_by,
+                ];
                 timers.into_iter().flatten().min()
             }
         }
@@ -309,6 +318,10 @@ impl Session {
         self.end_session(broker, actions);
         if self.phase != Phase::Serving {
             self.set_state(broker, State::Down);
+            return;
+        }
+        if self.offers_nothing() {
+            self.set_state(broker, State::Idle);
             return;
         }
         let epoch = self.next_epoch;
@@ -542,10 +555,11 @@ impl Session {
             match self.brokers[index].state {
                 State::Open => {
                     self.brokers[index].drain_said = Some(now);
+                    self.brokers[index].renew_by = None;
                     self.send_control(id, Kind::Drain, Bytes::new(), actions);
                 }
                 State::Greeting { .. } => self.leave(id, actions),
-                State::Down | State::Resting { .. } | State::Left => {}
+                State::Down | State::Resting { .. } | State::Idle | State::Left => {}
             }
         }
     }
@@ -580,8 +594,9 @@ impl Session {
 
     fn tick_broker(&mut self, now: Instant, id: BrokerId, actions: &mut Vec<Action>) {
         let is_due = |at: Option<Instant>| at.is_some_and(|at| at <= now);
-        match self.brokers[id.0].state {
-            State::Down | State::Left => {}
+        let state = self.brokers[id.0].state;
+        match state {
+            State::Down | State::Idle | State::Left => {}
             State::Resting { until } => {
                 if until <= now {
                     self.on_up(now, id, actions);
@@ -600,6 +615,7 @@ impl Session {
                 self.set_state(id, State::Down);
                 actions.push(Action::Redial(id));
             }
+            State::Open if self.renew_if_due(now, id, actions) => {}
             State::Open => {
                 if is_due(self.beat_at(&self.brokers[id.0])) {
                     self.ledger.forget_asked(id);
@@ -661,12 +677,17 @@ impl Session {
     fn may_leave(&self, now: Instant, id: BrokerId) -> bool {
         let broker = &self.brokers[id.0];
         let is_cut = matches!(self.phase, Phase::Cutting { .. });
+        let is_cut = is_cut && broker.streams.is_empty();
+        broker.is_open() && (is_cut || self.has_no_work(now, id))
+    }
+
+    /// Whether nothing is under way in a session in which DRAIN was said, and nothing can come any more.
+    fn has_no_work(&self, now: Instant, id: BrokerId) -> bool {
+        let broker = &self.brokers[id.0];
         let had_time = broker
             .drain_said
             .is_some_and(|at| at + broker.heartbeat <= now);
-        broker.is_open()
-            && broker.streams.is_empty()
-            && (is_cut || had_time || !self.ledger.is_idle_anywhere(id))
+        broker.streams.is_empty() && (had_time || !self.ledger.is_idle_anywhere(id))
     }
 
     fn send_control(

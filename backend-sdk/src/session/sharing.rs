@@ -321,6 +321,10 @@ impl Site {
     }
 
     fn ask(&mut self, broker: usize) {
+        self.ask_of(broker, "shop");
+    }
+
+    fn ask_of(&mut self, broker: usize, service: &str) {
         self.asked += 1;
         self.asked_at.insert(self.asked, self.now);
         let header = RoutingHeader {
@@ -329,7 +333,7 @@ impl Site {
             deadline_ms: 30_000,
             hold_ms: 10_000,
             window: limits::STREAM_WINDOW,
-            service: ServiceId::of(b"shop"),
+            service: ServiceId::of(service.as_bytes()),
             ..RoutingHeader::new(Kind::Request)
         };
         self.say(broker, header, Bytes::from_static(b"head"));
@@ -426,4 +430,21 @@ fn credit_that_lies_at_another_broker_comes_within_two_round_trips() {
         site.pass(SECOND / 10);
         assert_eq!(site.started - asked, ONE_WAY * ways, "broker {broker}");
     }
+}
+
+#[test]
+fn a_service_that_is_announced_answers_at_once_at_every_broker_without_another_hello() {
+    let mut site = Site::new(4, &[Load::Idle; 2]);
+    for broker in 0..2 {
+        // It waits for somebody to offer it.
+        site.ask_of(broker, "img");
+    }
+    site.pass(SECOND);
+    assert_eq!(site.tally.answered, [0, 0]);
+    let services = ["shop", "img"].map(str::to_owned);
+    site.backend(Event::Services(services.into()));
+    // The announcement, the request, and the longest work of two.
+    site.pass(SERVICE * 3 / 2 + 2 * ONE_WAY);
+    assert_eq!(site.tally.answered, [1, 1]);
+    assert_eq!((site.said("ANNOUNCE"), site.said("HELLO")), (2, 0));
 }

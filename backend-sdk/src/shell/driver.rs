@@ -160,7 +160,8 @@ where
 
     /// A backend has nobody to show its state to but its log.
     fn say_if_alone(&mut self, now: Instant) {
-        if self.session.is_registered() || self.session.is_leaving() {
+        let has_no_reason = self.session.is_leaving() || self.session.offers_nothing();
+        if self.session.is_registered() || has_no_reason {
             self.alone = None;
             return;
         }

@@ -12,8 +12,9 @@ use tokio::time::Instant;
 use tower_service::Service;
 
 use super::{Driver, Plan, Shutdown, watch};
+use crate::backend::Controls;
 use crate::exchange::Outbox;
-use crate::{Body, Error, Throttle};
+use crate::{Body, Error};
 
 /// Passes in a row before others have their turn.
 const PASSES: usize = 4;
@@ -21,7 +22,7 @@ const PASSES: usize = 4;
 pub(crate) async fn run<S, B>(
     plan: Plan<S>,
     shutdown: Shutdown,
-    throttle: Throttle,
+    controls: Controls,
 ) -> Result<(), Error>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -32,7 +33,7 @@ where
     B::Error: Display + Send,
 {
     let outbox = Outbox::for_task();
-    throttle.attach(&outbox);
+    controls.attach(&outbox);
     let mut driver = Driver::new(plan, outbox.clone())?;
     let mut shutdown = pin!(watch(shutdown, outbox));
     let mut timer = pin!(tokio::time::sleep_until(super::clock::now().into()));

@@ -10,14 +10,15 @@ use tokio::sync::oneshot;
 use tower_service::Service;
 
 use super::{Driver, Plan, Shutdown, watch};
+use crate::backend::Controls;
 use crate::exchange::Outbox;
 use crate::session::Event;
-use crate::{Body, Error, Throttle};
+use crate::{Body, Error};
 
 pub(crate) async fn run<S, B>(
     plan: Plan<S>,
     shutdown: Shutdown,
-    throttle: Throttle,
+    controls: Controls,
 ) -> Result<(), Error>
 where
     S: Service<Request<Body>, Response = Response<B>> + Clone + Send + 'static,
@@ -29,7 +30,7 @@ where
 {
     let waker = ThreadWaker::new()?;
     let outbox = Outbox::for_thread(waker.clone());
-    throttle.attach(&outbox);
+    controls.attach(&outbox);
     let mut driver = Driver::new(plan, outbox.clone())?;
     let (done, mut is_done) = oneshot::channel();
     let _cut = CutOnDrop(outbox.clone());

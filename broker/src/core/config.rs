@@ -81,6 +81,8 @@ pub struct BrokerLimits {
     pub sessions: usize,
     /// Services, known and awaited: each costs a few hundred bytes and a metric's label.
     pub services: usize,
+    /// Services of one backend session: in its HELLO, and as it announces them. Beyond it they are refused, and counted.
+    pub services_per_session: usize,
     /// Open requests of one frontend session: more than a runtime thread has connections.
     pub requests_per_session: usize,
     /// Event streams and tunnels, which outlive their credit.
@@ -101,6 +103,7 @@ impl Default for BrokerLimits {
         Self {
             sessions: 16 * 1024,
             services: 16 * 1024,
+            services_per_session: limits::SERVICES,
             requests_per_session: 64 * 1024,
             streams: 64 * 1024,
             bytes_per_peer: 4 * 1024 * 1024,

@@ -264,6 +264,12 @@ impl Site {
         message.unwrap()
     }
 
+    /// The kind of the next message, whichever it is.
+    #[track_caller]
+    pub(crate) fn hears_any(&mut self, peer: Peer) -> Kind {
+        self.next(peer).expect("a message").header.kind
+    }
+
     #[track_caller]
     pub(crate) fn hears_nothing(&mut self, peer: Peer) {
         let message = self.next(peer);

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use scale0_wire::{Kind, Message, RoutingHeader, Wanted};
 
 use super::{Broker, Due};
+use crate::core::backend::BackendKey;
 use crate::core::service_set::ServiceSet;
 use crate::core::timers::TimerId;
 
@@ -57,6 +58,23 @@ impl Broker {
         }
     }
 
+    /// A backend hears how many wait for it, out of turn: what it offers has changed.
+    pub(super) fn tell_demand_of(&mut self, key: BackendKey) {
+        let waiting = self.waiting_for(&self.backends[key.0]);
+        if waiting != self.backends[key.0].demand {
+            self.tell_waiting(key, waiting);
+        }
+    }
+
+    fn tell_waiting(&mut self, key: BackendKey, waiting: u32) {
+        let backend = &mut self.backends[key.0];
+        backend.demand = waiting;
+        backend.demand_told = Some(self.now);
+        let message = Message::new(RoutingHeader::new(Kind::Demand));
+        let message = message.with_metadata(Wanted(waiting).encode());
+        backend.link.tell(message, &mut self.actions);
+    }
+
     /// One round: backends hear how many wait for them if that has changed, and once in a heartbeat while it is not 0.
     pub(super) fn tell_demand(&mut self) {
         self.rounds.next = None;
@@ -95,12 +113,7 @@ impl Broker {
                 break;
             }
             told += 1;
-            let backend = &mut self.backends[slot];
-            backend.demand = waiting;
-            backend.demand_told = Some(self.now);
-            let message = Message::new(RoutingHeader::new(Kind::Demand));
-            let message = message.with_metadata(Wanted(waiting).encode());
-            backend.link.tell(message, &mut self.actions);
+            self.tell_waiting(BackendKey(slot), waiting);
         }
         if !is_over {
             let at = self.now + SPACING;

@@ -37,21 +37,47 @@ impl Broker {
         let takes_work = backend.takes_work();
         let count = backend.offers.len();
         for index in 0..count {
-            let Offer { service, mut place } = self.backends[key.0].offers[index];
-            let awake = self.services[service.0].awake;
-            if place < awake {
-                self.swap_members(service, place, awake - 1);
-                self.services[service.0].awake -= 1;
-                place = awake - 1;
-            }
-            let last = self.services[service.0].members.len() - 1;
-            self.swap_members(service, place, last);
-            let of = &mut self.services[service.0];
-            of.members.truncate(last);
-            of.working -= usize::from(takes_work);
+            let offer = self.backends[key.0].offers[index];
+            self.leave_members(offer);
+            self.services[offer.service.0].working -= usize::from(takes_work);
         }
         let offers = std::mem::take(&mut self.backends[key.0].offers);
         offers.into_iter().map(|offer| offer.service).collect()
+    }
+
+    /// Takes a backend out of one service. Returns false if it is not among its members.
+    pub(super) fn remove_offer(&mut self, key: BackendKey, service: ServiceKey) -> bool {
+        let backend = &mut self.backends[key.0];
+        let mut offers = backend.offers.iter();
+        let Some(index) = offers.position(|offer| offer.service == service) else {
+            return false;
+        };
+        // Its parked offers are known by their places, which change: they are looked at once more.
+        self.wake(key);
+        self.leave_members(self.backends[key.0].offers[index]);
+        let backend = &mut self.backends[key.0];
+        let takes_work = backend.takes_work();
+        backend.offered.remove(service);
+        backend.offers.swap_remove(index);
+        if let Some(moved) = backend.offers.get(index) {
+            self.services[moved.service.0].members[moved.place].offer = index;
+        }
+        self.services[service.0].working -= usize::from(takes_work);
+        true
+    }
+
+    /// Takes the member that this offer is out of its service.
+    fn leave_members(&mut self, offer: Offer) {
+        let Offer { service, mut place } = offer;
+        let awake = self.services[service.0].awake;
+        if place < awake {
+            self.swap_members(service, place, awake - 1);
+            self.services[service.0].awake -= 1;
+            place = awake - 1;
+        }
+        let last = self.services[service.0].members.len() - 1;
+        self.swap_members(service, place, last);
+        self.services[service.0].members.truncate(last);
     }
 
     /// The member of a service at this place has no credit: it is not looked at again before it has. What that saves pays for

@@ -1,12 +1,12 @@
 //! Who is here: HELLO, heartbeats, BYE.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use scale0_transport::PeerId;
 use scale0_wire::{
-    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, Role, RoutingHeader, ServiceId,
-    Welcome, Window, limits,
+    Announce, Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, Role, RoutingHeader,
+    ServiceId, Welcome, Window, limits,
 };
 
 use super::{Broker, Due, Session, unsupported};
@@ -189,6 +189,14 @@ impl Broker {
     fn register(&mut self, backend: BackendKey, name: &str) {
         let name = name.to_ascii_lowercase();
         let id = ServiceId::of(name.as_bytes());
+        let known = self.service_keys.get(&id);
+        let backend_of = &self.backends[backend.0];
+        if self.config.limits.services_per_session <= backend_of.offers.len()
+            && !known.is_some_and(|&key| backend_of.offered.contains(key))
+        {
+            self.counters.services_refused += 1;
+            return;
+        }
         let key = match self.service_keys.get(&id).copied() {
             Some(key) => key,
             None if self.has_room_for_service() => {
@@ -247,15 +255,45 @@ impl Broker {
     /// Nothing new goes to this backend.
     pub(super) fn withdraw(&mut self, backend: BackendKey) {
         for key in self.remove_offers(backend) {
-            let service = &self.services[key.0];
-            if service.members.is_empty()
-                && service.standing == Standing::Announced
-                && service.memory.is_none()
-            {
-                self.remember(key);
-            }
-            self.notice_desertion(key);
+            self.notice_withdrawal(key);
         }
+    }
+
+    /// Whoever offers this service, it is one backend less.
+    fn notice_withdrawal(&mut self, key: ServiceKey) {
+        let service = &self.services[key.0];
+        if service.members.is_empty()
+            && service.standing == Standing::Announced
+            && service.memory.is_none()
+        {
+            self.remember(key);
+        }
+        self.notice_desertion(key);
+    }
+
+    /// A backend's services change. What it was sent for those that it withdraws goes on; what waits for them has others to wait for.
+    fn announce(&mut self, key: BackendKey, message: &Message) -> Result<(), DecodeError> {
+        let Announce { added, withdrawn } = Announce::decode(&message.metadata)?;
+        let kept: HashSet<&String> = added.iter().collect();
+        for name in withdrawn.iter().filter(|name| !kept.contains(name)) {
+            let service = self.service_keys.get(&ServiceId::of(name.as_bytes()));
+            if let Some(&service) = service
+                && self.remove_offer(key, service)
+            {
+                self.notice_withdrawal(service);
+            }
+        }
+        // Who drains takes nothing new, whatever it would take.
+        if !self.backends[key.0].link.is_draining {
+            for name in &added {
+                self.register(key, name);
+            }
+        }
+        // What waits for this backend is something else now.
+        if !withdrawn.is_empty() && 0 < self.backends[key.0].demand {
+            self.tell_demand_of(key);
+        }
+        Ok(())
     }
 
     /// The backends of a service have changed, or whether they take work: with the last that does, those who wait do so for as
@@ -330,6 +368,13 @@ impl Broker {
                 }
                 Ok(())
             }
+            Kind::Announce if self.link(session).version >= 2 => match session {
+                Session::Backend(key) => self.announce(key, message),
+                Session::Frontend(_) => {
+                    self.drop_strange(session, message);
+                    Ok(())
+                }
+            },
             // It did without.
             Kind::Unsupported => Ok(()),
             _ => {

@@ -222,6 +222,8 @@ enum Happening {
         content: usize,
     },
     Hello(usize),
+    /// Which of the services it adds and withdraws, a bit for each.
+    Announce(usize, u8, u8),
     Get(usize, u64),
     Answer(usize, u16),
     Reject(usize),
@@ -230,7 +232,7 @@ enum Happening {
 }
 
 fn happening() -> impl Strategy<Value = Happening> {
-    use Happening::{Answer, Get, Hello, Lost, Reject, Wait};
+    use Happening::{Announce, Answer, Get, Hello, Lost, Reject, Wait};
     let message = (
         0..PEERS,
         any::<u8>(),
@@ -258,6 +260,7 @@ fn happening() -> impl Strategy<Value = Happening> {
     prop_oneof![
         6 => message,
         3 => (0..PEERS).prop_map(Hello),
+        3 => (0..PEERS, 0..16_u8, 0..16_u8).prop_map(|(peer, added, withdrawn)| Announce(peer, added, withdrawn)),
         6 => (0..PEERS, 1_u64..6).prop_map(|(peer, correlation)| Get(peer, correlation)),
         6 => (0..PEERS, prop_oneof![Just(1), Just(0), Just(8)]).prop_map(|(peer, flags)| Answer(peer, flags)),
         1 => (0..PEERS).prop_map(Reject),
@@ -265,6 +268,9 @@ fn happening() -> impl Strategy<Value = Happening> {
         2 => (1_u64..5000).prop_map(Wait),
     ]
 }
+
+/// What is asked for.
+const SERVICES: [&str; 4] = [SHOP, "img", "api", "*"];
 
 /// The even ones are frontends.
 const PEERS: usize = 6;
@@ -310,7 +316,22 @@ proptest! {
                     site.hello(peers[peer], &[SHOP], 2);
                     site.grant(peers[peer], 2);
                 }
-                Happening::Get(peer, correlation) => site.get(peers[peer], correlation),
+                Happening::Announce(peer, added, withdrawn) => {
+                    let named = |bits: u8| {
+                        let names = SERVICES.iter().enumerate();
+                        let named = names.filter(|(bit, _)| bits & 1 << bit != 0);
+                        named.map(|(_, name)| (*name).to_owned()).collect()
+                    };
+                    let (added, withdrawn) = (named(added), named(withdrawn));
+                    let announce = scale0_wire::Announce { added, withdrawn };
+                    site.tell(peers[peer], Kind::Announce, 0, announce.encode());
+                }
+                Happening::Get(peer, correlation) => {
+                    let mut asked = get(correlation);
+                    let service = SERVICES[usize::try_from(correlation).unwrap() % SERVICES.len()];
+                    asked.header.service = ServiceId::of(service.as_bytes());
+                    site.say(peers[peer], asked);
+                }
                 Happening::Answer(peer, flags) => {
                     if let Some(index) = asked.iter().position(|&(whose, _)| whose == peer) {
                         let (_, stream) = asked[index];

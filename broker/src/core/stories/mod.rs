@@ -1,5 +1,6 @@
 //! The broker's rules, each told as a story in virtual time.
 
+mod announce;
 mod bad_input;
 mod bounds;
 mod credit;
