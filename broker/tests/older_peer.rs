@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use scale0_broker::{Action, Broker, BrokerConfig, Event};
+use scale0_broker::{Action, Broker, BrokerConfig, Event, Neighbour};
 use scale0_transport::{PeerId, Port};
 use scale0_wire::{
     Announce, Bye, Cancel, End, Flags, Hello, Kind, Message, Reason, Reject, RoutingHeader,
@@ -41,8 +41,16 @@ impl Site {
     #[expect(clippy::disallowed_methods, reason = "an epoch for tests")]
     fn new() -> Self {
         let now = Instant::now();
+        let mut config = BrokerConfig::new("broker-1", "fra", 1, 2);
+        // Whom it names to others it must not name to these.
+        config.others.push(Neighbour {
+            node: "broker-2".to_owned(),
+            frontends: Some("tcp://127.0.0.1:5701".to_owned()),
+            backends: Some("tcp://127.0.0.1:5702".to_owned()),
+            key: None,
+        });
         Self {
-            broker: Broker::new(BrokerConfig::new("broker-1", "fra", 1, 2), now),
+            broker: Broker::new(config, now),
             now,
             peers: 0,
             mail: VecDeque::new(),

@@ -6,15 +6,20 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
-use scale0_transport::{Incoming, LinkId, Links, SendOutcome};
-use scale0_wire::{End, Message, Reason};
+use scale0_transport::{
+    Context as Sockets, Endpoint, Hub, Incoming, LinkId, LinkOptions, Links, Neighbours, Port,
+    SendOutcome, TransportError,
+};
+use scale0_wire::{End, Message, OtherBroker, Reason};
 use tokio::time::{Sleep, sleep_until};
 
 use crate::clock;
+use crate::config::Brokers;
 use crate::frontend::LaneSnapshot;
 use crate::session::{Action, Delivery, Failure, Lane, OpenRequest, StreamId};
 
@@ -35,6 +40,9 @@ struct Shared {
     owners: RefCell<Vec<Seat>>,
     outbox: RefCell<VecDeque<(LinkId, Message)>>,
     redials: RefCell<Vec<LinkId>>,
+    /// Brokers that others have named.
+    named: RefCell<Vec<(LinkId, OtherBroker)>>,
+    closed: RefCell<Vec<LinkId>>,
     /// Reused, so that a step allocates nothing.
     actions: RefCell<Vec<Action>>,
     driver: RefCell<Option<Waker>>,
@@ -77,6 +85,8 @@ impl Dispatcher {
             owners: RefCell::default(),
             outbox: RefCell::default(),
             redials: RefCell::default(),
+            named: RefCell::default(),
+            closed: RefCell::default(),
             actions: RefCell::default(),
             driver: RefCell::default(),
             awake: Cell::new(false),
@@ -142,14 +152,14 @@ impl Dispatcher {
     /// Moves messages until `until` is ready and what was to be sent is sent. `observe` hears whether a broker takes work.
     pub(crate) async fn drive(
         &self,
-        mut links: Links,
+        mut wiring: Wiring,
         until: impl Future<Output = ()>,
         observe: impl Fn(bool),
     ) {
         let mut until = std::pin::pin!(until);
         let mut driver = Driver {
             shared: &self.0,
-            links: &mut links,
+            wiring: &mut wiring,
             timer: None,
             stuck: VecDeque::new(),
         };
@@ -187,10 +197,15 @@ impl Shared {
                 Action::Send(link, message) => self.outbox.borrow_mut().push_back((link, message)),
                 Action::Deliver(id, delivery) => self.deliver(id, delivery),
                 Action::Redial(link) => self.redials.borrow_mut().push(link),
+                Action::Learn(link, other) => self.named.borrow_mut().push((link, other)),
+                Action::Close(link) => self.closed.borrow_mut().push(link),
             }
         }
         self.actions.replace(actions);
-        let has_work = !self.outbox.borrow().is_empty() || !self.redials.borrow().is_empty();
+        let has_work = !self.outbox.borrow().is_empty()
+            || !self.redials.borrow().is_empty()
+            || !self.named.borrow().is_empty()
+            || !self.closed.borrow().is_empty();
         if has_work && !self.awake.replace(true) {
             let driver = self.driver.borrow().clone();
             if let Some(driver) = driver {
@@ -253,10 +268,65 @@ fn push(deliveries: &mut VecDeque<Delivery>, delivery: Delivery) {
     deliveries.push_back(delivery);
 }
 
+/// A thread's links to brokers, and what it takes to make more.
+pub(crate) struct Wiring {
+    links: Links,
+    /// Where the sockets among the links lead.
+    ends: Vec<(LinkId, Endpoint)>,
+    neighbours: Neighbours,
+    options: LinkOptions,
+    context: Option<Sockets>,
+}
+
+impl Wiring {
+    /// No links yet.
+    pub(crate) fn new(brokers: &Brokers) -> Self {
+        Self {
+            links: Links::new(),
+            ends: Vec::new(),
+            neighbours: Neighbours::new(brokers.endpoints.clone()),
+            options: brokers.options.clone(),
+            context: brokers.context.clone(),
+        }
+    }
+
+    /// A link to the broker of this process.
+    pub(crate) fn attach(&mut self, hub: Arc<dyn Hub>, locality: u32) -> LinkId {
+        self.links.attach(hub, Port::Frontends, locality)
+    }
+
+    /// Dials, if there are sockets at all.
+    pub(crate) fn dial(&mut self, endpoint: &Endpoint) -> Result<Option<LinkId>, TransportError> {
+        let Some(context) = &self.context else {
+            return Ok(None);
+        };
+        let link = self.links.connect(context, endpoint, &self.options)?;
+        self.ends.push((link, endpoint.clone()));
+        Ok(Some(link))
+    }
+
+    /// Dials a broker that another one names, if that can be believed and is news.
+    fn learn(&mut self, teller: LinkId, other: &OtherBroker) -> Option<LinkId> {
+        let mut ends = self.ends.iter();
+        let teller = ends.find(|(link, _)| *link == teller).map(|(_, end)| end);
+        let endpoint = self.neighbours.learn(teller, &other.endpoint, other.key)?;
+        match self.dial(&endpoint) {
+            Ok(link) => {
+                tracing::info!(node = other.node, %endpoint, "a broker names another, which is dialled too");
+                link
+            }
+            Err(error) => {
+                tracing::warn!(node = other.node, %error, "a broker that another one names cannot be dialled");
+                None
+            }
+        }
+    }
+}
+
 /// The links of one driver task, and what keeps them from being sent to.
 struct Driver<'a> {
     shared: &'a Shared,
-    links: &'a mut Links,
+    wiring: &'a mut Wiring,
     timer: Option<Pin<Box<Sleep>>>,
     /// Messages that their link has not taken; in order for each link.
     stuck: VecDeque<(LinkId, Message)>,
@@ -278,6 +348,7 @@ impl Driver<'_> {
             self.shared.awake.set(true);
             let received = self.receive();
             self.redial();
+            self.learn();
             let sent = self.send();
             self.shared.awake.set(false);
             if received == BATCH {
@@ -290,8 +361,8 @@ impl Driver<'_> {
             }
             self.shared
                 .backstop_saves
-                .set(self.links.counters().backstop_saves);
-            if self.tick(cx) || self.links.poll_ready(cx).is_ready() {
+                .set(self.wiring.links.counters().backstop_saves);
+            if self.tick(cx) || self.wiring.links.poll_ready(cx).is_ready() {
                 continue;
             }
             return;
@@ -301,7 +372,7 @@ impl Driver<'_> {
     fn receive(&mut self) -> usize {
         let mut received = 0;
         while received < BATCH
-            && let Some((link, incoming)) = self.links.receive()
+            && let Some((link, incoming)) = self.wiring.links.receive()
         {
             received += 1;
             self.shared.step(|lane, now, actions| match incoming {
@@ -328,7 +399,7 @@ impl Driver<'_> {
                 left.push_back((link, message));
                 continue;
             }
-            match self.links.send(link, &message) {
+            match self.wiring.links.send(link, &message) {
                 SendOutcome::Sent => sent = true,
                 SendOutcome::Full => {
                     full.push(link);
@@ -378,9 +449,25 @@ impl Driver<'_> {
         let redials = self.shared.redials.take();
         for link in redials {
             self.stuck.retain(|(to, _)| *to != link);
-            if let Err(error) = self.links.redial(link) {
+            if let Err(error) = self.wiring.links.redial(link) {
                 tracing::warn!(%error, "a broker cannot be dialled anew");
             }
+        }
+    }
+
+    /// Dials brokers that others have named, and hangs up on those that were named in vain.
+    fn learn(&mut self) {
+        for link in self.shared.closed.take() {
+            self.stuck.retain(|(to, _)| *to != link);
+            self.wiring.links.close(link);
+        }
+        for (teller, other) in self.shared.named.take() {
+            let Some(link) = self.wiring.learn(teller, &other) else {
+                continue;
+            };
+            let now = clock::now();
+            let mut lane = self.shared.lane.borrow_mut();
+            lane.learn_broker(now, link, other.node);
         }
     }
 

@@ -11,14 +11,14 @@ use http::HeaderValue;
 use parking_lot::Mutex;
 use scale0_cache::Cache;
 use scale0_cache::purge::{Epoch, Purge, PurgeError};
-use scale0_transport::{Links, Port, TransportError};
+use scale0_transport::TransportError;
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{Semaphore, watch};
 
 use crate::clock;
 use crate::config::{Brokers, FrontendConfig};
 use crate::counters::Counters;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::{Dispatcher, Wiring};
 use crate::forwarded::{RequestIds, TrustedProxies};
 use crate::listener::{self, DRAIN_GRACE, Door, DrainStage, Seat};
 use crate::route::RouteTable;
@@ -150,13 +150,10 @@ impl Frontend {
             let (draining, leaving) = (draining.clone(), leaving.clone());
             threads.spawn(index, move || async move {
                 let worker = Worker::new(shared, Dispatcher::new(Lane::new(lane, clock::now())));
-                let links = match worker.dispatcher.connect(&brokers, index) {
-                    Ok(links) => links,
-                    Err(error) => {
-                        tracing::error!(%error, "brokers cannot be reached from this thread");
-                        Links::new()
-                    }
-                };
+                let mut wiring = Wiring::new(&brokers);
+                if let Err(error) = worker.dispatcher.connect(&mut wiring, &brokers, index) {
+                    tracing::error!(%error, "not all brokers can be dialled from this thread");
+                }
                 tokio::task::spawn_local(look(
                     Rc::clone(&worker),
                     Arc::clone(&lanes),
@@ -164,7 +161,7 @@ impl Frontend {
                     draining.clone(),
                 ));
                 tokio::task::spawn_local(listener::serve(Rc::clone(&worker), accepted, draining));
-                drive(&worker, links, &lanes[index], leaving).await;
+                drive(&worker, wiring, &lanes[index], leaving).await;
             });
         }
         let listening = Arc::new(AtomicUsize::new(0));
@@ -288,7 +285,12 @@ const LAST_WRITES: Duration = Duration::from_secs(5);
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Moves messages until the process leaves.
-async fn drive(worker: &Worker, links: Links, view: &LaneView, mut leaving: watch::Receiver<bool>) {
+async fn drive(
+    worker: &Worker,
+    wiring: Wiring,
+    view: &LaneView,
+    mut leaving: watch::Receiver<bool>,
+) {
     let dispatcher = &worker.dispatcher;
     let left = async {
         // The sender is dropped only with the frontend: then there is nobody left to serve for.
@@ -296,7 +298,7 @@ async fn drive(worker: &Worker, links: Links, view: &LaneView, mut leaving: watc
         dispatcher.leave();
     };
     dispatcher
-        .drive(links, left, |is_welcome| {
+        .drive(wiring, left, |is_welcome| {
             view.welcome.store(is_welcome, Ordering::Relaxed);
         })
         .await;
@@ -334,17 +336,21 @@ async fn look(
 
 impl Dispatcher {
     /// Dials every broker from this thread.
-    fn connect(&self, brokers: &Brokers, index: usize) -> Result<Links, TransportError> {
-        let mut links = Links::new();
+    fn connect(
+        &self,
+        wiring: &mut Wiring,
+        brokers: &Brokers,
+        index: usize,
+    ) -> Result<(), TransportError> {
         if let Some(hub) = &brokers.hub {
             let locality = u32::try_from(index).unwrap_or(u32::MAX);
-            self.add_broker(links.attach(Arc::clone(hub), Port::Frontends, locality));
+            self.add_broker(wiring.attach(Arc::clone(hub), locality));
         }
-        if let Some(context) = &brokers.context {
-            for endpoint in &brokers.endpoints {
-                self.add_broker(links.connect(context, endpoint, &brokers.options)?);
+        for endpoint in &brokers.endpoints {
+            if let Some(link) = wiring.dial(endpoint)? {
+                self.add_broker(link);
             }
         }
-        Ok(links)
+        Ok(())
     }
 }

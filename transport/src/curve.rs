@@ -78,6 +78,12 @@ impl SecretKey {
     }
 }
 
+impl From<[u8; KEY]> for PublicKey {
+    fn from(bytes: [u8; KEY]) -> Self {
+        Self(bytes)
+    }
+}
+
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&encode(&self.0))

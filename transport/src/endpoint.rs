@@ -56,6 +56,17 @@ impl Endpoint {
         }
     }
 
+    /// Whether it can be dialled: it names one host and one port.
+    pub(crate) fn is_a_place(&self) -> bool {
+        let is_any_port = [":*", ":0"].iter().any(|any| self.address.ends_with(any));
+        match self.host {
+            None => true,
+            Some(Host::Any) => false,
+            Some(Host::Ip(ip)) => !is_any_port && !ip.is_unspecified(),
+            Some(Host::Name(_)) => !is_any_port,
+        }
+    }
+
     pub(crate) const fn is_ipv6(&self) -> bool {
         matches!(self.host, Some(Host::Ip(IpAddr::V6(_))))
     }

@@ -30,8 +30,10 @@ pub(crate) enum State {
 #[derive(Debug)]
 pub(crate) struct Broker {
     pub(crate) state: State,
-    /// Its node's name, once it has said it.
+    /// Its node's name, once it has said it, or another broker has.
     pub(crate) name: Arc<str>,
+    /// Whether another broker has named it.
+    pub(crate) is_learnt: bool,
     pub(crate) epoch: u64,
     /// Of the protocol, as its WELCOME says.
     pub(crate) version: u8,
@@ -68,6 +70,7 @@ impl Broker {
         Self {
             state: State::Down,
             name: Arc::from(""),
+            is_learnt: false,
             epoch: 0,
             version: VERSION,
             streams: HashMap::new(),
@@ -94,6 +97,7 @@ impl Broker {
         *self = Self {
             state: State::Greeting { since: now },
             name: Arc::clone(&self.name),
+            is_learnt: self.is_learnt,
             epoch,
             is_full: self.is_full,
             ..Self::new()

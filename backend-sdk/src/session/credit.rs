@@ -95,6 +95,11 @@ impl Ledger {
         }
     }
 
+    /// There is one broker more.
+    pub(crate) fn grow(&mut self) {
+        self.shares.push(None);
+    }
+
     /// A session with this broker begins.
     pub(crate) fn join(&mut self, broker: BrokerId) {
         self.leave(broker);

@@ -5,6 +5,7 @@
 
 mod broker;
 mod credit;
+mod learnt;
 mod load;
 mod offer;
 #[cfg(test)]
@@ -25,7 +26,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use scale0_wire::{
-    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, OLDEST_VERSION, Reason,
+    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, OLDEST_VERSION, OtherBroker, Reason,
     RoutingHeader, Stranger, Unsupported, VERSION, Wanted, Welcome, limits,
 };
 use slab::Slab;
@@ -118,6 +119,10 @@ pub enum Action {
     Send(BrokerId, Message),
     /// Hang up and dial anew.
     Redial(BrokerId),
+    /// Dial the broker that this one names, if it can be believed, and add it by [`Session::learn_broker`].
+    Learn(BrokerId, OtherBroker),
+    /// Hang up for good.
+    Close(BrokerId),
     /// Start a handler for this REQUEST.
     Serve(Call),
     /// Give a handler content of its request.
@@ -324,6 +329,9 @@ impl Session {
             self.set_state(broker, State::Idle);
             return;
         }
+        if self.is_dialled_twice(broker) {
+            return self.retire(broker, actions);
+        }
         let epoch = self.next_epoch;
         self.next_epoch = self.next_epoch.wrapping_add(1);
         self.brokers[broker.0].greet(now, epoch);
@@ -413,6 +421,9 @@ impl Session {
                 tracing::info!(broker = &*self.brokers[id.0].name, "broker drains");
                 self.ledger.close(id);
             }
+            Kind::Redirect if message.header.version >= 2 => {
+                self.on_redirect(id, &message, actions)?;
+            }
             Kind::Unsupported => self.counters.unexpected.add(),
             stranger => {
                 self.counters.unexpected.add();
@@ -467,6 +478,10 @@ impl Session {
                 ?bye,
                 "session ended by broker"
             );
+        }
+        if bye == Bye::Replaced && self.brokers[id.0].is_learnt {
+            self.retire(id, actions);
+            return Ok(());
         }
         let rest = match bye {
             // It says HELLO is what it wants; the rest is for two sides that disagree for longer.

@@ -82,6 +82,12 @@ impl Stage {
         }
     }
 
+    /// A broker of this node is dialled because another one has named it.
+    pub(super) fn learn(&mut self, node: &str) -> BrokerId {
+        self.epochs.push(0);
+        self.session.learn_broker(node)
+    }
+
     pub(super) fn up(&mut self, broker: usize) {
         self.step(Event::Up(BrokerId(broker)));
         let hello = self.sent(Kind::Hello).pop().expect("HELLO");

@@ -9,9 +9,10 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use scale0_transport::{
-    Context, Endpoint, Hub, Incoming, LinkId, LinkOptions, Links, Port, SendOutcome, TransportError,
+    Context, Endpoint, Hub, Incoming, LinkId, LinkOptions, Links, Neighbours, Port, SendOutcome,
+    TransportError,
 };
-use scale0_wire::{Kind, Message};
+use scale0_wire::{Kind, Message, OtherBroker};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tower_service::Service;
@@ -52,6 +53,9 @@ pub(crate) struct Plan<S> {
 
 pub(crate) struct Driver<S> {
     pub(super) links: Links,
+    neighbours: Neighbours,
+    options: LinkOptions,
+    context: Option<Context>,
     pub(super) outbox: Arc<Outbox>,
     brokers: Vec<Link>,
     session: Session,
@@ -72,12 +76,22 @@ const ALONE: Duration = Duration::from_secs(3);
 
 struct Link {
     id: LinkId,
-    is_socket: bool,
-    /// Where the broker is, for people.
-    address: String,
+    /// Where the broker is; none: in this process.
+    endpoint: Option<Endpoint>,
     /// What the transport had no room for. The session says no more content until it is gone; control is little.
     backlog: VecDeque<Message>,
     reattach_at: Option<Instant>,
+}
+
+impl Link {
+    const fn new(id: LinkId, endpoint: Option<Endpoint>) -> Self {
+        Self {
+            id,
+            endpoint,
+            backlog: VecDeque::new(),
+            reattach_at: None,
+        }
+    }
 }
 
 struct Running {
@@ -99,34 +113,31 @@ where
         let mut context = plan.context;
         let mut brokers = Vec::with_capacity(plan.links.len());
         for link in plan.links {
-            let (is_socket, address) = match &link {
-                LinkPlan::Dial(endpoint) => (true, endpoint.to_string()),
-                LinkPlan::Attach { .. } => (false, "this process".to_owned()),
-            };
-            let id = match link {
+            brokers.push(match link {
                 LinkPlan::Dial(endpoint) => {
                     let context = match &mut context {
                         Some(context) => context,
                         none => none.insert(Context::new(1)?),
                     };
-                    links.connect(context, &endpoint, &plan.options)?
+                    let id = links.connect(context, &endpoint, &plan.options)?;
+                    Link::new(id, Some(endpoint))
                 }
-                LinkPlan::Attach { hub, locality } => links.attach(hub, Port::Backends, locality),
-            };
-            brokers.push(Link {
-                id,
-                is_socket,
-                address,
-                backlog: VecDeque::new(),
-                reattach_at: None,
+                LinkPlan::Attach { hub, locality } => {
+                    Link::new(links.attach(hub, Port::Backends, locality), None)
+                }
             });
         }
+        let dialled = brokers.iter().filter_map(|link| link.endpoint.clone());
+        let neighbours = Neighbours::new(dialled.collect());
         let shared = Shared {
             node: plan.settings.node.clone(),
             counters: Arc::clone(&plan.counters),
         };
         Ok(Self {
             links,
+            neighbours,
+            options: plan.options,
+            context,
             outbox,
             session: Session::new(plan.settings, brokers.len(), plan.counters),
             brokers,
@@ -168,9 +179,11 @@ where
         let (since, was_said) = self.alone.get_or_insert((now, false));
         if !*was_said && *since + ALONE <= now {
             *was_said = true;
-            let brokers: Vec<&str> = (self.brokers.iter())
-                .map(|link| link.address.as_str())
-                .collect();
+            let brokers = self.brokers.iter().map(|link| match &link.endpoint {
+                Some(endpoint) => endpoint.address(),
+                None => "this process",
+            });
+            let brokers: Vec<&str> = brokers.collect();
             tracing::warn!(
                 brokers = brokers.join(", "),
                 "no broker answers as one; trying on"
@@ -203,11 +216,11 @@ where
                 Incoming::Up => Event::Up(broker),
                 Incoming::Down => {
                     link.backlog.clear();
-                    link.reattach_at = (!link.is_socket).then(|| now + REATTACH);
+                    link.reattach_at = link.endpoint.is_none().then(|| now + REATTACH);
                     Event::Down(broker)
                 }
                 Incoming::Malformed(_) => Event::Malformed(broker),
-                Incoming::Message(message) if link.is_socket => {
+                Incoming::Message(message) if link.endpoint.is_some() => {
                     Event::Message(broker, unpinned(message))
                 }
                 Incoming::Message(message) => Event::Message(broker, message),
@@ -258,12 +271,38 @@ where
         }
     }
 
+    /// Dials a broker that another one names, if that can be believed and is news.
+    fn learn(&mut self, teller: BrokerId, other: &OtherBroker) {
+        let teller = self.brokers[teller.0].endpoint.as_ref();
+        let endpoint = (self.neighbours).learn(teller, &other.endpoint, other.key);
+        let (Some(endpoint), Some(context)) = (endpoint, &self.context) else {
+            return;
+        };
+        match self.links.connect(context, &endpoint, &self.options) {
+            Ok(id) => {
+                let node = other.node.as_str();
+                tracing::info!(node, %endpoint, "a broker names another, which is dialled too");
+                self.session.learn_broker(node);
+                self.brokers.push(Link::new(id, Some(endpoint)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a broker that another one names cannot be dialled");
+            }
+        }
+    }
+
     fn perform(&mut self, now: Instant) {
         let mut actions = std::mem::take(&mut self.actions);
         for action in actions.drain(..) {
             match action {
                 Action::Send(broker, message) => self.send(now, broker, message),
                 Action::Redial(broker) => self.redial(broker.0),
+                Action::Learn(broker, other) => self.learn(broker, &other),
+                Action::Close(broker) => {
+                    let link = &mut self.brokers[broker.0];
+                    link.backlog.clear();
+                    self.links.close(link.id);
+                }
                 Action::Serve(call) => self.serve(call),
                 Action::Input(stream, piece) => {
                     self.with(stream, |running| running.exchange.input(piece));

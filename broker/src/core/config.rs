@@ -17,6 +17,8 @@ pub struct BrokerConfig {
     pub hash_secret: u64,
     /// Services that are always known, and have bounds of their own.
     pub services: Vec<ServiceConfig>,
+    /// Brokers to which peers are sent when this one leaves.
+    pub others: Vec<Neighbour>,
     /// The longest a peer is left without hearing anything; a peer may ask for longer, up to [`limits::HEARTBEAT_MAX`].
     pub heartbeat: Duration,
     /// For how long a young broker holds requests for services that nobody has announced to it yet: those who offer them may
@@ -38,12 +40,27 @@ impl BrokerConfig {
             instance,
             hash_secret,
             services: Vec::new(),
+            others: Vec::new(),
             heartbeat: limits::HEARTBEAT,
             hold: Duration::from_secs(10),
             queue: QueueLimits::default(),
             limits: BrokerLimits::default(),
         }
     }
+}
+
+/// Another broker that works for the same backends and frontends. Peers dial it when this one leaves, if they do not know it and the
+/// link on which they hear of it can be trusted; see `PROTOCOL.md`, "Sessions".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Neighbour {
+    /// Its node's name.
+    pub node: String,
+    /// Where it listens for frontends, as they are to dial it; at most [`limits::TEXT`] bytes. None: they are not told of it.
+    pub frontends: Option<String>,
+    /// Where it listens for backends, likewise.
+    pub backends: Option<String>,
+    /// Its public key, if it has one.
+    pub key: Option<[u8; 32]>,
 }
 
 /// A service named in the configuration.

@@ -24,7 +24,7 @@ mod testing;
 mod timers;
 
 pub use broker::Broker;
-pub use config::{BrokerConfig, BrokerLimits, QueueLimits, ServiceConfig};
+pub use config::{BrokerConfig, BrokerLimits, Neighbour, QueueLimits, ServiceConfig};
 pub use counters::{ByReason, Counters};
 pub use event::{Action, Event};
 pub use snapshot::{

@@ -81,6 +81,8 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Bye::UnknownSession),
         Just(Bye::Version),
         Just(Bye::Silent),
+        Just(Bye::NotAllowed),
+        (0..3000_u32).prop_map(Bye::Quarantined),
     ];
     prop_oneof![
         2 => (0..BROKERS).prop_map(Event::Up),

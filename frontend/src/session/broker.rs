@@ -13,7 +13,7 @@ use super::stream::StreamId;
 /// Where the session with a broker stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// Not connected. → Greeting
+    /// Not connected. → Greeting, Retired
     Down,
     /// It wants no session with us until then. → Greeting, Down
     Resting { until: Instant },
@@ -23,6 +23,8 @@ pub(super) enum State {
     Live,
     /// It takes nothing new. → Resting, Down
     Draining,
+    /// It turned out to be one that is dialled already: its link is closed.
+    Retired,
 }
 
 /// What `/status` and `/readyz` say of a broker.
@@ -47,6 +49,8 @@ pub(super) struct Broker {
     /// Of the protocol, as its WELCOME says.
     pub(super) version: u8,
     pub(super) node: String,
+    /// Whether another broker has named it.
+    pub(super) is_learnt: bool,
     seed: u64,
     /// When it was last heard.
     pub(super) heard: Instant,
@@ -78,6 +82,7 @@ impl Broker {
             epoch: 0,
             version: VERSION,
             node: String::new(),
+            is_learnt: false,
             seed: 0,
             heard: now,
             beaten: now,
@@ -98,11 +103,12 @@ impl Broker {
     /// A new connection: nothing of a former session holds.
     pub(super) fn greet(&mut self, now: Instant, epoch: u64) {
         let node = std::mem::take(&mut self.node);
-        let seed = self.seed;
+        let (seed, is_learnt) = (self.seed, self.is_learnt);
         *self = Self {
             state: State::Greeting,
             epoch,
             node,
+            is_learnt,
             seed,
             ..Self::new(self.link, now)
         };
@@ -129,7 +135,7 @@ impl Broker {
     /// When something is owed to it, or it must have been heard.
     pub(super) fn deadline(&self) -> Option<Instant> {
         match self.state {
-            State::Down => None,
+            State::Down | State::Retired => None,
             State::Resting { until } => Some(until),
             State::Greeting | State::Live | State::Draining => {
                 Some(self.beat_at().min(self.silent_at()))
@@ -229,7 +235,7 @@ impl Broker {
 
     pub(super) fn status(&self) -> BrokerStatus {
         let state = match self.state {
-            State::Down | State::Resting { .. } => "down",
+            State::Down | State::Resting { .. } | State::Retired => "down",
             State::Greeting => "greeting",
             State::Live => "live",
             State::Draining => "draining",

@@ -2,7 +2,9 @@ use std::time::{Duration, Instant};
 
 use scale0_transport::LinkId;
 use scale0_wire::flow::{ReceiveWindow, SendWindow};
-use scale0_wire::{Cancel, Flags, Kind, Message, Reason, RoutingHeader, Window, limits};
+use scale0_wire::{
+    Cancel, Flags, Kind, Message, OtherBroker, Reason, RoutingHeader, Window, limits,
+};
 use slab::Slab;
 
 use super::broker::{Broker, BrokerStatus, State};
@@ -42,6 +44,10 @@ pub enum Action {
     Deliver(StreamId, Delivery),
     /// Drop the connection and dial anew.
     Redial(LinkId),
+    /// Dial the broker that this one names, if it can be believed, and add it by [`Lane::learn_broker`].
+    Learn(LinkId, OtherBroker),
+    /// Close the link, for good.
+    Close(LinkId),
 }
 
 /// What has happened, by name; all since the start.
@@ -109,6 +115,14 @@ impl Lane {
         self.brokers.push(Broker::new(link, now));
     }
 
+    /// A broker that another one has named, of a node with this name.
+    pub fn learn_broker(&mut self, now: Instant, link: LinkId, node: String) {
+        let mut broker = Broker::new(link, now);
+        broker.is_learnt = true;
+        broker.node = node;
+        self.brokers.push(broker);
+    }
+
     /// Whether some broker has said WELCOME and takes work.
     pub fn is_welcome(&self) -> bool {
         self.brokers
@@ -122,7 +136,9 @@ impl Lane {
     }
 
     pub fn brokers(&self) -> Vec<BrokerStatus> {
-        self.brokers.iter().map(Broker::status).collect()
+        let brokers = self.brokers.iter();
+        let brokers = brokers.filter(|broker| broker.state != State::Retired);
+        brokers.map(Broker::status).collect()
     }
 
     /// When `tick` is owed.

@@ -62,6 +62,9 @@ impl Lane {
             Kind::Welcome => self.welcome(now, link, &message.metadata, actions)?,
             Kind::Heartbeat => self.broker_beats(now, link, &message.metadata, actions)?,
             Kind::Drain => self.broker_drains(link),
+            Kind::Redirect if message.header.version >= 2 => {
+                self.redirected(link, &message.metadata, actions)?;
+            }
             Kind::Bye => self.bye(now, link, &message.metadata, actions)?,
             Kind::Window if message.header.correlation == 0 => {
                 let limit = Window::decode(&message.metadata)?.0;

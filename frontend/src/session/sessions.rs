@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use scale0_transport::LinkId;
 use scale0_wire::{
-    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, OLDEST_VERSION, Reason,
+    Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, OLDEST_VERSION, Reason, Redirect,
     RoutingHeader, VERSION, Welcome, limits,
 };
 
@@ -99,6 +99,8 @@ impl Lane {
                 self.end_session(now, link, actions);
                 self.greet(now, link, actions);
             }
+            // Named by another, it is one that is dialled already, under another address.
+            Bye::Replaced if self.retire_learnt(now, link, actions) => {}
             // It goes, or refuses us: the transport says when there is somebody again.
             Bye::Leaving | Bye::Lost | Bye::Version => self.end_session(now, link, actions),
             Bye::Replaced | Bye::ProtocolError => {
@@ -122,6 +124,46 @@ impl Lane {
             let until = now + rest.max(broker.interval);
             broker.state = State::Resting { until };
         }
+    }
+
+    /// A broker names others. Those of a node that is dialled already are not news.
+    pub(super) fn redirected(
+        &mut self,
+        link: LinkId,
+        metadata: &Bytes,
+        actions: &mut Vec<Action>,
+    ) -> Result<(), DecodeError> {
+        for other in Redirect::decode(metadata)?.brokers {
+            if self.brokers.iter().all(|broker| broker.node != other.node) {
+                actions.push(Action::Learn(link, other));
+            }
+        }
+        Ok(())
+    }
+
+    /// Hangs up on a broker that another one has named. Returns false if it was not.
+    fn retire_learnt(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) -> bool {
+        if !broker_at(&mut self.brokers, link).is_some_and(|broker| broker.is_learnt) {
+            return false;
+        }
+        self.end_session(now, link, actions);
+        if let Some(broker) = broker_at(&mut self.brokers, link) {
+            broker.state = State::Retired;
+        }
+        actions.push(Action::Close(link));
+        true
+    }
+
+    /// Whether another link leads to the node of this broker, which another one has named.
+    fn is_dialled_twice(&self, link: LinkId) -> bool {
+        let mut brokers = self.brokers.iter();
+        let broker = brokers.find(|broker| broker.link == link && broker.is_learnt);
+        broker.is_some_and(|broker| {
+            let mut others = self.brokers.iter();
+            others.any(|other| {
+                other.link != link && other.node == broker.node && other.is_connected()
+            })
+        })
     }
 
     pub(super) fn broker_drains(&mut self, link: LinkId) {
@@ -197,6 +239,10 @@ impl Lane {
 
     fn greet(&mut self, now: Instant, link: LinkId, actions: &mut Vec<Action>) {
         if self.has_left {
+            return;
+        }
+        if self.is_dialled_twice(link) {
+            self.retire_learnt(now, link, actions);
             return;
         }
         // 0 is no epoch.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use scale0_transport::{Hub, Inbox, LinkId, Links, PeerId, Port};
 use scale0_wire::{
-    Bye, End, Flags, FlightKey, Heartbeat, Kind, Message, Reason, Reject, RoutingHeader, ServiceId,
-    TraceContext, VERSION, Welcome, Window, limits,
+    Bye, End, Flags, FlightKey, Heartbeat, Kind, Message, OtherBroker, Reason, Reject,
+    RoutingHeader, ServiceId, TraceContext, VERSION, Welcome, Window, limits,
 };
 
 use super::{Action, Delivery, Failure, Lane, LaneConfig, OpenRequest, StreamId};
@@ -20,6 +20,9 @@ pub(super) struct Site {
     pub(super) now: Instant,
     pub(super) links: Vec<LinkId>,
     pub(super) redialled: Vec<LinkId>,
+    /// What brokers have named.
+    pub(super) named: Vec<OtherBroker>,
+    pub(super) closed: Vec<LinkId>,
     /// What its brokers speak.
     pub(super) version: u8,
     /// Of the newest HELLO to each broker.
@@ -116,6 +119,8 @@ impl Site {
             now,
             links,
             redialled: Vec::new(),
+            named: Vec::new(),
+            closed: Vec::new(),
             version: VERSION,
             epochs,
             sent: Vec::new(),
@@ -151,9 +156,23 @@ impl Site {
                 }
                 Action::Deliver(id, delivery) => self.delivered.push((id, delivery)),
                 Action::Redial(link) => self.redialled.push(link),
+                Action::Learn(_, other) => self.named.push(other),
+                Action::Close(link) => self.closed.push(link),
             }
         }
         result
+    }
+
+    /// A broker of this node is dialled because another one has named it. Returns which it is.
+    pub(super) fn learn(&mut self, node: &str) -> usize {
+        let mut ids = Links::new();
+        let more = (0..=self.links.len()).map(|_| ids.attach(Arc::new(NoHub), Port::Frontends, 0));
+        let link = more.last().unwrap();
+        let now = self.now;
+        self.lane.learn_broker(now, link, node.to_owned());
+        self.links.push(link);
+        self.epochs.push(0);
+        self.links.len() - 1
     }
 
     pub(super) fn up(&mut self, broker: usize) {

@@ -867,3 +867,107 @@ mod responses {
         assert_eq!(site.lane.open_streams(), 0);
     }
 }
+
+mod redirects {
+    use scale0_wire::{OtherBroker, Redirect};
+
+    use super::*;
+
+    fn redirect(site: &mut Site, broker: usize, nodes: &[&str]) {
+        let brokers = nodes.iter().map(|node| OtherBroker {
+            endpoint: format!("ipc:///run/{node}"),
+            key: None,
+            node: (*node).to_owned(),
+        });
+        let brokers = brokers.collect();
+        site.say(broker, Kind::Redirect, None, Redirect { brokers }.encode());
+    }
+
+    #[test]
+    fn of_the_brokers_that_one_names_those_of_other_nodes_than_the_known_are_to_be_dialled() {
+        let mut site = Site::new(2);
+        redirect(&mut site, 0, &["broker-1", "broker-2", "broker-0"]);
+        let named: Vec<&str> = site.named.iter().map(|other| &other.node[..]).collect();
+        assert_eq!(named, ["broker-2"]);
+        site.learn("broker-2");
+        redirect(&mut site, 1, &["broker-2"]);
+        assert_eq!(site.named.len(), 1, "it is being dialled");
+    }
+
+    #[test]
+    fn a_named_broker_serves_when_the_one_that_named_it_is_gone() {
+        let mut site = Site::new(1);
+        redirect(&mut site, 0, &["broker-1"]);
+        site.say(0, Kind::Drain, None, Bytes::new());
+        let id = site.open(get());
+        let other = site.learn("broker-1");
+        site.up(other);
+        site.welcome(other);
+        assert_eq!(site.asked(), Some(other));
+        site.answer(other, id);
+        assert_eq!(site.delivered().len(), 1);
+    }
+
+    #[test]
+    fn a_named_broker_that_is_another_way_to_a_known_one_is_hung_up_on() {
+        let mut site = Site::dialling(1);
+        let before = site.learn("broker-0");
+        site.up(0);
+        site.welcome(0);
+        // By its name, before anything is said.
+        site.up(before);
+        assert!(site.sent_to(before).is_empty());
+        // By what the broker says of two sessions of one lane.
+        let after = site.learn("alias");
+        site.up(after);
+        site.bye(after, Bye::Replaced);
+        assert_eq!(site.closed, [site.links[before], site.links[after]]);
+        assert!(site.redialled.is_empty());
+        assert_eq!(site.lane.brokers().len(), 1);
+        site.pass(SECOND * 5, &[0]);
+        assert!(site.lane.is_welcome());
+        assert!(
+            site.sent_to(after)
+                .iter()
+                .all(|it| it.header.kind == Kind::Hello)
+        );
+    }
+
+    #[test]
+    fn what_a_broker_of_the_older_version_names_is_not_understood() {
+        let mut site = Site::dialling(1);
+        site.version = 1;
+        site.up(0);
+        site.welcome(0);
+        redirect(&mut site, 0, &["broker-1"]);
+        assert!(site.named.is_empty());
+        assert_eq!(site.lane.counters.unknown_kind, 1);
+    }
+}
+
+mod refusals {
+    use super::*;
+
+    #[test]
+    fn a_broker_that_allows_no_session_is_left_in_peace_for_half_a_minute() {
+        let mut site = Site::new(1);
+        site.bye(0, Bye::NotAllowed);
+        assert!(!site.lane.is_welcome());
+        site.pass(SECOND * 29, &[]);
+        assert!(site.kinds_to(0).is_empty() && site.redialled.is_empty());
+        site.pass(SECOND * 2, &[]);
+        assert_eq!(site.kinds_to(0)[0], Kind::Hello);
+    }
+
+    #[test]
+    fn a_quarantine_is_kept_to_but_for_no_longer_than_ten_minutes() {
+        for (milliseconds, seconds) in [(4_000, 4), (u32::MAX, 600), (0, 1)] {
+            let mut site = Site::new(1);
+            site.bye(0, Bye::Quarantined(milliseconds));
+            site.pass(SECOND * seconds - SECOND / 10, &[]);
+            assert!(site.kinds_to(0).is_empty());
+            site.pass(SECOND / 5, &[]);
+            assert_eq!(site.kinds_to(0), [Kind::Hello]);
+        }
+    }
+}

@@ -187,6 +187,7 @@ impl Broker {
         }
         self.timers.start(until, Due::CutOff);
         for session in self.sessions() {
+            self.redirect(session);
             self.tell(session, Message::new(RoutingHeader::new(Kind::Drain)));
             if let Session::Backend(key) = session {
                 self.use_credit(key);

@@ -2,7 +2,7 @@
 //!
 //! This file owns the state and says who is told what; its neighbours are the parts of one story: `sessions` (who is here),
 //! `offers` (who works for which service), `requests` (what frontends say), `placement` (who gets a request), `demand` (what
-//! backends are told), `responses` (what backends say), `endings` (how a stream or a session ends), `view` (what an operator
+//! backends are told), `redirect` (where else to go), `responses` (what backends say), `endings` (how a stream or a session ends), `view` (what an operator
 //! sees), `audit` (what must hold).
 
 mod audit;
@@ -10,6 +10,7 @@ mod demand;
 mod endings;
 mod offers;
 mod placement;
+mod redirect;
 mod requests;
 mod responses;
 mod sessions;

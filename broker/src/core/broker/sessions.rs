@@ -181,6 +181,7 @@ impl Broker {
         let message = Message::new(RoutingHeader::new(Kind::Welcome));
         self.tell(session, message.with_metadata(welcome.encode()));
         if self.is_draining {
+            self.redirect(session);
             self.tell(session, Message::new(RoutingHeader::new(Kind::Drain)));
         }
     }

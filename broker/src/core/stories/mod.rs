@@ -7,6 +7,7 @@ mod credit;
 mod endings;
 mod flow;
 mod many;
+mod redirect;
 mod repeats;
 mod sessions;
 mod waiting;
