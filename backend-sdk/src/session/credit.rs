@@ -34,6 +34,8 @@ struct Share {
     demand: u32,
     /// Whether we have asked some of it back and have no answer yet.
     is_asked: bool,
+    /// Whether it has left us without an answer: what it has to spare is not counted on.
+    is_mute: bool,
     /// The turn in which it was granted something last.
     served_at: u64,
     /// Credit up to here is worth nothing any more.
@@ -197,7 +199,7 @@ impl Ledger {
             // It returns what nobody there can use, whatever its DEMAND of some moments ago says.
             share.demand = 0;
         }
-        share.is_asked = false;
+        (share.is_asked, share.is_mute) = (false, false);
         self.settle();
         total <= most
     }
@@ -244,9 +246,10 @@ impl Ledger {
         wanted
     }
 
-    /// Waits no longer for the broker's answer.
+    /// Waits no longer for the broker's answer: others are asked in its place, and it is asked again as well.
     pub(crate) fn forget_asked(&mut self, broker: BrokerId) {
         if let Some(share) = &mut self.shares[broker.0] {
+            share.is_mute |= share.is_asked;
             share.is_asked = false;
         }
     }
@@ -262,6 +265,7 @@ impl Ledger {
         let before: u64 = self.shares[..broker.0]
             .iter()
             .flatten()
+            .filter(|share| !share.is_mute)
             .map(Share::spare)
             .sum();
         let Some(share) = self.shares[broker.0] else {
@@ -543,6 +547,8 @@ mod tests {
     #[derive(Default)]
     struct Honest {
         in_session: bool,
+        /// It is not so honest: it answers no RECLAIM.
+        is_mute: bool,
         drains: bool,
         queue: u32,
         granted: u64,
@@ -643,6 +649,7 @@ mod tests {
                     self.orphans += broker.running;
                     *broker = Honest {
                         queue: broker.queue,
+                        is_mute: broker.is_mute,
                         ..Honest::default()
                     };
                     self.granted_said[index] = 0;
@@ -657,8 +664,10 @@ mod tests {
                         broker.granted = granted;
                         broker.act();
                     }
-                    Some(Told::Reclaim(0)) | None => {}
-                    Some(Told::Reclaim(_)) => broker.give_back(),
+                    Some(Told::Reclaim(wanted)) if 0 < wanted && !broker.is_mute => {
+                        broker.give_back();
+                    }
+                    Some(Told::Reclaim(_)) | None => {}
                 },
                 5 | 6 => match broker.to_us.pop_front() {
                     Some(Said::Request { queued }) => match self.ledger.admit(id) {
@@ -707,6 +716,30 @@ mod tests {
             self.check();
         }
 
+        fn is_quiet(&self) -> bool {
+            let is_idle = |broker: &Honest| {
+                (broker.queue, broker.running) == (0, 0) && broker.to_us.is_empty()
+            };
+            self.orphans == 0 && self.brokers.iter().all(is_idle)
+        }
+
+        /// Nothing new comes: all get what they wait for, however the credit lay.
+        fn come_to_rest(&mut self) {
+            for round in 0..500 {
+                if self.is_quiet() {
+                    break;
+                }
+                for index in 0..self.brokers.len() {
+                    for what in [0, 3, 5, 7, 8] {
+                        self.do_one(what, index);
+                    }
+                    if round % 10 == 0 {
+                        self.do_one(9, index);
+                    }
+                }
+            }
+        }
+
         fn check(&self) {
             let running: u32 = self.brokers.iter().map(|broker| broker.running).sum();
             assert!(running + self.orphans <= self.most);
@@ -730,28 +763,31 @@ mod tests {
             site.ledger.resize(capacity);
             site.say();
 
-            // From here on nothing new: all get what they wait for, however the credit lay.
-            let is_quiet = |site: &Site| {
-                let is_idle = |broker: &Honest| {
-                    (broker.queue, broker.running) == (0, 0) && broker.to_us.is_empty()
-                };
-                site.orphans == 0 && site.brokers.iter().all(is_idle)
-            };
-            for round in 0..10_000 {
-                if is_quiet(&site) {
-                    break;
-                }
-                for index in 0..brokers {
-                    for what in [0, 3, 5, 7, 8] {
-                        site.do_one(what, index);
-                    }
-                    if round % 10 == 0 {
-                        site.do_one(9, index);
-                    }
-                }
-            }
-            prop_assert!(is_quiet(&site), "somebody waits in vain");
+            site.come_to_rest();
+            prop_assert!(site.is_quiet(), "somebody waits in vain");
             prop_assert_eq!(site.ledger.occupied(), 0);
+        }
+
+        #[test]
+        fn a_broker_that_returns_nothing_keeps_what_it_has_and_nothing_of_what_others_have(
+            capacity in 1u32..9,
+            brokers in 2usize..5,
+            mute in 0usize..4,
+            deeds in proptest::collection::vec((0u8..10, 0usize..4), 0..300),
+        ) {
+            let mut site = Site::new(capacity, brokers);
+            let mute = mute % brokers;
+            site.brokers[mute].is_mute = true;
+            for (what, index) in deeds {
+                site.do_one(what, index % brokers);
+            }
+            site.come_to_rest();
+            // Whoever waits does so for what the mute one holds.
+            let shares = site.ledger.shares.iter().enumerate();
+            let spare = shares.filter(|(index, _)| *index != mute);
+            let spare: u64 = spare.filter_map(|(_, share)| share.as_ref()).map(Share::spare).sum();
+            let waiting = site.brokers.iter().any(|broker| 0 < broker.queue);
+            prop_assert!(!waiting || spare == 0, "{:?}", site.ledger);
         }
     }
 }

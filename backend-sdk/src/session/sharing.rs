@@ -87,6 +87,9 @@ impl Tally {
     }
 }
 
+/// The head of a request whose content never ends.
+const UPLOAD: &[u8] = b"upload";
+
 const FRONTEND: PeerId = PeerId::in_process(1);
 const BACKEND: PeerId = PeerId::in_process(2);
 
@@ -281,6 +284,9 @@ impl Site {
                 Action::Serve(call) => {
                     self.running += 1;
                     self.started = self.now;
+                    if call.request.metadata == UPLOAD {
+                        continue;
+                    }
                     let takes = SERVICE.mul_f64(0.5 + self.roll());
                     self.schedule(takes, What::Done(call.stream));
                 }
@@ -320,23 +326,33 @@ impl Site {
         self.say(broker, RoutingHeader::new(Kind::Hello), hello.encode());
     }
 
+    /// Asks for what has content that never comes to its end.
+    fn upload(&mut self, broker: usize) {
+        let flags = Flags::IDEMPOTENT;
+        self.request(broker, "shop", flags, UPLOAD);
+    }
+
     fn ask(&mut self, broker: usize) {
         self.ask_of(broker, "shop");
     }
 
     fn ask_of(&mut self, broker: usize, service: &str) {
+        self.request(broker, service, Flags::FINAL.with(Flags::IDEMPOTENT, true), b"head");
+    }
+
+    fn request(&mut self, broker: usize, service: &str, flags: Flags, head: &'static [u8]) {
         self.asked += 1;
         self.asked_at.insert(self.asked, self.now);
         let header = RoutingHeader {
             correlation: self.asked,
-            flags: Flags::FINAL.with(Flags::IDEMPOTENT, true),
+            flags,
             deadline_ms: 30_000,
             hold_ms: 10_000,
             window: limits::STREAM_WINDOW,
             service: ServiceId::of(service.as_bytes()),
             ..RoutingHeader::new(Kind::Request)
         };
-        self.say(broker, header, Bytes::from_static(b"head"));
+        self.say(broker, header, Bytes::from_static(head));
     }
 
     fn arrive(&mut self, broker: usize) {
@@ -447,4 +463,22 @@ fn a_service_that_is_announced_answers_at_once_at_every_broker_without_another_h
     site.pass(SERVICE * 3 / 2 + 2 * ONE_WAY);
     assert_eq!(site.tally.answered, [1, 1]);
     assert_eq!((site.said("ANNOUNCE"), site.said("HELLO")), (2, 0));
+}
+
+#[test]
+fn places_that_uploads_may_not_have_are_not_kept_from_other_brokers() {
+    let mut site = Site::new(4, &[Load::Idle; 2]);
+    for _ in 0..6 {
+        site.upload(0);
+        site.pass(SECOND / 10);
+    }
+    assert_eq!(site.running, 3, "a place is left for others");
+    let asked = site.now;
+    site.ask(1);
+    site.pass(SECOND / 10);
+    assert_eq!(
+        site.started - asked,
+        ONE_WAY * 5,
+        "as if nobody else waited"
+    );
 }

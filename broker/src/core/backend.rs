@@ -58,7 +58,23 @@ impl Backend {
     /// Whether another request may be sent whose content comes at its client's pace. A quarter of what this backend lends us is not
     /// for those: slow clients, however many, leave room for others.
     pub(crate) fn takes_upload(&self) -> bool {
-        let lent = u64::from(self.outstanding) + u64::from(self.ledger.available());
-        self.uploads == 0 || 4 * u64::from(self.uploads) < 3 * lent
+        self.uploads == 0 || 4 * u64::from(self.uploads) < 3 * self.lent()
+    }
+
+    /// Of so many uploads that wait, those for which more credit is of use. While some lies idle that is not for uploads, none: it would
+    /// be kept from others for nothing. Else as much as lets one more of them go.
+    pub(crate) fn uploads_wanted(&self, waiting: usize) -> usize {
+        if self.takes_upload() || waiting == 0 {
+            return waiting;
+        }
+        if 0 < self.ledger.available() {
+            return 0;
+        }
+        let needed = 4 * u64::from(self.uploads) / 3 + 1;
+        usize::try_from(needed.saturating_sub(self.lent())).unwrap_or(0)
+    }
+
+    fn lent(&self) -> u64 {
+        u64::from(self.outstanding) + u64::from(self.ledger.available())
     }
 }

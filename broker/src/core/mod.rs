@@ -23,6 +23,7 @@ mod stream;
 mod testing;
 mod timers;
 
+pub(crate) use backlog::Backlog;
 pub use broker::Broker;
 pub use config::{BrokerConfig, BrokerLimits, Neighbour, QueueLimits, ServiceConfig};
 pub use counters::{ByReason, Counters};

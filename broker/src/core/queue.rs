@@ -21,7 +21,7 @@ pub(crate) struct Queue {
 
 /// Repeats looked at for one that a backend has not had yet. Each but the last of them waits for another backend; looking at
 /// more would cost all others' time.
-const REPEATS_LOOKED_AT: usize = 64;
+pub(crate) const REPEATS_LOOKED_AT: usize = 64;
 
 impl Queue {
     pub(crate) fn new(limits: QueueLimits) -> Self {
@@ -42,6 +42,27 @@ impl Queue {
 
     pub(crate) fn repeats(&self) -> usize {
         self.lanes[Lane::Repeats as usize].len()
+    }
+
+    /// How many of them are no repeats and still have content to come.
+    pub(crate) fn uploads(&self) -> usize {
+        self.lanes[Lane::Uploads as usize].len()
+    }
+
+    /// Repeats that this instance has not had, of as many as `left` says may be looked at.
+    pub(crate) fn untried_repeats(
+        &self,
+        instance: u64,
+        left: &mut usize,
+        streams: &Streams,
+    ) -> usize {
+        let looked_at = (*left).min(self.repeats());
+        *left -= looked_at;
+        let repeats = self.lanes[Lane::Repeats as usize].iter(streams);
+        let untried = repeats.take(looked_at);
+        let untried = untried.filter(|&key| !streams[key].tried.contains(&instance));
+        // Nobody knows of the others.
+        untried.count() + self.repeats() - looked_at
     }
 
     pub(crate) const fn bytes(&self) -> usize {
@@ -79,6 +100,14 @@ impl Queue {
     /// Appends a stream, whose place it notes in it.
     pub(crate) fn push(&mut self, key: StreamKey, lane: Lane, streams: &mut Streams) {
         self.lanes[lane as usize].push(key, streams);
+        streams[key].phase = Phase::Queued(lane);
+        self.bytes += streams[key].request.as_ref().map_or(0, Message::size);
+    }
+
+    /// Puts a stream that has waited in another lane where its age belongs, which is mostly near the end.
+    pub(crate) fn insert(&mut self, key: StreamKey, lane: Lane, streams: &mut Streams) {
+        let since = streams[key].since;
+        self.lanes[lane as usize].insert(key, streams, |other| other.since <= since);
         streams[key].phase = Phase::Queued(lane);
         self.bytes += streams[key].request.as_ref().map_or(0, Message::size);
     }

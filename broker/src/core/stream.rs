@@ -246,6 +246,29 @@ impl List {
         self.len += 1;
     }
 
+    /// Puts a stream behind the last of which `is_before` holds.
+    pub(crate) fn insert(
+        &mut self,
+        key: StreamKey,
+        streams: &mut Streams,
+        is_before: impl Fn(&Stream) -> bool,
+    ) {
+        let mut previous = self.last;
+        while let Some(other) = previous.filter(|&other| !is_before(&streams[other])) {
+            previous = streams[other].previous;
+        }
+        let next = match previous {
+            Some(previous) => streams[previous].next.replace(key),
+            None => self.first.replace(key),
+        };
+        match next {
+            Some(next) => streams[next].previous = Some(key),
+            None => self.last = Some(key),
+        }
+        (streams[key].previous, streams[key].next) = (previous, next);
+        self.len += 1;
+    }
+
     /// `key` must be in this list.
     pub(crate) fn remove(&mut self, key: StreamKey, streams: &mut Streams) {
         let stream = &mut streams[key];
@@ -296,6 +319,25 @@ mod tests {
         assert_eq!(streams.by_correlation(old), None);
         assert_eq!(streams.by_correlation(new.correlation()), Some(new));
         assert_eq!(streams.by_correlation(0), None);
+    }
+
+    #[test]
+    fn a_list_takes_in_what_comes_late_where_it_belongs() {
+        let (mut streams, keys) = streams(5);
+        for (place, &key) in keys.iter().enumerate() {
+            streams[key].correlation = place as u64;
+        }
+        let mut list = List::default();
+        for place in [3, 0, 4, 1, 2] {
+            list.insert(keys[place], &mut streams, |other| {
+                other.correlation < place as u64
+            });
+        }
+        assert_eq!(list.iter(&streams).collect::<Vec<_>>(), keys);
+        for key in keys.into_iter().rev() {
+            list.remove(key, &mut streams);
+        }
+        assert_eq!((list.first(), list.len()), (None, 0));
     }
 
     #[test]

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scale0_transport::{Frame, Incoming, PeerId, Port, Router, SendOutcome, wait};
-use scale0_wire::Message;
+use scale0_wire::{Kind, Message, RoutingHeader};
 
 use super::clock;
-use super::outbox::Outbox;
+use super::outbox::{self, Outbox};
 use super::station::{ShellCounters, Station};
-use crate::core::{Action, Event};
+use crate::core::{Action, Backlog, Event};
 
 /// How long the last BYE may take to leave this process.
 const LINGER: Duration = Duration::from_secs(1);
@@ -29,6 +29,7 @@ pub(super) struct SocketThread {
     /// The frames of what each of them has received in this round, in order: what is passed on leaves in the one it came in.
     frames: Vec<VecDeque<Frame>>,
     outboxes: HashMap<PeerId, Outbox>,
+    room: Backlog,
     /// What is to be told to the core next.
     events: Vec<Event>,
     counters: ShellCounters,
@@ -43,6 +44,7 @@ impl SocketThread {
             routers,
             ports,
             outboxes: HashMap::new(),
+            room: outbox::room(),
             events: Vec::new(),
             counters: ShellCounters::default(),
             logged: None,
@@ -73,6 +75,7 @@ impl SocketThread {
                     all.too_long += counters.too_long;
                     all.backstop_saves = counters.backstop_saves;
                     all.foreign = counters.foreign;
+                    all.sent_on = counters.sent_on;
                 });
             self.flush();
             for action in outbound.drain(..) {
@@ -129,13 +132,15 @@ impl SocketThread {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Send { to, message } => {
-                let mut sources = self.frames.iter_mut();
-                let frame = sources.find_map(|frames| take_frame_of(&message, frames));
+                let mut frame = None;
+                if is_passed_on(&message.header) {
+                    let mut sources = self.frames.iter_mut();
+                    frame = sources
+                        .find_map(|frames| take_first(frames, |frame| frame.is_of(&message)));
+                }
                 self.send(to, message, frame);
             }
-            Action::Forget { peer } => {
-                self.outboxes.remove(&peer);
-            }
+            Action::Forget { peer } => self.forget(peer),
         }
     }
 
@@ -147,10 +152,17 @@ impl SocketThread {
             }
         }
         self.counters.waited += 1;
-        if !self.outboxes.entry(to).or_default().push(message) {
-            self.outboxes.remove(&to);
+        let outbox = self.outboxes.entry(to).or_default();
+        if !outbox.push(message, &mut self.room) {
+            self.forget(to);
             self.counters.stuck += 1;
             self.events.push(Event::Stuck { peer: to });
+        }
+    }
+
+    fn forget(&mut self, peer: PeerId) {
+        if let Some(outbox) = self.outboxes.remove(&peer) {
+            outbox.clear(&mut self.room);
         }
     }
 
@@ -183,14 +195,15 @@ impl SocketThread {
             return;
         }
         let mut outboxes = std::mem::take(&mut self.outboxes);
+        let mut room = std::mem::replace(&mut self.room, outbox::room());
         outboxes.retain(|&to, outbox| {
-            outbox.flush(|message| {
+            outbox.flush(&mut room, |message| {
                 let is_full = self.offer(to, &message, None) == SendOutcome::Full;
                 is_full.then_some(message)
             });
             !outbox.is_empty()
         });
-        self.outboxes = outboxes;
+        (self.outboxes, self.room) = (outboxes, room);
     }
 
     /// What was counted since the last time, and all that the sockets have.
@@ -200,20 +213,34 @@ impl SocketThread {
             let router = router.counters();
             counters.backstop_saves += router.backstop_saves;
             counters.foreign += router.foreign;
+            counters.sent_on += router.sent_on;
         }
         counters
     }
 }
 
-/// What is passed on leaves in the order in which it came: its frame is among so many, if it is there yet.
-const LOOK_AHEAD: usize = 8;
-
-/// The frame that this message was received in. Those before it are of messages that were not passed on.
-fn take_frame_of(message: &Message, frames: &mut VecDeque<Frame>) -> Option<Frame> {
-    let mut ahead = frames.iter().take(LOOK_AHEAD);
-    let place = ahead.position(|frame| frame.is_of(message))?;
+/// The frame that this message was received in, if that was in this round. What is passed on leaves in the order in which it came, so
+/// that it is mostly the first, and those before it are of messages that were not passed on.
+fn take_first<T>(frames: &mut VecDeque<T>, is_it: impl Fn(&T) -> bool) -> Option<T> {
+    let place = frames.iter().position(is_it)?;
     frames.drain(..place);
     frames.pop_front()
+}
+
+/// Whether such a message may be one that was received: the others are made here, and there is no use in looking for them.
+const fn is_passed_on(header: &RoutingHeader) -> bool {
+    match header.kind {
+        Kind::Request
+        | Kind::Chunk
+        | Kind::Interim
+        | Kind::Response
+        | Kind::Upgrade
+        | Kind::End
+        | Kind::Update => true,
+        // That of a connection is made here.
+        Kind::Window => header.correlation != 0,
+        _ => false,
+    }
 }
 
 /// Whether what a peer did wrong is worth a line now.
@@ -231,5 +258,19 @@ struct Closes(Arc<Station>);
 impl Drop for Closes {
     fn drop(&mut self) {
         self.0.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_passed_on_is_found_behind_any_number_of_others_and_those_are_dropped() {
+        let mut frames: VecDeque<_> = (0..256).collect();
+        assert_eq!(take_first(&mut frames, |&frame| frame == 300), None);
+        assert_eq!(take_first(&mut frames, |&frame| frame == 20), Some(20));
+        assert_eq!(take_first(&mut frames, |&frame| frame == 255), Some(255));
+        assert!(frames.is_empty());
     }
 }

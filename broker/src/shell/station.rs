@@ -11,8 +11,8 @@ use scale0_transport::{Hub, Inbox, PeerId, Port, ThreadWaker};
 use scale0_wire::Message;
 
 use super::clock;
-use super::outbox::Outbox;
-use crate::core::{Action, Broker, Counters, Event, Gauges, Snapshot};
+use super::outbox::{self, Outbox};
+use crate::core::{Action, Backlog, Broker, Counters, Event, Gauges, Snapshot};
 
 /// While a message waits for room in an inbox, it is offered again after so long: nobody says when an inbox has room.
 const RETRY: Duration = Duration::from_millis(5);
@@ -33,6 +33,7 @@ struct State {
     locals: HashMap<PeerId, Local>,
     /// Locals with something in their outbox.
     waiting: HashSet<PeerId>,
+    room: Backlog,
     locals_so_far: u32,
     outbound: Vec<Action>,
     wakers: Vec<Waker>,
@@ -68,6 +69,8 @@ pub struct ShellCounters {
     pub backstop_saves: u64,
     /// Connections with a routing id of the peer's choice, whose messages were dropped.
     pub foreign: u64,
+    /// Messages passed on in the very frame that they came in.
+    pub sent_on: u64,
 }
 
 /// What the socket thread is to do next.
@@ -88,6 +91,7 @@ impl Station {
                 actions: Vec::new(),
                 locals: HashMap::new(),
                 waiting: HashSet::new(),
+                room: outbox::room(),
                 locals_so_far: 0,
                 outbound: Vec::new(),
                 wakers: Vec::new(),
@@ -265,8 +269,8 @@ impl Hub for Station {
 
     fn detach(&self, peer: PeerId) {
         self.with(|state, now| {
+            state.forget(peer);
             state.locals.remove(&peer);
-            state.waiting.remove(&peer);
             state.step(now, Event::Lost { peer });
         });
     }
@@ -332,7 +336,7 @@ impl State {
         }
         self.counters.waited += 1;
         self.waiting.insert(peer);
-        if local.outbox.push(message) {
+        if local.outbox.push(message, &mut self.room) {
             return None;
         }
         self.counters.stuck += 1;
@@ -355,13 +359,15 @@ impl State {
             return;
         };
         let (inbox, wakers) = (&local.inbox, &mut self.wakers);
-        local.outbox.flush(|message| match inbox.push(message) {
-            Ok(waker) => {
-                wakers.extend(waker);
-                None
-            }
-            Err(message) => Some(message),
-        });
+        local
+            .outbox
+            .flush(&mut self.room, |message| match inbox.push(message) {
+                Ok(waker) => {
+                    wakers.extend(waker);
+                    None
+                }
+                Err(message) => Some(message),
+            });
         if local.outbox.is_empty() || inbox.is_closed() {
             self.forget(peer);
         }
@@ -369,7 +375,7 @@ impl State {
 
     fn forget(&mut self, peer: PeerId) {
         if let Some(local) = self.locals.get_mut(&peer) {
-            local.outbox = Outbox::default();
+            std::mem::take(&mut local.outbox).clear(&mut self.room);
         }
         self.waiting.remove(&peer);
     }

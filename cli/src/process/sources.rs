@@ -56,6 +56,7 @@ impl Source for OfBroker {
             ("scale0_broker_detached_total", shell.detached),
             ("scale0_broker_backstop_saves_total", shell.backstop_saves),
             ("scale0_broker_foreign_total", shell.foreign),
+            ("scale0_broker_sent_on_total", shell.sent_on),
         ] {
             metrics.add(name, Counter, help, &[], value);
         }
@@ -74,6 +75,18 @@ impl Source for OfBroker {
             "Event streams and tunnels.",
             &[],
             gauges.streams,
+        );
+        add(
+            "scale0_broker_all_queued_bytes",
+            "Bytes of requests that wait for a backend, of all services together.",
+            &[],
+            gauges.queued_bytes,
+        );
+        add(
+            "scale0_broker_waiting_bytes",
+            "Bytes that wait for the connection windows of slow peers.",
+            &[],
+            gauges.waiting_bytes,
         );
         add(
             "scale0_broker_kept_bytes",

@@ -58,13 +58,12 @@ impl Broker {
         for (key, backend) in &self.backends {
             self.audit_backend(BackendKey(key), backend);
         }
-        let capacity = self.backends.iter().fold(0_u32, |sum, (_, backend)| {
-            sum.saturating_add(backend.ledger.capacity())
-        });
-        assert!(
-            capacity == self.capacity || capacity == u32::MAX || self.capacity == u32::MAX,
-            "the site's capacity is {capacity}, not {}",
-            self.capacity
+        let capacities = self.backends.iter();
+        let capacities = capacities.map(|(_, backend)| u64::from(backend.ledger.capacity()));
+        assert_eq!(
+            capacities.sum::<u64>(),
+            self.capacity,
+            "the site's capacity"
         );
         self.audit_sessions();
         self.audit_timers();

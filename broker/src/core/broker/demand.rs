@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use scale0_wire::{Kind, Message, RoutingHeader, Wanted};
 
 use super::{Broker, Due};
-use crate::core::backend::BackendKey;
+use crate::core::backend::{Backend, BackendKey};
+use crate::core::queue::REPEATS_LOOKED_AT;
 use crate::core::service_set::ServiceSet;
 use crate::core::timers::TimerId;
 
@@ -36,7 +37,45 @@ impl Rounds {
     }
 }
 
+/// How many wait in some services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Waiting {
+    /// For the first time, and with nothing more to come of them.
+    requests: usize,
+    repeats: usize,
+    uploads: usize,
+}
+
 impl Broker {
+    /// How many wait in these services.
+    fn waiting_for(&self, services: &ServiceSet) -> Waiting {
+        let services = services.common(&self.waiting);
+        services.fold(Waiting::default(), |sum, key| {
+            let queue = &self.services[key.0].queue;
+            let (repeats, uploads) = (queue.repeats(), queue.uploads());
+            Waiting {
+                requests: sum.requests + queue.len() - repeats - uploads,
+                repeats: sum.repeats + repeats,
+                uploads: sum.uploads + uploads,
+            }
+        })
+    }
+
+    /// How many of them are of use to tell this backend of. What it cannot be sent however much credit it grants would only keep
+    /// the credit that lies idle here from other brokers.
+    fn demand_of(&self, backend: &Backend, waiting: Waiting) -> u32 {
+        let mut untried = 0;
+        if 0 < waiting.repeats {
+            let mut left = REPEATS_LOOKED_AT;
+            for key in backend.offered.common(&self.waiting) {
+                let queue = &self.services[key.0].queue;
+                untried += queue.untried_repeats(backend.link.instance, &mut left, &self.streams);
+            }
+        }
+        let demand = waiting.requests + untried + backend.uploads_wanted(waiting.uploads);
+        u32::try_from(demand).unwrap_or(u32::MAX)
+    }
+
     /// Somebody waits. If that is new for the service, its backends are to know soon; else in the next round.
     pub(super) fn demand(&mut self, is_new: bool) {
         let earliest = self.rounds.latest.map_or(self.now, |at| at + ROUND_SPACING);
@@ -84,7 +123,7 @@ impl Broker {
         let mut told = 0;
         let mut is_over = true;
         // Neighbours mostly offer the same.
-        let mut known = (ServiceSet::default(), 0);
+        let mut known = (ServiceSet::default(), Waiting::default());
         for slot in (0..slots).map(|offset| (first + offset) % slots) {
             let Some(backend) = self.backends.get(slot) else {
                 continue;
@@ -93,10 +132,10 @@ impl Broker {
                 continue;
             }
             if backend.offered != known.0 {
-                known = (backend.offered.clone(), self.waiting_for(backend));
+                known = (backend.offered.clone(), self.waiting_for(&backend.offered));
             }
-            let (_, waiting) = known;
-            is_over &= waiting == 0;
+            is_over &= known.1 == Waiting::default();
+            let waiting = self.demand_of(backend, known.1);
             let quiet = backend.demand_told.map_or(Duration::MAX, |told| {
                 self.now.saturating_duration_since(told)
             });

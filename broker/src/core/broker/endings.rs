@@ -175,7 +175,7 @@ impl Broker {
                         self.locals.remove(&locality);
                     }
                 }
-                self.capacity = self.capacity.saturating_sub(backend.ledger.capacity());
+                self.capacity -= u64::from(backend.ledger.capacity());
             }
         }
     }

@@ -83,7 +83,7 @@ pub struct Broker {
     /// Bytes of requests with backends, kept for a repeat.
     kept_bytes: usize,
     /// Requests that all backends work on at a time.
-    capacity: u32,
+    capacity: u64,
     averages: Averages,
     timers: Timers<Due>,
     /// Requests sent so far: the clock of "least recently used".

@@ -4,7 +4,7 @@
 //! among its service's members, and a member its place among its backend's offers.
 
 use super::Broker;
-use crate::core::backend::{Backend, BackendKey, Offer};
+use crate::core::backend::{BackendKey, Offer};
 use crate::core::service::{Member, ServiceKey};
 
 impl Broker {
@@ -115,13 +115,6 @@ impl Broker {
             }
             self.notice_desertion(service);
         }
-    }
-
-    /// How many wait for this backend, in all its services.
-    pub(super) fn waiting_for(&self, backend: &Backend) -> u32 {
-        let services = backend.offered.common(&self.waiting);
-        let waiting: usize = services.map(|key| self.services[key.0].queue.len()).sum();
-        u32::try_from(waiting).unwrap_or(u32::MAX)
     }
 
     fn swap_members(&mut self, service: ServiceKey, a: usize, b: usize) {

@@ -210,6 +210,26 @@ impl Broker {
         }
     }
 
+    /// All of an upload has come while it waited: it waits as a request like any other from now on, if it still has to.
+    pub(super) fn become_whole(&mut self, key: StreamKey) {
+        let Phase::Queued(lane) = self.streams[key].phase else {
+            return;
+        };
+        if let Some(backend) = self.choose(key) {
+            self.leave_queue(key, lane);
+            return self.send_request(key, backend);
+        }
+        let stream = &self.streams[key];
+        if lane == Lane::Uploads
+            && let Some(request) = &stream.request
+        {
+            let (service, to) = (stream.service, request.header.priority.into());
+            let queue = &mut self.services[service.0].queue;
+            queue.remove(key, lane, &mut self.streams);
+            queue.insert(key, to, &mut self.streams);
+        }
+    }
+
     pub(super) fn leave_queue(&mut self, key: StreamKey, lane: Lane) {
         let stream = &self.streams[key];
         let service = stream.service;
@@ -337,6 +357,10 @@ impl Broker {
         let Some(backend) = self.backends.get_mut(key.0) else {
             return;
         };
+        if self.is_draining && 0 < wanted.min(backend.ledger.unused()) {
+            // The backend takes that for the end of all demand here: who waits next is to be told of anew.
+            backend.demand = 0;
+        }
         let header = RoutingHeader {
             credit: backend.ledger.give_back(wanted),
             ..RoutingHeader::new(Kind::Return)

@@ -145,7 +145,10 @@ impl Broker {
     /// An END before there is anywhere to send it: it follows its REQUEST, unless the content broke off.
     fn keep_end(&mut self, key: StreamKey, message: Message) {
         match End::decode(&message.metadata) {
-            Ok(End::Complete(_)) => self.streams[key].request_end = Some(Box::new(message)),
+            Ok(End::Complete(_)) => {
+                self.streams[key].request_end = Some(Box::new(message));
+                self.become_whole(key);
+            }
             Ok(End::Failed { reason, .. }) => self.give_up(key, reason),
             Err(_) => {
                 self.counters.dropped_metadata += 1;

@@ -144,7 +144,7 @@ impl Broker {
     }
 
     fn add_backend(&mut self, link: Link, hello: &Hello) -> BackendKey {
-        self.capacity = self.capacity.saturating_add(hello.capacity);
+        self.capacity += u64::from(hello.capacity);
         let locality = link.locality;
         let key = BackendKey(self.backends.insert(Backend {
             ledger: Ledger::new(hello.capacity),
@@ -404,7 +404,7 @@ impl Broker {
         let backend = &mut self.backends[key.0];
         let before = backend.ledger.capacity();
         backend.ledger.resize(capacity);
-        self.capacity = (self.capacity.saturating_sub(before)).saturating_add(capacity);
+        self.capacity = self.capacity - u64::from(before) + u64::from(capacity);
         if (before == 0) != (capacity == 0) {
             self.turn_work(key);
         }
@@ -450,7 +450,7 @@ impl Broker {
         let open = self.streams.len() - self.abandoned;
         Heartbeat {
             outstanding: u32::try_from(open).unwrap_or(u32::MAX),
-            capacity: self.capacity,
+            capacity: u32::try_from(self.capacity).unwrap_or(u32::MAX),
             service_time_us: self.averages.service_time_us(),
             queue_time_us: self.averages.queue_time_us(),
             ..Heartbeat::default()

@@ -5,7 +5,8 @@ use std::time::Duration;
 use scale0_transport::Port;
 use scale0_wire::{Flags, Kind, Message, Reason, RoutingHeader, Wanted};
 
-use crate::core::testing::{SHOP, Site, response};
+use crate::core::Event;
+use crate::core::testing::{SHOP, Site, response, upload};
 
 #[test]
 fn a_request_goes_to_the_backend_and_its_response_back_under_the_frontends_number() {
@@ -170,4 +171,75 @@ fn demand(site: &mut Site, backend: crate::core::testing::Peer) -> u32 {
 fn reclaim(site: &mut Site, backend: crate::core::testing::Peer, wanted: u32) {
     let message = Message::new(RoutingHeader::new(Kind::Reclaim));
     site.say(backend, message.with_metadata(Wanted(wanted).encode()));
+}
+
+#[test]
+fn credit_that_is_idle_beside_uploads_that_cannot_have_it_goes_to_who_reclaims_it() {
+    let mut site = Site::new();
+    let backend = site.backend(SHOP, 4);
+    let frontend = site.frontend();
+    for correlation in 1..=5 {
+        site.say(frontend, upload(correlation));
+    }
+    for _ in 1..=3 {
+        site.is_asked(backend);
+    }
+    site.wait(Duration::from_millis(20));
+    site.hears_nothing(backend);
+    reclaim(&mut site, backend, 9);
+    assert_eq!(site.hears(backend, Kind::Return).header.credit, 1);
+    // Another upload would be the fourth of six at the most: what lets it go is asked for.
+    site.wait(Duration::from_millis(20));
+    assert_eq!(demand(&mut site, backend), 2);
+    site.grant(backend, 2);
+    site.is_asked(backend);
+    site.wait(Duration::from_millis(20));
+    assert_eq!(demand(&mut site, backend), 0);
+}
+
+#[test]
+fn a_backend_is_not_asked_for_credit_for_what_it_has_had_already() {
+    let mut site = Site::new();
+    let had = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.get(frontend, 1);
+    let asked = site.is_asked(had);
+    let other = site.busy_backend(SHOP);
+    site.reject(had, asked, Reason::AppRefused);
+    assert_eq!(demand(&mut site, other), 1);
+    site.wait(Duration::from_millis(20));
+    site.hears_nothing(had);
+    // It waits all the same, and whoever comes hears of it.
+    let third = site.busy_backend(SHOP);
+    site.wait(Duration::from_millis(20));
+    assert_eq!(demand(&mut site, third), 1);
+}
+
+#[test]
+fn a_draining_broker_tells_anew_of_demand_after_it_has_returned_credit() {
+    let mut site = Site::new();
+    let first = site.backend(SHOP, 2);
+    let frontend = site.frontend();
+    for correlation in 1..=2 {
+        site.get(frontend, correlation);
+    }
+    let asked = [(); 2].map(|()| site.is_asked(first));
+    let second = site.busy_backend(SHOP);
+    let third = site.busy_backend(SHOP);
+    let until = site.now + Duration::from_secs(30);
+    site.step(Event::Drain { until });
+    for backend in [second, third] {
+        site.hears(backend, Kind::Drain);
+    }
+    site.reject(first, asked[0], Reason::AppRefused);
+    assert_eq!(demand(&mut site, second), 1);
+    assert_eq!(demand(&mut site, third), 1);
+    site.grant(second, 1);
+    site.is_asked(second);
+    // It grants one too late, and takes what is returned for the end of all demand.
+    site.grant(third, 1);
+    assert_eq!(site.hears(third, Kind::Return).header.credit, 1);
+    site.reject(first, asked[1], Reason::AppRefused);
+    site.wait(Duration::from_millis(20));
+    assert_eq!(demand(&mut site, third), 1);
 }

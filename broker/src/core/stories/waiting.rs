@@ -336,7 +336,6 @@ fn uploads_leave_a_quarter_of_a_backend_to_others() {
         asked.push(site.is_asked(backend));
     }
     site.say(frontend, upload(4));
-    site.hears(backend, Kind::Demand);
     site.hears_nothing(backend);
     site.get(frontend, 5);
     let page = site.is_asked(backend);
@@ -347,6 +346,45 @@ fn uploads_leave_a_quarter_of_a_backend_to_others() {
     site.complete(frontend, 1);
     site.hears(backend, Kind::End);
     site.is_asked(backend);
+}
+
+#[test]
+fn an_upload_that_became_whole_while_it_waited_takes_any_place() {
+    let mut site = Site::new();
+    let backend = site.backend(SHOP, 4);
+    let frontend = site.frontend();
+    for correlation in 1..=3 {
+        site.say(frontend, upload(correlation));
+        site.is_asked(backend);
+    }
+    site.say(frontend, upload(4));
+    site.hears_nothing(backend);
+    site.complete(frontend, 4);
+    let asked = site.is_asked(backend);
+    assert_eq!(site.hears(backend, Kind::End).header.correlation, asked);
+}
+
+#[test]
+fn an_upload_that_became_whole_while_it_waited_keeps_its_turn() {
+    let mut site = Site::new();
+    let backend = site.busy_backend(SHOP);
+    let frontend = site.frontend();
+    for correlation in 1..=3 {
+        let mut message = if correlation == 2 {
+            upload(correlation)
+        } else {
+            get(correlation)
+        };
+        message.header.waiters = u32::try_from(correlation).unwrap();
+        site.say(frontend, message);
+        site.wait(Duration::from_millis(1));
+    }
+    site.complete(frontend, 2);
+    while site.next(backend).is_some() {}
+    site.grant(backend, 2);
+    for expected in [1, 2] {
+        assert_eq!(site.hears(backend, Kind::Request).header.waiters, expected);
+    }
 }
 
 #[test]
