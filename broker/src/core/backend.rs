@@ -1,12 +1,17 @@
 //! The session of one backend.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use scale0_wire::Heartbeat;
 
+use super::at_work::AtWork;
+use super::choice::Mean;
 use super::credit::Ledger;
+use super::hash::Secret;
 use super::link::Link;
-use super::service::ServiceKey;
+use super::outlier::Health;
+use super::service::{Bounds, ServiceKey};
 use super::service_set::ServiceSet;
 use super::stream::List;
 
@@ -15,11 +20,16 @@ use super::stream::List;
 pub(crate) struct BackendKey(pub(crate) usize);
 
 /// One service of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Offer {
     pub(crate) service: ServiceKey,
     /// The backend's place among the service's members.
     pub(crate) place: usize,
+    /// How long its requests take here.
+    pub(crate) time: Mean,
+    /// When the latest of them was answered.
+    pub(crate) timed: Option<Instant>,
+    pub(crate) health: Health,
 }
 
 /// One backend session.
@@ -35,6 +45,12 @@ pub(crate) struct Backend {
     /// What it is sent new work of: the same services in both, for two kinds of questions.
     pub(crate) offers: Vec<Offer>,
     pub(crate) offered: ServiceSet,
+    /// The places of services among its offers.
+    pub(crate) places: HashMap<ServiceKey, usize, Secret>,
+    /// How many of its offers have a rest.
+    pub(crate) resting: usize,
+    /// Its outstanding requests, by service.
+    pub(crate) at_work: AtWork,
     /// Those of its offers at which it is not looked because it had no credit.
     pub(crate) parked: Vec<usize>,
     /// Which of its services had its credit last: they take turns.
@@ -71,6 +87,34 @@ impl Backend {
             return 0;
         }
         let needed = 4 * u64::from(self.uploads) / 3 + 1;
+        usize::try_from(needed.saturating_sub(self.lent())).unwrap_or(0)
+    }
+
+    /// The place of a service among its offers.
+    pub(crate) fn offer(&self, service: ServiceKey) -> Option<usize> {
+        if let [only] = &self.offers[..] {
+            return (only.service == service).then_some(0);
+        }
+        self.places.get(&service).copied()
+    }
+
+    /// Whether another request of this service may be sent: where it offers others too, a part of what it lends us is not for any one of
+    /// them, so that one with long requests leaves room for the others.
+    pub(crate) fn takes_share(&self, service: ServiceKey, bounds: Bounds) -> bool {
+        if self.offers.len() < 2 {
+            return true;
+        }
+        let at_work = u64::from(self.at_work.of(service));
+        at_work == 0 || 100 * at_work < u64::from(bounds.share_percent) * self.lent()
+    }
+
+    /// Credit that lets one more request of this service go, of which it has its share. None while some lies idle, which is not for it.
+    pub(crate) fn share_wanted(&self, service: ServiceKey, bounds: Bounds) -> usize {
+        if 0 < self.ledger.available() {
+            return 0;
+        }
+        let at_work = u64::from(self.at_work.of(service));
+        let needed = 100 * at_work / u64::from(bounds.share_percent.max(1)) + 1;
         usize::try_from(needed.saturating_sub(self.lent())).unwrap_or(0)
     }
 

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use scale0_wire::limits;
 
+use super::service::Bounds;
+
 /// A broker's settings. Plain values: any combination is valid.
 #[derive(Clone, Debug)]
 pub struct BrokerConfig {
@@ -70,6 +72,43 @@ pub struct ServiceConfig {
     pub name: String,
     /// Its queue.
     pub queue: QueueLimits,
+    /// Backends, by process, that must have come since this broker's start before it is sent its first request; until then requests are
+    /// held as if there were none. So the first to come of many is not sent what all of them are for. 0 and 1 are the same.
+    pub min_backends: usize,
+    /// Requests of this service that all backends work on at a time, as far as this broker sends them; more wait. None: what credit
+    /// allows. For what stands behind them, a database for instance.
+    pub outstanding: Option<usize>,
+    /// Of what a backend lends this broker, the percentage that requests of this service may have where the backend offers other services
+    /// too, 1 to 100. Below 100, a service with long requests leaves room for others at their shared backends; one may always be
+    /// there.
+    pub share_percent: u8,
+}
+
+impl ServiceConfig {
+    /// A service with default bounds.
+    #[must_use]
+    pub fn new(name: &str) -> Self {
+        let Bounds {
+            min_backends,
+            share_percent,
+            ..
+        } = Bounds::default();
+        Self {
+            name: name.to_owned(),
+            queue: QueueLimits::default(),
+            min_backends,
+            outstanding: None,
+            share_percent,
+        }
+    }
+
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            min_backends: self.min_backends,
+            outstanding: self.outstanding.unwrap_or(usize::MAX),
+            share_percent: self.share_percent.clamp(1, 100),
+        }
+    }
 }
 
 /// What may wait for the backends of one service. Beyond either bound a request is refused at once.

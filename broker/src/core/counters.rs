@@ -60,6 +60,14 @@ counters! {
     budget_spent,
     /// Requests that could not be kept for a repeat because too many bytes were.
     not_kept,
+    /// Backends that were sent nothing of a service for a while, because they had failed at it often.
+    ejected,
+    /// Backends that were sent nothing of a service for a while, because they were far slower at it than others.
+    ejected_slow,
+    /// Requests by which a backend was tried after such a while.
+    probed,
+    /// Backends that are sent a service's requests like others again.
+    returned,
     /// Sessions opened.
     sessions_opened,
     /// Sessions not opened because there were too many.

@@ -1,8 +1,10 @@
 //! The pure state machine: what a broker decides. Reach std's `core` through `std::` here.
 
+mod at_work;
 mod backend;
 mod backlog;
 mod broker;
+mod choice;
 mod config;
 mod counters;
 mod credit;
@@ -10,6 +12,7 @@ mod event;
 mod frontend;
 mod hash;
 mod link;
+mod outlier;
 mod queue;
 mod retry;
 mod rng;

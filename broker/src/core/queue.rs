@@ -152,6 +152,11 @@ impl Queue {
         }
     }
 
+    /// The first of each lane.
+    pub(crate) fn heads(&self) -> [Option<(StreamKey, Lane)>; 5] {
+        Lane::ALL.map(|lane| Some((self.lanes[lane as usize].first()?, lane)))
+    }
+
     /// Since when the one waits that has waited longest. Each lane is in order of that.
     pub(crate) fn oldest(&self, streams: &Streams) -> Option<Instant> {
         let first = self.lanes.iter().filter_map(List::first);

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use scale0_wire::ServiceId;
 
 use super::backend::BackendKey;
+use super::choice::Mean;
 use super::config::QueueLimits;
 use super::queue::Queue;
 use super::retry::Budget;
 use super::timers::TimerId;
 
 /// Names a service of a broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct ServiceKey(pub(crate) usize);
 
 /// A service is known for so long after its last backend left.
@@ -37,6 +38,27 @@ pub(crate) enum Standing {
     Awaited,
 }
 
+/// What a service may have of its backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Bounds {
+    /// Backends that must have come before its first request is sent.
+    pub(crate) min_backends: usize,
+    /// Requests that all backends work on at a time.
+    pub(crate) outstanding: usize,
+    /// Percent of what a backend lends us, if that offers other services as well.
+    pub(crate) share_percent: u8,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            min_backends: 0,
+            outstanding: usize::MAX,
+            share_percent: 75,
+        }
+    }
+}
+
 /// One service.
 #[derive(Debug)]
 pub(crate) struct Service {
@@ -50,6 +72,15 @@ pub(crate) struct Service {
     pub(crate) awake: usize,
     /// How many of them take work at all.
     pub(crate) working: usize,
+    /// How many of them have a rest.
+    pub(crate) resting: usize,
+    pub(crate) bounds: Bounds,
+    /// Whether it has had as many backends as it is to have before it begins.
+    pub(crate) is_open: bool,
+    /// Requests that backends work on.
+    pub(crate) outstanding: usize,
+    /// How long requests take.
+    pub(crate) time: Mean,
     pub(crate) queue: Queue,
     pub(crate) budget: Budget,
     /// Streams that name it: it cannot be forgotten before them.
@@ -77,6 +108,11 @@ impl Service {
             members: Vec::new(),
             awake: 0,
             working: 0,
+            resting: 0,
+            bounds: Bounds::default(),
+            is_open: true,
+            outstanding: 0,
+            time: Mean::of_service(),
             queue: Queue::new(limits),
             budget: Budget::new(now),
             open: 0,
@@ -86,5 +122,10 @@ impl Service {
             repeats: 0,
             refused: 0,
         }
+    }
+
+    /// Whether one more of its requests may be with a backend.
+    pub(crate) const fn may_send(&self) -> bool {
+        self.is_open && self.outstanding < self.bounds.outstanding
     }
 }

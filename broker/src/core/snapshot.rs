@@ -63,6 +63,12 @@ pub struct ServiceSnapshot {
     pub name: Arc<str>,
     /// Backends that may be sent new work.
     pub backends: usize,
+    /// Those of them that are sent nothing of it for a while, because they failed or were far slower than others.
+    pub resting: usize,
+    /// Requests that backends work on for this broker.
+    pub outstanding: usize,
+    /// Moving average of the time until a request's answer begins, in microseconds; 0: not known yet.
+    pub service_time_us: u64,
     /// Requests that wait.
     pub queued: usize,
     /// Those of them that wait for the second time.
@@ -104,6 +110,10 @@ pub struct BackendSnapshot {
     pub load: u32,
     /// Moving average of the time a request takes, in microseconds, as it says.
     pub service_time_us: u32,
+    /// The same for each of its services, as it is seen here; 0: not known yet.
+    pub service_times_us: Vec<u64>,
+    /// Services of which it is sent nothing for a while, because it failed or was far slower than others.
+    pub resting: Vec<Arc<str>>,
 }
 
 /// A frontend session at one moment.

@@ -45,6 +45,17 @@ pub(crate) enum Lane {
     Uploads = 4,
 }
 
+impl Lane {
+    /// All of them, in the order of their numbers.
+    pub(crate) const ALL: [Self; 5] = [
+        Self::Repeats,
+        Self::Interactive,
+        Self::Normal,
+        Self::Background,
+        Self::Uploads,
+    ];
+}
+
 /// How far a stream has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
@@ -88,6 +99,10 @@ pub(crate) struct Stream {
     pub(crate) is_uploading: bool,
     /// It counts among its backend's outstanding requests; an event stream or tunnel does not.
     pub(crate) holds_credit: bool,
+    /// It was whole when it was sent: how long its answer takes says something of the backend.
+    pub(crate) is_timed: bool,
+    /// By it the backend is judged, which has had a rest.
+    pub(crate) is_probe: bool,
     /// Part of it may have been executed: its frontend must not hear that it was never started.
     pub(crate) may_have_run: bool,
     /// Why the latest backend did not answer it.
@@ -138,6 +153,8 @@ impl Stream {
             may_upgrade: false,
             is_pinned: false,
             is_uploading: false,
+            is_timed: false,
+            is_probe: false,
             holds_credit: false,
             may_have_run: false,
             failure: Reason::NoBackend,

@@ -27,11 +27,11 @@ pub(super) fn start(
         listen.push((port, endpoint));
     }
     let services = broker.services.iter().map(|service| ServiceConfig {
-        name: service.name.to_string(),
         queue: QueueLimits {
             requests: service.queue,
             bytes: usize::try_from(service.queue_bytes.bytes()).unwrap_or(usize::MAX),
         },
+        ..ServiceConfig::new(&service.name.to_string())
     });
     let settings = BrokerConfig {
         services: services.collect(),

@@ -13,6 +13,8 @@ use crate::core::stream::{Lane, Phase};
 struct Sums {
     /// Streams of each service, by its place.
     open: Vec<usize>,
+    /// Those of them that backends work on.
+    outstanding: Vec<usize>,
     abandoned: usize,
     long: usize,
     queued: usize,
@@ -53,6 +55,11 @@ impl Broker {
                 "streams of {:?}",
                 service.name
             );
+            assert_eq!(
+                sums.outstanding[key], service.outstanding,
+                "requests of {:?} at backends",
+                service.name
+            );
             self.audit_service(ServiceKey(key), service);
         }
         for (key, backend) in &self.backends {
@@ -72,11 +79,14 @@ impl Broker {
     fn audit_streams(&self) -> Sums {
         let mut sums = Sums {
             open: vec![0; self.services.capacity()],
+            outstanding: vec![0; self.services.capacity()],
             ..Sums::default()
         };
         for key in self.streams.keys() {
             let stream = &self.streams[key];
             sums.open[stream.service.0] += 1;
+            let is_at_work = stream.backend().is_some() && stream.holds_credit;
+            sums.outstanding[stream.service.0] += usize::from(is_at_work);
             let is_abandoned = matches!(stream.phase, Phase::Abandoned(_));
             if !is_abandoned {
                 let its = &self.frontends[stream.frontend.0].streams;
@@ -133,27 +143,36 @@ impl Broker {
             0 < count,
             "whether somebody waits for {name:?}"
         );
-        let mut working = 0;
+        let (mut working, mut resting) = (0, 0);
         for (place, &Member { backend, offer }) in service.members.iter().enumerate() {
             let member = &self.backends[backend.0];
-            let here = Offer {
-                service: key,
-                place,
-            };
-            assert_eq!(member.offers.get(offer), Some(&here), "{name:?}");
+            let here = &member.offers[offer];
+            assert_eq!((here.service, here.place), (key, place), "{name:?}");
+            assert_eq!(member.offer(key), Some(offer), "{name:?}");
+            resting += usize::from(here.health.is_out());
+            let may_have_more = service.may_send()
+                && !here.health.is_out()
+                && member.takes_share(key, service.bounds);
             let is_parked = service.awake <= place;
             assert_eq!(member.parked.contains(&offer), is_parked, "{name:?}");
             let has_credit = 0 < member.ledger.available();
             assert!(!(is_parked && has_credit), "credit for {name:?} unseen");
             assert!(
-                !(is_outdone && has_credit),
+                !(is_outdone && has_credit && may_have_more),
                 "one waits for {name:?} beside credit"
             );
             working += usize::from(member.takes_work());
         }
         assert!(service.awake <= service.members.len(), "{name:?}");
         assert_eq!(working, service.working, "who works for {name:?}");
-        assert_eq!(service.deserted.is_some(), working == 0, "{name:?}");
+        let is_deserted = working == 0 || !service.is_open;
+        assert_eq!(service.deserted.is_some(), is_deserted, "{name:?}");
+        assert_eq!(resting, service.resting, "who has a rest at {name:?}");
+        assert!(2 * resting <= working, "too many have a rest at {name:?}");
+        assert!(
+            service.outstanding <= service.bounds.outstanding,
+            "more of {name:?} at backends than may be"
+        );
         let is_remembered = service.standing == Standing::Announced && service.members.is_empty();
         assert_eq!(
             service.memory.is_some(),
@@ -187,7 +206,11 @@ impl Broker {
             u64::from(outstanding) <= ledger.used(),
             "never sent: {node:?}"
         );
-        for (index, &Offer { service, place }) in backend.offers.iter().enumerate() {
+        let at_work: u32 = backend.at_work.iter().map(|(_, count)| count).sum();
+        assert_eq!(at_work, backend.outstanding, "requests at {node:?}");
+        let resting = backend.offers.iter().filter(|it| it.health.is_out());
+        assert_eq!(resting.count(), backend.resting, "rests of {node:?}");
+        for (index, &Offer { service, place, .. }) in backend.offers.iter().enumerate() {
             assert!(backend.offered.contains(service), "{node:?}");
             let member = self.services[service.0].members[place];
             assert_eq!((member.backend, member.offer), (key, index), "{node:?}");

@@ -7,6 +7,7 @@ use scale0_wire::{Kind, Message, RoutingHeader, Wanted};
 use super::{Broker, Due};
 use crate::core::backend::{Backend, BackendKey};
 use crate::core::queue::REPEATS_LOOKED_AT;
+use crate::core::service::Service;
 use crate::core::service_set::ServiceSet;
 use crate::core::timers::TimerId;
 
@@ -44,6 +45,45 @@ struct Waiting {
     requests: usize,
     repeats: usize,
     uploads: usize,
+    /// Whatever they are: for no backend now.
+    withheld: usize,
+}
+
+impl Waiting {
+    fn at(service: &Service) -> Self {
+        let queue = &service.queue;
+        if !service.may_send() {
+            return Self {
+                withheld: queue.len(),
+                ..Self::default()
+            };
+        }
+        let (repeats, uploads) = (queue.repeats(), queue.uploads());
+        Self {
+            requests: queue.len() - repeats - uploads,
+            repeats,
+            uploads,
+            withheld: 0,
+        }
+    }
+
+    const fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests + other.requests,
+            repeats: self.repeats + other.repeats,
+            uploads: self.uploads + other.uploads,
+            withheld: self.withheld + other.withheld,
+        }
+    }
+
+    const fn minus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests - other.requests,
+            repeats: self.repeats - other.repeats,
+            uploads: self.uploads - other.uploads,
+            withheld: self.withheld - other.withheld,
+        }
+    }
 }
 
 impl Broker {
@@ -51,28 +91,47 @@ impl Broker {
     fn waiting_for(&self, services: &ServiceSet) -> Waiting {
         let services = services.common(&self.waiting);
         services.fold(Waiting::default(), |sum, key| {
-            let queue = &self.services[key.0].queue;
-            let (repeats, uploads) = (queue.repeats(), queue.uploads());
-            Waiting {
-                requests: sum.requests + queue.len() - repeats - uploads,
-                repeats: sum.repeats + repeats,
-                uploads: sum.uploads + uploads,
-            }
+            sum.plus(Waiting::at(&self.services[key.0]))
         })
     }
 
     /// How many of them are of use to tell this backend of. What it cannot be sent however much credit it grants would only keep
     /// the credit that lies idle here from other brokers.
-    fn demand_of(&self, backend: &Backend, waiting: Waiting) -> u32 {
-        let mut untried = 0;
+    fn demand_of(&self, backend: &Backend, mut waiting: Waiting) -> u32 {
+        let mut demand = 0;
+        let mut left_out = Vec::new();
+        if 0 < backend.resting {
+            let services = backend.offers.iter().map(|offer| offer.service);
+            left_out.extend(
+                services.filter(|&key| self.waiting.contains(key) && !self.admits(backend, key)),
+            );
+        }
+        for (key, _) in backend.at_work.iter() {
+            let service = &self.services[key.0];
+            if self.waiting.contains(key)
+                && backend.offered.contains(key)
+                && !backend.takes_share(key, service.bounds)
+                && !left_out.contains(&key)
+            {
+                demand += backend.share_wanted(key, service.bounds);
+                left_out.push(key);
+            }
+        }
+        for key in &left_out {
+            waiting = waiting.minus(Waiting::at(&self.services[key.0]));
+        }
         if 0 < waiting.repeats {
             let mut left = REPEATS_LOOKED_AT;
             for key in backend.offered.common(&self.waiting) {
-                let queue = &self.services[key.0].queue;
-                untried += queue.untried_repeats(backend.link.instance, &mut left, &self.streams);
+                let service = &self.services[key.0];
+                if service.may_send() && !left_out.contains(&key) {
+                    let instance = backend.link.instance;
+                    let queue = &service.queue;
+                    demand += queue.untried_repeats(instance, &mut left, &self.streams);
+                }
             }
         }
-        let demand = waiting.requests + untried + backend.uploads_wanted(waiting.uploads);
+        demand += waiting.requests + backend.uploads_wanted(waiting.uploads);
         u32::try_from(demand).unwrap_or(u32::MAX)
     }
 

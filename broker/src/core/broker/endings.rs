@@ -8,6 +8,7 @@ use super::sessions::bye;
 use super::{Broker, Due, Session, about, retry_after_ms};
 use crate::core::backend::BackendKey;
 use crate::core::frontend::FrontendKey;
+use crate::core::service::ServiceKey;
 use crate::core::stream::{Phase, StreamKey};
 
 impl Broker {
@@ -104,10 +105,19 @@ impl Broker {
         }
         stream.phase = Phase::Unplaced;
         let held_credit = std::mem::take(&mut stream.holds_credit);
-        let backend = &mut self.backends[backend.0];
-        backend.streams.remove(key, &mut self.streams);
+        let (service, was_probe) = (stream.service, std::mem::take(&mut stream.is_probe));
+        if was_probe {
+            let offer = self.backends[backend.0].offer(service);
+            if let Some(offer) = offer {
+                let health = &mut self.backends[backend.0].offers[offer].health;
+                health.was_not_judged(self.now);
+            }
+        }
+        self.backends[backend.0]
+            .streams
+            .remove(key, &mut self.streams);
         if held_credit {
-            backend.outstanding -= 1;
+            self.count_over(backend, service);
         } else {
             self.long_streams -= 1;
         }
@@ -133,7 +143,19 @@ impl Broker {
         self.long_streams += 1;
         let stream = &self.streams[key];
         if let Some(backend) = stream.backend() {
-            self.backends[backend.0].outstanding -= 1;
+            self.count_over(backend, stream.service);
+        }
+    }
+
+    /// A backend works on one request less that holds credit.
+    fn count_over(&mut self, at: BackendKey, service: ServiceKey) {
+        let backend = &mut self.backends[at.0];
+        backend.outstanding -= 1;
+        backend.at_work.remove(service);
+        let of = &mut self.services[service.0];
+        of.outstanding -= 1;
+        if of.bounds.outstanding != usize::MAX {
+            self.relieve(service);
         }
     }
 

@@ -9,6 +9,7 @@ mod audit;
 mod demand;
 mod endings;
 mod offers;
+mod outliers;
 mod placement;
 mod redirect;
 mod requests;
@@ -72,6 +73,8 @@ pub struct Broker {
     /// Services for which streams wait, and how many streams that are.
     waiting: ServiceSet,
     queued: usize,
+    /// Services whose queues are to be looked at before this step is over.
+    relieved: Vec<ServiceKey>,
     rounds: Rounds,
     /// Backends of this process, by locality.
     locals: HashMap<u32, Vec<BackendKey>, Secret>,
@@ -141,6 +144,7 @@ impl Broker {
             long_streams: 0,
             waiting: ServiceSet::default(),
             queued: 0,
+            relieved: Vec::new(),
             rounds: Rounds::default(),
             locals: HashMap::with_hasher(secret),
             rng: Rng::new(config.hash_secret),
@@ -161,6 +165,8 @@ impl Broker {
             let id = ServiceId::of(named.name.as_bytes());
             let mut service = Service::new(id, Standing::Named, named.queue, now);
             service.name = named.name.as_str().into();
+            service.bounds = named.bounds();
+            service.is_open = service.bounds.min_backends == 0;
             let key = ServiceKey(broker.services.insert(service));
             broker.service_keys.insert(id, key);
             broker.config.services.push(named);
@@ -187,6 +193,9 @@ impl Broker {
             Event::Stuck { peer } => self.drop_stuck(peer),
             Event::Drain { until } => self.start_drain(until),
             Event::Tick => self.tick(),
+        }
+        if !self.is_gone {
+            self.serve_relieved();
         }
         if self.is_draining && !self.is_gone && self.streams.len() == self.abandoned {
             self.leave_if_all_is_read();

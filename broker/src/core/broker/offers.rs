@@ -3,8 +3,13 @@
 //! A large site has 1,000 backends with 200 services each, so nothing here walks more than what changes: an offer knows its place
 //! among its service's members, and a member its place among its backend's offers.
 
+use std::collections::HashMap;
+
 use super::Broker;
 use crate::core::backend::{BackendKey, Offer};
+use crate::core::choice::Mean;
+use crate::core::hash::Secret;
+use crate::core::outlier::Health;
 use crate::core::service::{Member, ServiceKey};
 
 impl Broker {
@@ -23,7 +28,14 @@ impl Broker {
         });
         of.working += usize::from(takes_work);
         backend.offered.insert(service);
-        backend.offers.push(Offer { service, place });
+        backend.places.insert(service, backend.offers.len());
+        backend.offers.push(Offer {
+            service,
+            place,
+            time: Mean::of_backend(),
+            timed: None,
+            health: Health::default(),
+        });
         self.swap_members(service, place, self.services[service.0].awake);
         self.services[service.0].awake += 1;
         true
@@ -34,6 +46,8 @@ impl Broker {
         let backend = &mut self.backends[key.0];
         backend.parked.clear();
         backend.offered = Default::default();
+        backend.places = HashMap::with_hasher(Secret::new(self.config.hash_secret));
+        backend.resting = 0;
         let takes_work = backend.takes_work();
         let count = backend.offers.len();
         for index in 0..count {
@@ -42,14 +56,15 @@ impl Broker {
             self.services[offer.service.0].working -= usize::from(takes_work);
         }
         let offers = std::mem::take(&mut self.backends[key.0].offers);
+        for offer in &offers {
+            self.end_rests(offer.service);
+        }
         offers.into_iter().map(|offer| offer.service).collect()
     }
 
     /// Takes a backend out of one service. Returns false if it is not among its members.
     pub(super) fn remove_offer(&mut self, key: BackendKey, service: ServiceKey) -> bool {
-        let backend = &mut self.backends[key.0];
-        let mut offers = backend.offers.iter();
-        let Some(index) = offers.position(|offer| offer.service == service) else {
+        let Some(index) = self.backends[key.0].places.remove(&service) else {
             return false;
         };
         // Its parked offers are known by their places, which change: they are looked at once more.
@@ -58,17 +73,25 @@ impl Broker {
         let backend = &mut self.backends[key.0];
         let takes_work = backend.takes_work();
         backend.offered.remove(service);
-        backend.offers.swap_remove(index);
+        let offer = backend.offers.swap_remove(index);
+        backend.resting -= usize::from(offer.health.is_out());
         if let Some(moved) = backend.offers.get(index) {
+            backend.places.insert(moved.service, index);
             self.services[moved.service.0].members[moved.place].offer = index;
         }
         self.services[service.0].working -= usize::from(takes_work);
+        self.end_rests(service);
         true
     }
 
     /// Takes the member that this offer is out of its service.
     fn leave_members(&mut self, offer: Offer) {
-        let Offer { service, mut place } = offer;
+        let Offer {
+            service,
+            mut place,
+            health,
+            ..
+        } = offer;
         let awake = self.services[service.0].awake;
         if place < awake {
             self.swap_members(service, place, awake - 1);
@@ -77,7 +100,9 @@ impl Broker {
         }
         let last = self.services[service.0].members.len() - 1;
         self.swap_members(service, place, last);
-        self.services[service.0].members.truncate(last);
+        let of = &mut self.services[service.0];
+        of.members.truncate(last);
+        of.resting -= usize::from(health.is_out());
     }
 
     /// The member of a service at this place has no credit: it is not looked at again before it has. What that saves pays for
@@ -95,7 +120,7 @@ impl Broker {
     /// A backend has credit to spare: its services look at it again.
     pub(super) fn wake(&mut self, key: BackendKey) {
         while let Some(offer) = self.backends[key.0].parked.pop() {
-            let Offer { service, place } = self.backends[key.0].offers[offer];
+            let Offer { service, place, .. } = self.backends[key.0].offers[offer];
             let awake = self.services[service.0].awake;
             self.swap_members(service, place, awake);
             self.services[service.0].awake += 1;
@@ -112,6 +137,7 @@ impl Broker {
                 *working += 1;
             } else {
                 *working -= 1;
+                self.end_rests(service);
             }
             self.notice_desertion(service);
         }

@@ -4,15 +4,17 @@ use std::time::Instant;
 
 use scale0_wire::{Kind, Message, Reason, RoutingHeader, Wanted};
 
+use super::outliers::{Judgement, weight};
 use super::{Broker, Due, Session};
 use crate::core::backend::{Backend, BackendKey};
+use crate::core::choice::EVEN;
 use crate::core::link::unpinned;
-use crate::core::service::{ServiceKey, Standing};
+use crate::core::service::{Member, ServiceKey, Standing};
 use crate::core::stream::{Lane, Phase, StreamKey};
 
 /// How many requests more than the least loaded backend one of the asker's own process may have: a hop between processes costs
 /// as much as waiting for about one short request.
-const LOCAL_SLACK: u32 = 2;
+const LOCAL_SLACK: u32 = 2 * EVEN;
 
 /// Of so many backends all are looked at: a choice of two is worse while they are few.
 const EXACT: usize = 16;
@@ -20,7 +22,8 @@ const EXACT: usize = 16;
 /// Draws for two backends that can take a request. One without credit is drawn once only.
 const DRAWS: usize = 8;
 
-/// The lower the better: requests that it works on for us, when it had the latest, and its place, for those that never had any.
+/// The lower the better: what it works on for us with this request, by the time that it takes; when it had the latest, and its place, for
+/// those that never had any.
 type Rank = (u32, u64, usize);
 
 /// Where a request goes now.
@@ -56,6 +59,8 @@ impl Broker {
             }
         } else if !self.has_prospect(key) {
             return Placement::Refuse(stream.failure);
+        } else if let Some(backend) = self.least_resting(key) {
+            return Placement::Backend(backend);
         }
         if 0 < stream.attempts {
             return Placement::Wait(Lane::Repeats);
@@ -84,8 +89,8 @@ impl Broker {
         }
     }
 
-    /// The backend with credit and the fewest requests of ours, the one that has rested longest among equals: of all where they are
-    /// few, else of two that are drawn. One of the asker's process while that is hardly more loaded.
+    /// The backend with credit and the least work of ours, the one that has rested longest among equals: of all where they are
+    /// few, else of two that are drawn. Work is requests, by the time that they take where one backend is slower than another. One of the asker's process while that is hardly more loaded.
     fn choose(&mut self, key: StreamKey) -> Option<BackendKey> {
         let stream = &self.streams[key];
         if stream.attempts == 0 {
@@ -95,24 +100,48 @@ impl Broker {
                 return None;
             }
         }
+        self.pick(key)
+    }
+
+    /// As [`choose`](Self::choose), whoever waits.
+    pub(super) fn pick(&mut self, key: StreamKey) -> Option<BackendKey> {
+        if !self.services[self.streams[key].service.0].may_send() {
+            return None;
+        }
         let (rank, least) = match self.better_of_two(key) {
             Some(better) => better,
             None => self.least_of_all(key)?,
         };
         match self.least_local(key) {
-            Some(((local, ..), backend)) if local <= rank.0 + LOCAL_SLACK => Some(backend),
+            Some(((local, ..), backend)) if local <= rank.0.saturating_add(LOCAL_SLACK) => {
+                Some(backend)
+            }
             _ => Some(least),
         }
     }
 
     /// How much is to be said against a backend; none if it cannot take this request now.
-    fn rank(&self, key: StreamKey, candidate: BackendKey) -> Option<Rank> {
+    fn rank(&self, key: StreamKey, Member { backend, offer }: Member) -> Option<Rank> {
+        let offer = &self.backends[backend.0].offers[offer];
+        if !offer.health.admits(self.now) || !self.can_take(key, backend) {
+            return None;
+        }
+        let candidate = &self.backends[backend.0];
+        let typical = &self.services[self.streams[key].service.0].time;
+        let weight = weight(offer, typical, self.now);
+        let work = (candidate.outstanding + 1).saturating_mul(weight);
+        Some((work, candidate.last_used, backend.0))
+    }
+
+    /// Whether a backend has a place for this request, and has not had it.
+    fn can_take(&self, key: StreamKey, backend: BackendKey) -> bool {
         let stream = &self.streams[key];
-        let backend = &self.backends[candidate.0];
-        let can_take = 0 < backend.ledger.available()
+        let backend = &self.backends[backend.0];
+        let bounds = self.services[stream.service.0].bounds;
+        0 < backend.ledger.available()
             && (stream.request_is_over || backend.takes_upload())
-            && !stream.tried.contains(&backend.link.instance);
-        can_take.then_some((backend.outstanding, backend.last_used, candidate.0))
+            && backend.takes_share(stream.service, bounds)
+            && !stream.tried.contains(&backend.link.instance)
     }
 
     /// The better of two that are drawn among those that may have credit. None where they are few, or none that was drawn can take it.
@@ -125,12 +154,13 @@ impl Broker {
                 return None;
             }
             let place = self.rng.below(awake);
-            let candidate = self.services[service.0].members[place].backend;
+            let member = self.services[service.0].members[place];
+            let candidate = member.backend;
             if self.backends[candidate.0].ledger.available() == 0 {
                 self.park(service, place);
                 continue;
             }
-            let Some(rank) = self.rank(key, candidate) else {
+            let Some(rank) = self.rank(key, member) else {
                 continue;
             };
             match first {
@@ -148,13 +178,14 @@ impl Broker {
         let mut least: Option<(Rank, BackendKey)> = None;
         let mut place = 0;
         while place < self.services[service.0].awake {
-            let candidate = self.services[service.0].members[place].backend;
+            let member = self.services[service.0].members[place];
+            let candidate = member.backend;
             if self.backends[candidate.0].ledger.available() == 0 {
                 // Another takes its place.
                 self.park(service, place);
                 continue;
             }
-            if let Some(rank) = self.rank(key, candidate)
+            if let Some(rank) = self.rank(key, member)
                 && least.is_none_or(|(best, _)| rank < best)
             {
                 least = Some((rank, candidate));
@@ -170,18 +201,47 @@ impl Broker {
         let locality = self.frontends[stream.frontend.0].link.locality?;
         let locals = self.locals.get(&locality)?.iter();
         locals
-            .filter(|local| self.backends[local.0].offered.contains(stream.service))
+            .filter_map(|&backend| {
+                let offer = self.backends[backend.0].offer(stream.service)?;
+                Some(Member { backend, offer })
+            })
             .take(EXACT)
-            .filter_map(|&local| Some((self.rank(key, local)?, local)))
+            .filter_map(|local| Some((self.rank(key, local)?, local.backend)))
             .min_by_key(|&(rank, _)| rank)
+    }
+
+    /// The least loaded of those that have a rest, for a repeat that nobody else is left for.
+    fn least_resting(&self, key: StreamKey) -> Option<BackendKey> {
+        let stream = &self.streams[key];
+        let service = &self.services[stream.service.0];
+        if service.resting == 0 || stream.attempts == 0 || !service.may_send() {
+            return None;
+        }
+        let is_out = |member: &Member| {
+            let offers = &self.backends[member.backend.0].offers;
+            offers[member.offer].health.is_out()
+        };
+        let is_untried = |member: &Member| {
+            let backend = &self.backends[member.backend.0];
+            backend.takes_work() && !stream.tried.contains(&backend.link.instance)
+        };
+        let mut members = service.members.iter();
+        if members.any(|member| !is_out(member) && is_untried(member)) {
+            return None;
+        }
+        let members = service.members.iter();
+        let resting =
+            members.filter(|&member| is_out(member) && self.can_take(key, member.backend));
+        let load = |member: &&Member| self.backends[member.backend.0].outstanding;
+        resting.min_by_key(load).map(|member| member.backend)
     }
 
     /// Whether a backend that has not had it yet takes work for its service.
     pub(super) fn has_prospect(&self, key: StreamKey) -> bool {
         let stream = &self.streams[key];
         let service = &self.services[stream.service.0];
-        if service.working == 0 || stream.tried.is_empty() {
-            return 0 < service.working;
+        if service.deserted.is_some() || stream.tried.is_empty() {
+            return service.deserted.is_none();
         }
         service.members.iter().any(|member| {
             let backend = &self.backends[member.backend.0];
@@ -287,8 +347,9 @@ impl Broker {
         stream.phase = Phase::Sent(to);
         stream.holds_credit = true;
         stream.is_uploading = !stream.request_is_over;
+        stream.is_timed = stream.request_is_over;
         stream.since = self.now;
-        let is_uploading = stream.is_uploading;
+        let (is_uploading, service) = (stream.is_uploading, stream.service);
 
         self.uses += 1;
         self.counters.sent += 1;
@@ -299,7 +360,16 @@ impl Broker {
         let has_credit = backend.ledger.take();
         debug_assert!(has_credit, "sent to a backend without credit");
         backend.outstanding += 1;
+        backend.at_work.add(service);
+        self.services[service.0].outstanding += 1;
         backend.last_used = self.uses;
+        if 0 < backend.resting
+            && let Some(offer) = backend.offer(service)
+            && backend.offers[offer].health.sent()
+        {
+            self.streams[key].is_probe = true;
+            self.counters.probed += 1;
+        }
         backend.streams.push(key, &mut self.streams);
         backend.link.tell(request, &mut self.actions);
         if let Some(end) = &self.streams[key].request_end {
@@ -336,11 +406,23 @@ impl Broker {
         }
         let mut services = backend.offered.common_after(&self.waiting, backend.turn);
         services.find_map(|key| {
-            let (stream, lane) = self.services[key.0]
-                .queue
-                .first_for(backend, &self.streams)?;
+            let service = &self.services[key.0];
+            if !service.may_send()
+                || !backend.takes_share(key, service.bounds)
+                || !self.admits(backend, key)
+            {
+                return None;
+            }
+            let (stream, lane) = service.queue.first_for(backend, &self.streams)?;
             Some((key, stream, lane))
         })
+    }
+
+    /// Whether a backend may be sent requests of this service, for all that is known of how it does at it.
+    pub(super) fn admits(&self, backend: &Backend, service: ServiceKey) -> bool {
+        backend.resting == 0
+            || (backend.offer(service))
+                .is_none_or(|offer| backend.offers[offer].health.admits(self.now))
     }
 
     /// Another broker wants what is idle here.
@@ -400,6 +482,13 @@ impl Broker {
         if self.now < self.expiry(key) {
             // A backend has come, or gone, since the timer was set.
             return self.await_expiry(key);
+        }
+        let stream = &self.streams[key];
+        let (phase, is_whole) = (stream.phase, stream.request_is_over);
+        if let Phase::Sent(backend) = phase
+            && is_whole
+        {
+            self.judge(key, backend, Judgement::Failed);
         }
         let stream = &self.streams[key];
         let reason = if stream.deadline <= self.now {

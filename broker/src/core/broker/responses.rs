@@ -2,8 +2,10 @@
 
 use scale0_wire::{End, Flags, Kind, Message, Reason, Reject};
 
+use super::outliers::Judgement;
 use super::{Broker, Session};
 use crate::core::backend::BackendKey;
+use crate::core::outlier;
 use crate::core::stream::{Phase, StreamKey};
 
 /// A request may be refused so often by a backend that was only out of breath, before that counts as tried.
@@ -106,6 +108,13 @@ impl Broker {
             .answered(self.now.saturating_duration_since(stream.since));
         stream.phase = Phase::Responding(backend);
         stream.request_end = None;
+        let judgement = if outlier::says_failed(flags) {
+            Judgement::Failed
+        } else {
+            Judgement::Well
+        };
+        self.judge(key, backend, judgement);
+        let stream = &mut self.streams[key];
         if let Some(timer) = stream.timer.take() {
             self.timers.stop(timer);
         }
@@ -162,6 +171,9 @@ impl Broker {
             reason,
             Some(Reason::AppFailed | Reason::BackendLost | Reason::SessionEnded)
         );
+        if reason.is_none_or(outlier::is_fault) {
+            self.judge(key, backend, Judgement::Failed);
+        }
         let instance = self.backends[backend.0].link.instance;
         let stream = &mut self.streams[key];
         stream.may_have_run = true;

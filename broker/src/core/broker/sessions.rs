@@ -10,6 +10,7 @@ use scale0_wire::{
 };
 
 use super::{Broker, Due, Session, unsupported};
+use crate::core::at_work::AtWork;
 use crate::core::backend::{Backend, BackendKey};
 use crate::core::credit::Ledger;
 use crate::core::event::Action;
@@ -153,6 +154,9 @@ impl Broker {
             last_used: 0,
             offers: Vec::new(),
             offered: ServiceSet::default(),
+            places: HashMap::with_hasher(Secret::new(self.config.hash_secret)),
+            resting: 0,
+            at_work: AtWork::default(),
             parked: Vec::new(),
             turn: ServiceKey(0),
             streams: List::default(),
@@ -300,8 +304,9 @@ impl Broker {
     /// The backends of a service have changed, or whether they take work: with the last that does, those who wait do so for as
     /// long as they hold, from now on.
     pub(super) fn notice_desertion(&mut self, key: ServiceKey) {
+        self.open_if_enough(key);
         let service = &self.services[key.0];
-        let is_deserted = service.working == 0;
+        let is_deserted = service.working == 0 || !service.is_open;
         if is_deserted == service.deserted.is_some() {
             return;
         }
@@ -309,6 +314,22 @@ impl Broker {
         self.services[key.0].deserted = is_deserted.then_some(self.now);
         for stream in waiting {
             self.await_expiry(stream);
+        }
+    }
+
+    /// A service that waits for some backends begins with the last of them.
+    fn open_if_enough(&mut self, key: ServiceKey) {
+        let service = &self.services[key.0];
+        if service.is_open {
+            return;
+        }
+        let members = service.members.iter();
+        let backends = members.map(|member| &self.backends[member.backend.0]);
+        let working = backends.filter(|backend| backend.takes_work());
+        let instances: HashSet<_> = working.map(|backend| backend.link.instance).collect();
+        if service.bounds.min_backends <= instances.len() {
+            self.services[key.0].is_open = true;
+            self.relieve(key);
         }
     }
 

@@ -83,6 +83,13 @@ impl Broker {
             used: backend.ledger.used(),
             load: backend.load.outstanding,
             service_time_us: backend.load.service_time_us,
+            service_times_us: (backend.offers.iter())
+                .map(|offer| offer.time.known().map_or(0, microseconds))
+                .collect(),
+            resting: (backend.offers.iter())
+                .filter(|offer| offer.health.is_out())
+                .map(|offer| self.services[offer.service.0].name.clone())
+                .collect(),
         });
         let frontends = self.frontends.iter().map(|(_, frontend)| FrontendSnapshot {
             session: session_snapshot(&frontend.link, now),
@@ -110,6 +117,9 @@ impl Broker {
         ServiceSnapshot {
             name: service.name.clone(),
             backends: service.members.len(),
+            resting: service.resting,
+            outstanding: service.outstanding,
+            service_time_us: service.time.known().map_or(0, microseconds),
             queued: service.queue.len(),
             queued_repeats: service.queue.repeats(),
             queued_bytes: service.queue.bytes(),
@@ -134,6 +144,12 @@ fn session_snapshot(link: &Link, now: Instant) -> SessionSnapshot {
         round_trip_us: u64::try_from(link.round_trip().as_micros()).unwrap_or(u64::MAX),
         waiting_bytes: link.waiting_bytes(),
     }
+}
+
+fn microseconds(duration: Duration) -> u64 {
+    // To the nearest.
+    let duration = duration + Duration::from_nanos(500);
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 fn milliseconds(duration: Duration) -> u64 {

@@ -10,4 +10,6 @@ mod many;
 mod redirect;
 mod repeats;
 mod sessions;
+mod shares;
+mod slow_and_failing;
 mod waiting;

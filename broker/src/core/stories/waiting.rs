@@ -34,11 +34,11 @@ fn a_queue_full_of_bytes_refuses_at_once() {
 fn a_named_service_has_a_queue_of_its_own() {
     let mut site = Site::with(|config| {
         config.services.push(ServiceConfig {
-            name: SHOP.to_owned(),
             queue: QueueLimits {
                 requests: 0,
                 bytes: 0,
             },
+            ..ServiceConfig::new(SHOP)
         });
     });
     let frontend = site.frontend();
