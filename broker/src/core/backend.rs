@@ -63,6 +63,8 @@ pub(crate) struct Backend {
     /// What it said last about itself.
     pub(crate) load: Heartbeat,
     pub(crate) link: Link,
+    /// What it is where requests belong together.
+    pub(crate) seed: u64,
 }
 
 impl Backend {

@@ -44,10 +44,16 @@ counters! {
     given_up,
     /// Requests sent to backends, repeats included.
     sent,
+    /// Requests sent to the backend that others went to which they belong to.
+    by_affinity,
     /// Requests that had to wait for credit.
     queued,
     /// Requests refused because all queues together were too long for them, though their own was not.
     queues_full,
+    /// Requests refused at once because they would have been answered after their deadline.
+    too_late,
+    /// Requests refused while more was asked for than could be done, because newer ones had been served for too long.
+    passed_over,
     /// Trailers, and details of failures, left out because too much waited for their reader.
     trailers_dropped,
     /// Repeats after a lost connection.

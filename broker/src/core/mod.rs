@@ -1,5 +1,6 @@
 //! The pure state machine: what a broker decides. Reach std's `core` through `std::` here.
 
+mod affinity;
 mod at_work;
 mod backend;
 mod backlog;
@@ -13,6 +14,7 @@ mod frontend;
 mod hash;
 mod link;
 mod outlier;
+mod overload;
 mod queue;
 mod retry;
 mod rng;

@@ -1,23 +1,32 @@
 //! Requests that wait for a backend of one service.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use scale0_wire::{Message, Priority};
 
 use super::backend::Backend;
 use super::config::QueueLimits;
-use super::stream::{Lane, List, Phase, StreamKey, Streams};
+use super::overload::{Overload, Pace};
+use super::stream::{Lane, List, Phase, Stream, StreamKey, Streams};
 
-/// First come, first served within each [`Lane`]; a lane waits for those before it, but for uploads.
+/// First come, first served within each [`Lane`]; more urgent ones first between them, but for those that have waited for long. While an
+/// [`Overload`] stands, the newest first.
 ///
 /// Bounded in requests and bytes. Repeats are never refused, as they were admitted once, and what is repeated was paid for by credit and
-/// kept within a bound of its own; but they take room, in bytes, from those that come.
+/// kept within a bound of its own; nor is a request that several wait for, of which there are as many as keys. Both take room, in bytes,
+/// from those that come.
 #[derive(Debug)]
 pub(crate) struct Queue {
-    lanes: [List; 5],
+    lanes: [List; Lane::ALL.len()],
     bytes: usize,
     limits: QueueLimits,
+    pub(crate) pace: Pace,
+    pub(crate) overload: Overload,
 }
+
+/// One that is less urgent goes before one that is more so if it has waited for so much longer.
+const NORMAL_AGES: Duration = Duration::from_secs(2);
+const BACKGROUND_AGES: Duration = Duration::from_secs(10);
 
 /// Repeats looked at for one that a backend has not had yet. Each but the last of them waits for another backend; looking at
 /// more would cost all others' time.
@@ -26,9 +35,11 @@ pub(crate) const REPEATS_LOOKED_AT: usize = 64;
 impl Queue {
     pub(crate) fn new(limits: QueueLimits) -> Self {
         Self {
-            lanes: [List::default(); 5],
+            lanes: [List::default(); Lane::ALL.len()],
             bytes: 0,
             limits,
+            pace: Pace::default(),
+            overload: Overload::default(),
         }
     }
 
@@ -42,6 +53,16 @@ impl Queue {
 
     pub(crate) fn repeats(&self) -> usize {
         self.lanes[Lane::Repeats as usize].len()
+    }
+
+    /// How many count for the bound: all but repeats and those that several wait for.
+    pub(crate) fn bounded(&self) -> usize {
+        self.len() - self.repeats() - self.flights()
+    }
+
+    /// Those that several wait for.
+    pub(crate) fn flights(&self) -> usize {
+        self.lanes[Lane::Flights as usize].len()
     }
 
     /// How many of them are no repeats and still have content to come.
@@ -80,8 +101,7 @@ impl Queue {
     /// Nothing is thrown out that was let in, as it would be if the longest queue's newest gave way to others: who is refused hears
     /// it at once, and it costs no search.
     pub(crate) fn has_room(&self, size: usize, free: usize) -> bool {
-        self.len() - self.repeats() < self.limits.requests
-            && self.bytes + size <= self.limits.bytes.min(free)
+        self.bounded() < self.limits.requests && self.bytes + size <= self.limits.bytes.min(free)
     }
 
     /// Whether one waits that came as such a request does, with its content behind it or with none to come: no backend that takes
@@ -90,7 +110,12 @@ impl Queue {
         let lanes: &[Lane] = if is_upload {
             &[Lane::Uploads]
         } else {
-            &[Lane::Interactive, Lane::Normal, Lane::Background]
+            &[
+                Lane::Flights,
+                Lane::Interactive,
+                Lane::Normal,
+                Lane::Background,
+            ]
         };
         lanes
             .iter()
@@ -116,6 +141,10 @@ impl Queue {
     pub(crate) fn remove(&mut self, key: StreamKey, lane: Lane, streams: &mut Streams) {
         self.lanes[lane as usize].remove(key, streams);
         self.bytes -= streams[key].request.as_ref().map_or(0, Message::size);
+        if self.is_empty() {
+            self.pace.emptied();
+            self.overload.emptied();
+        }
     }
 
     /// The first stream that this backend has not had yet, and that it takes.
@@ -136,25 +165,67 @@ impl Queue {
         if let Some(key) = repeat {
             return Some((key, Lane::Repeats));
         }
-        let first = |lane: Lane| Some((self.lanes[lane as usize].first()?, lane));
-        let request = [Lane::Interactive, Lane::Normal, Lane::Background]
-            .into_iter()
-            .find_map(first);
-        let upload = first(Lane::Uploads).filter(|_| takes_upload);
-        match (request, upload) {
-            (Some((request, _)), Some((older, _)))
-                if streams[older].since < streams[request].since =>
-            {
-                upload
-            }
-            (None, upload) => upload,
-            (request, _) => request,
-        }
+        self.next(takes_upload, streams)
     }
 
-    /// The first of each lane.
-    pub(crate) fn heads(&self) -> [Option<(StreamKey, Lane)>; 5] {
-        Lane::ALL.map(|lane| Some((self.lanes[lane as usize].first()?, lane)))
+    /// The next of those that are no repeats, uploads among them or not.
+    fn next(&self, takes_upload: bool, streams: &Streams) -> Option<(StreamKey, Lane)> {
+        let lanes = Lane::ALL[Lane::Flights as usize..].iter().copied();
+        let lanes = lanes.filter(|&lane| takes_upload || lane != Lane::Uploads);
+        if self.overload.stands() {
+            // Of those that several wait for the oldest: they stay until they are served.
+            let flight = self.lanes[Lane::Flights as usize].first();
+            let newest = |lane: Lane| Some((self.lanes[lane as usize].last()?, lane));
+            return flight
+                .map(|key| (key, Lane::Flights))
+                .or_else(|| lanes.filter_map(newest).next());
+        }
+        let first = |lane: Lane| Some((self.lanes[lane as usize].first()?, lane));
+        lanes
+            .filter_map(first)
+            .min_by_key(|&(key, _)| streams[key].since + ages(&streams[key]))
+    }
+
+    /// The one that gives way to one that comes in an overload: the oldest of the least urgent.
+    pub(crate) fn least_worth(&self, coming: Lane) -> Option<(StreamKey, Lane)> {
+        let bounded = [
+            Lane::Background,
+            Lane::Normal,
+            Lane::Interactive,
+            Lane::Uploads,
+        ];
+        let first = |lane: Lane| Some((self.lanes[lane as usize].first()?, lane));
+        let mut oldest = bounded.into_iter().filter_map(first);
+        oldest.find(|&(_, lane)| coming as u8 <= lane as u8)
+    }
+
+    /// One that has waited since before `then`, and may be refused for it.
+    pub(crate) fn passed_over(&self, then: Instant, streams: &Streams) -> Option<StreamKey> {
+        let bounded = &self.lanes[Lane::Interactive as usize..];
+        let mut oldest = bounded.iter().filter_map(List::first);
+        oldest.find(|&key| streams[key].since < then)
+    }
+
+    /// How many are served before one that comes to this lane now.
+    pub(crate) fn ahead_of(&self, lane: Lane) -> usize {
+        let before = &self.lanes[..=lane as usize];
+        before.iter().map(List::len).sum()
+    }
+
+    /// One has left to be served.
+    pub(crate) fn served(&mut self, now: Instant) {
+        let others_wait = !self.is_empty();
+        self.pace.departed(now, others_wait);
+    }
+
+    /// The first repeat, and the next of the others with and without uploads.
+    pub(crate) fn heads(&self, streams: &Streams) -> [Option<(StreamKey, Lane)>; 3] {
+        let repeat = self.lanes[Lane::Repeats as usize].first();
+        [
+            repeat.map(|key| (key, Lane::Repeats)),
+            self.next(true, streams),
+            self.next(false, streams),
+        ]
     }
 
     /// Since when the one waits that has waited longest. Each lane is in order of that.
@@ -166,6 +237,16 @@ impl Queue {
     /// All that wait, in the order in which they will be served.
     pub(crate) fn iter<'a>(&'a self, streams: &'a Streams) -> impl Iterator<Item = StreamKey> {
         self.lanes.iter().flat_map(|lane| lane.iter(streams))
+    }
+}
+
+/// By how much older one must be than another that is as urgent as can be, to go first.
+fn ages(stream: &Stream) -> Duration {
+    let request = stream.request.as_ref();
+    match request.map_or(Priority::Interactive, |request| request.header.priority) {
+        Priority::Interactive => Duration::ZERO,
+        Priority::Normal => NORMAL_AGES,
+        Priority::Background => BACKGROUND_AGES,
     }
 }
 

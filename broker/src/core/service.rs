@@ -25,6 +25,8 @@ pub(crate) struct Member {
     pub(crate) backend: BackendKey,
     /// The service's place among the backend's offers.
     pub(crate) offer: usize,
+    /// What the backend is where requests belong together.
+    pub(crate) seed: u64,
 }
 
 /// How a service came to be here.
@@ -81,6 +83,9 @@ pub(crate) struct Service {
     pub(crate) outstanding: usize,
     /// How long requests take.
     pub(crate) time: Mean,
+    /// The time of backends that those of its requests have had that waited for them: in seconds, from what others had when it had nobody
+    /// waiting.
+    pub(crate) spent: f64,
     pub(crate) queue: Queue,
     pub(crate) budget: Budget,
     /// Streams that name it: it cannot be forgotten before them.
@@ -113,6 +118,7 @@ impl Service {
             is_open: true,
             outstanding: 0,
             time: Mean::of_service(),
+            spent: 0.0,
             queue: Queue::new(limits),
             budget: Budget::new(now),
             open: 0,

@@ -73,9 +73,13 @@ pub struct ServiceSnapshot {
     pub queued: usize,
     /// Those of them that wait for the second time.
     pub queued_repeats: usize,
+    /// Those of them that several clients wait for.
+    pub queued_flights: usize,
+    /// Whether more is asked for than can be done, so that the newest is served first.
+    pub is_overloaded: bool,
     /// Bytes of requests that wait.
     pub queued_bytes: usize,
-    /// How many may wait.
+    /// How many may wait, but for repeats and those that several wait for.
     pub queue_limit: usize,
     /// How long the longest waits, in milliseconds.
     pub oldest_ms: u64,

@@ -38,17 +38,20 @@ impl StreamKey {
 pub(crate) enum Lane {
     /// They have waited and failed before.
     Repeats = 0,
-    Interactive = 1,
-    Normal = 2,
-    Background = 3,
-    /// Their content comes at their clients' pace. They take turns with the others by age, as far as backends take more of them.
-    Uploads = 4,
+    /// Several wait for the answer: they are never refused for those who come later.
+    Flights = 1,
+    Interactive = 2,
+    Normal = 3,
+    Background = 4,
+    /// Their content comes at their clients' pace, and they go as far as backends take more of them.
+    Uploads = 5,
 }
 
 impl Lane {
     /// All of them, in the order of their numbers.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::Repeats,
+        Self::Flights,
         Self::Interactive,
         Self::Normal,
         Self::Background,
@@ -247,6 +250,10 @@ pub(crate) struct List {
 impl List {
     pub(crate) const fn first(&self) -> Option<StreamKey> {
         self.first
+    }
+
+    pub(crate) const fn last(&self) -> Option<StreamKey> {
+        self.last
     }
 
     pub(crate) const fn len(&self) -> usize {

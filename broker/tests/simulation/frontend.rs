@@ -262,6 +262,9 @@ impl Frontend {
         message.header.hold_ms = u32::try_from(call.hold.as_millis()).unwrap();
         message.header.window = STREAM;
         message.header.priority = call.priority;
+        // Some belong together, and for some several clients wait.
+        message.header.affinity = call.id % 5;
+        message.header.waiters = u32::from(call.id.is_multiple_of(7)) + 1;
         message.header.attempt = call.lost;
         self.dialler.send(link, message, context);
         self.upload(id, context);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BinaryHeap};
 use std::fmt;
 use std::time::Duration;
 
-use scale0_broker::{Action, Broker, BrokerConfig, Event};
+use scale0_broker::{Action, Broker, BrokerConfig, Event, ServiceConfig};
 use scale0_transport::{PeerId, Port};
 use scale0_wire::Message;
 
@@ -417,6 +417,18 @@ impl World {
         config.limits.bytes_per_peer = 512 * 1024;
         config.limits.waiting_bytes = 768 * 1024;
         config.hold = Duration::from_secs(2);
+        config.services = vec![
+            ServiceConfig {
+                queue: config.queue,
+                min_backends: 2,
+                ..ServiceConfig::new("shop")
+            },
+            ServiceConfig {
+                queue: config.queue,
+                outstanding: Some(24),
+                ..ServiceConfig::new("cart")
+            },
+        ];
         let state = &mut self.brokers[broker];
         state.broker = Some(Broker::new(config, epoch() + self.now));
         state.incarnation += 1;
@@ -869,8 +881,13 @@ impl World {
         let counters = core.counters();
         for service in &snapshot.services {
             assert!(
-                service.queued - service.queued_repeats <= service.queue_limit,
+                service.queued - service.queued_repeats - service.queued_flights
+                    <= service.queue_limit,
                 "a queue is over its bound: {service:?}"
+            );
+            assert!(
+                2 * service.resting <= service.backends,
+                "more than half of the backends rest: {service:?}"
             );
         }
         for backend in &snapshot.backends {

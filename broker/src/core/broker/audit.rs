@@ -126,15 +126,15 @@ impl Broker {
             bytes += stream.request.as_ref().map_or(0, Message::size);
             is_outdone |= matches!(
                 stream.phase,
-                Phase::Queued(Lane::Interactive | Lane::Normal | Lane::Background)
+                Phase::Queued(Lane::Flights | Lane::Interactive | Lane::Normal | Lane::Background)
             );
-            if stream.phase != Phase::Queued(Lane::Repeats) {
+            if !matches!(stream.phase, Phase::Queued(Lane::Repeats | Lane::Flights)) {
                 new_bytes += stream.request.as_ref().map_or(0, Message::size);
             }
         }
         assert_eq!(count, service.queue.len(), "the queue of {name:?}");
         assert_eq!(bytes, service.queue.bytes(), "bytes queued for {name:?}");
-        let new = service.queue.len() - service.queue.repeats();
+        let new = service.queue.bounded();
         let limits = service.queue.limits();
         assert!(new <= limits.requests, "queue of {name:?}");
         assert!(new_bytes <= limits.bytes, "bytes queued for {name:?}");
@@ -144,7 +144,7 @@ impl Broker {
             "whether somebody waits for {name:?}"
         );
         let (mut working, mut resting) = (0, 0);
-        for (place, &Member { backend, offer }) in service.members.iter().enumerate() {
+        for (place, &Member { backend, offer, .. }) in service.members.iter().enumerate() {
             let member = &self.backends[backend.0];
             let here = &member.offers[offer];
             assert_eq!((here.service, here.place), (key, place), "{name:?}");

@@ -14,9 +14,20 @@ use crate::core::stream::{Phase, StreamKey};
 impl Broker {
     /// Refuses a request that has not become a stream.
     pub(super) fn refuse(&mut self, frontend: FrontendKey, correlation: u64, reason: Reason) {
+        let retry_after_ms = retry_after_ms(reason);
+        self.reject(frontend, correlation, reason, retry_after_ms);
+    }
+
+    fn reject(&mut self, to: FrontendKey, correlation: u64, reason: Reason, retry_after_ms: u32) {
         self.counters.given_up += 1;
         self.counters.refused.count(reason);
-        self.tell(Session::Frontend(frontend), reject(correlation, reason));
+        let reject = Reject {
+            reason,
+            retry_after_ms,
+            detail: String::new(),
+        };
+        let message = about(Kind::Reject, correlation).with_metadata(reject.encode());
+        self.tell(Session::Frontend(to), message);
     }
 
     /// Tells a stream's frontend that nothing, or nothing more, comes of it; and its backend, if it is with one.
@@ -39,7 +50,13 @@ impl Broker {
             let message = about(Kind::End, correlation).with_metadata(end.encode());
             self.say_last(Session::Frontend(frontend), message);
         } else {
-            self.refuse(frontend, correlation, reason);
+            let retry_after_ms = if matches!(reason, Reason::QueueFull | Reason::QueueBytes) {
+                let drained = self.drain_time(stream.service).as_millis();
+                u32::try_from(drained).unwrap_or(u32::MAX)
+            } else {
+                retry_after_ms(reason)
+            };
+            self.reject(frontend, correlation, reason, retry_after_ms);
         }
         self.abandon(key, reason);
     }
@@ -267,13 +284,4 @@ impl Broker {
             .chain(backends.map(|key| Session::Backend(BackendKey(key))))
             .collect()
     }
-}
-
-fn reject(correlation: u64, reason: Reason) -> Message {
-    let reject = Reject {
-        reason,
-        retry_after_ms: retry_after_ms(reason),
-        detail: String::new(),
-    };
-    about(Kind::Reject, correlation).with_metadata(reject.encode())
 }

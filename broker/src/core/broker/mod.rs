@@ -73,6 +73,8 @@ pub struct Broker {
     /// Services for which streams wait, and how many streams that are.
     waiting: ServiceSet,
     queued: usize,
+    /// What a service has spent of backends' time that was served last: nobody saves up more by not asking.
+    spent: f64,
     /// Services whose queues are to be looked at before this step is over.
     relieved: Vec<ServiceKey>,
     rounds: Rounds,
@@ -144,6 +146,7 @@ impl Broker {
             long_streams: 0,
             waiting: ServiceSet::default(),
             queued: 0,
+            spent: 0.0,
             relieved: Vec::new(),
             rounds: Rounds::default(),
             locals: HashMap::with_hasher(secret),

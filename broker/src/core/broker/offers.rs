@@ -25,6 +25,7 @@ impl Broker {
         of.members.push(Member {
             backend: key,
             offer: backend.offers.len(),
+            seed: backend.seed,
         });
         of.working += usize::from(takes_work);
         backend.offered.insert(service);
@@ -113,7 +114,7 @@ impl Broker {
         of.awake -= 1;
         let behind = of.awake;
         self.swap_members(service, place, behind);
-        let Member { backend, offer } = self.services[service.0].members[behind];
+        let Member { backend, offer, .. } = self.services[service.0].members[behind];
         self.backends[backend.0].parked.push(offer);
     }
 
@@ -150,7 +151,7 @@ impl Broker {
         let members = &mut self.services[service.0].members;
         members.swap(a, b);
         for place in [a, b] {
-            let Member { backend, offer } = members[place];
+            let Member { backend, offer, .. } = members[place];
             self.backends[backend.0].offers[offer].place = place;
         }
     }

@@ -147,11 +147,10 @@ impl Broker {
 
     /// Sends on the first request in any lane that finds a backend.
     fn serve_one(&mut self, service: ServiceKey) -> bool {
-        let heads = self.services[service.0].queue.heads();
+        let heads = self.services[service.0].queue.heads(&self.streams);
         for (key, lane) in heads.into_iter().flatten() {
             if let Some(backend) = self.pick(key) {
-                self.leave_queue(key, lane);
-                self.send_request(key, backend);
+                self.serve(key, lane, backend);
                 return true;
             }
         }

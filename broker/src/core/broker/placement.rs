@@ -1,16 +1,18 @@
 //! Who gets a request, and when.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use scale0_wire::{Kind, Message, Reason, RoutingHeader, Wanted};
 
 use super::outliers::{Judgement, weight};
 use super::{Broker, Due, Session};
+use crate::core::affinity;
 use crate::core::backend::{Backend, BackendKey};
 use crate::core::choice::EVEN;
 use crate::core::link::unpinned;
+use crate::core::overload::Overload;
 use crate::core::service::{Member, ServiceKey, Standing};
-use crate::core::stream::{Lane, Phase, StreamKey};
+use crate::core::stream::{Lane, Phase, Stream, StreamKey};
 
 /// How many requests more than the least loaded backend one of the asker's own process may have: a hop between processes costs
 /// as much as waiting for about one short request.
@@ -18,6 +20,17 @@ const LOCAL_SLACK: u32 = 2 * EVEN;
 
 /// Of so many backends all are looked at: a choice of two is worse while they are few.
 const EXACT: usize = 16;
+
+/// Services of a backend that take turns with its credit: of so many of them, in a circle, the one is served whose requests have had the
+/// least time.
+const COMPARED: usize = 4;
+
+/// What a request takes of whose service nothing is known yet.
+const UNKNOWN: Duration = Duration::from_millis(10);
+
+/// A queue that is full is worth another try no sooner than so, and no later.
+const RETRY_SOONEST: Duration = Duration::from_secs(1);
+const RETRY_LATEST: Duration = Duration::from_secs(60);
 
 /// Draws for two backends that can take a request. One without credit is drawn once only.
 const DRAWS: usize = 8;
@@ -65,27 +78,119 @@ impl Broker {
         if 0 < stream.attempts {
             return Placement::Wait(Lane::Repeats);
         }
-        let (size, priority) = stream
-            .request
-            .as_ref()
-            .map_or_else(Default::default, |request| {
-                (request.size(), request.header.priority)
-            });
+        self.admission(key)
+    }
+
+    /// Whether a request that nobody can take now may wait.
+    fn admission(&mut self, key: StreamKey) -> Placement {
+        let stream = &self.streams[key];
+        let Some(request) = &stream.request else {
+            return Placement::Refuse(Reason::ProtocolError);
+        };
+        let (service, size) = (stream.service, request.size());
         let free = self.config.limits.queued_bytes;
         let free = free.saturating_sub(self.queued_bytes);
-        if service.queue.has_room(size, free) {
-            Placement::Wait(if stream.request_is_over {
-                priority.into()
+        let lane = lane_of(stream, &request.header);
+        let queue = &self.services[service.0].queue;
+        if lane == Lane::Flights {
+            return if size <= free {
+                Placement::Wait(lane)
             } else {
-                Lane::Uploads
-            })
-        } else if service.queue.has_room(size, usize::MAX) {
+                self.counters.queues_full += 1;
+                Placement::Refuse(Reason::QueueBytes)
+            };
+        }
+        let has_room = queue.has_room(size, free);
+        if !has_room && queue.has_room(size, usize::MAX) {
             self.counters.queues_full += 1;
-            Placement::Refuse(Reason::QueueBytes)
-        } else if service.queue.limits().bytes < service.queue.bytes() + size {
-            Placement::Refuse(Reason::QueueBytes)
+            return Placement::Refuse(Reason::QueueBytes);
+        }
+        let is_too_late = has_room && !queue.overload.stands() && self.would_be_late(key, lane);
+        if has_room && !is_too_late {
+            return Placement::Wait(lane);
+        }
+        let reason = if !has_room && queue.limits().bytes < queue.bytes() + size {
+            Reason::QueueBytes
         } else {
-            Placement::Refuse(Reason::QueueFull)
+            Reason::QueueFull
+        };
+        let queue = &mut self.services[service.0].queue;
+        if queue.overload.turn_away(self.now)
+            && (has_room || self.make_room(service, lane, size, free))
+        {
+            return Placement::Wait(lane);
+        }
+        self.counters.too_late += u64::from(is_too_late);
+        Placement::Refuse(reason)
+    }
+
+    /// Whether a request that comes to this lane now would be answered after its deadline, as far as that can be told.
+    fn would_be_late(&self, key: StreamKey, lane: Lane) -> bool {
+        let stream = &self.streams[key];
+        let service = &self.services[stream.service.0];
+        if service.deserted.is_some() {
+            return false;
+        }
+        let ahead = service.queue.ahead_of(lane) + 1;
+        let waits = service.queue.pace.least_time_for(ahead, self.now);
+        let takes = service.time.known().unwrap_or_default();
+        waits.is_some_and(|waits| stream.deadline < self.now + waits + takes)
+    }
+
+    /// In an overload, refuses whoever is worth less than one that comes, until there is room for it.
+    fn make_room(&mut self, service: ServiceKey, lane: Lane, size: usize, free: usize) -> bool {
+        loop {
+            let queue = &self.services[service.0].queue;
+            if queue.has_room(size, free) {
+                return true;
+            }
+            let Some((least, _)) = queue.least_worth(lane) else {
+                return false;
+            };
+            self.counters.passed_over += 1;
+            self.give_up(least, Reason::QueueFull);
+        }
+    }
+
+    /// In an overload, refuses those who have been passed over for too long.
+    fn refuse_passed_over(&mut self, service: ServiceKey) {
+        let of = &self.services[service.0];
+        if !of.queue.overload.stands() {
+            return;
+        }
+        let patience = Overload::patience(of.time.known().unwrap_or_default());
+        let Some(then) = self.now.checked_sub(patience) else {
+            return;
+        };
+        while let Some(key) =
+            (self.services.get(service.0)).and_then(|of| of.queue.passed_over(then, &self.streams))
+        {
+            self.counters.passed_over += 1;
+            self.give_up(key, Reason::QueueFull);
+        }
+    }
+
+    /// When it is worth asking for a service again whose queue is full: when what waits there now has gone, within a minute.
+    pub(super) fn drain_time(&self, service: ServiceKey) -> Duration {
+        let queue = &self.services[service.0].queue;
+        let time = queue.pace.time_for(queue.len(), self.now);
+        time.unwrap_or_default().clamp(RETRY_SOONEST, RETRY_LATEST)
+    }
+
+    /// Several wait for it now, or one.
+    pub(super) fn count_waiters(&mut self, key: StreamKey, waiters: u32) {
+        let stream = &mut self.streams[key];
+        if let Some(request) = &mut stream.request {
+            request.header.waiters = waiters;
+        }
+        if let Phase::Queued(lane @ (Lane::Interactive | Lane::Normal | Lane::Background)) =
+            stream.phase
+            && 1 < waiters
+        {
+            let service = stream.service;
+            let queue = &mut self.services[service.0].queue;
+            queue.remove(key, lane, &mut self.streams);
+            queue.insert(key, Lane::Flights, &mut self.streams);
         }
     }
 
@@ -108,6 +213,10 @@ impl Broker {
         if !self.services[self.streams[key].service.0].may_send() {
             return None;
         }
+        if let Some(backend) = self.by_affinity(key) {
+            self.counters.by_affinity += 1;
+            return Some(backend);
+        }
         let (rank, least) = match self.better_of_two(key) {
             Some(better) => better,
             None => self.least_of_all(key)?,
@@ -120,8 +229,28 @@ impl Broker {
         }
     }
 
+    /// Where a request goes that belongs to others, if there is a place for it without more than is fair. Looks at all backends of the
+    /// service, but into few of them: some two nanoseconds for each.
+    fn by_affinity(&self, key: StreamKey) -> Option<BackendKey> {
+        let stream = &self.streams[key];
+        let belongs_to = stream.request.as_ref()?.header.affinity;
+        if belongs_to == 0 {
+            return None;
+        }
+        let service = &self.services[stream.service.0];
+        let most = affinity::bound(service.outstanding, service.working);
+        let all = service.members.iter().map(|member| (member.seed, member));
+        let best = affinity::best(belongs_to, &all, |member| {
+            let backend = &self.backends[member.backend.0];
+            (backend.at_work.of(stream.service) as usize) < most
+                && self.rank(key, *member).is_some()
+        });
+        best.map(|member| member.backend)
+    }
+
     /// How much is to be said against a backend; none if it cannot take this request now.
-    fn rank(&self, key: StreamKey, Member { backend, offer }: Member) -> Option<Rank> {
+    fn rank(&self, key: StreamKey, at: Member) -> Option<Rank> {
+        let Member { backend, offer, .. } = at;
         let offer = &self.backends[backend.0].offers[offer];
         if !offer.health.admits(self.now) || !self.can_take(key, backend) {
             return None;
@@ -203,7 +332,12 @@ impl Broker {
         locals
             .filter_map(|&backend| {
                 let offer = self.backends[backend.0].offer(stream.service)?;
-                Some(Member { backend, offer })
+                let seed = self.backends[backend.0].seed;
+                Some(Member {
+                    backend,
+                    offer,
+                    seed,
+                })
             })
             .take(EXACT)
             .filter_map(|local| Some((self.rank(key, local)?, local.backend)))
@@ -250,6 +384,7 @@ impl Broker {
     }
 
     fn enqueue(&mut self, key: StreamKey, lane: Lane) {
+        self.refuse_passed_over(self.streams[key].service);
         let stream = &mut self.streams[key];
         stream.since = self.now;
         if std::mem::take(&mut stream.is_pinned) {
@@ -260,6 +395,11 @@ impl Broker {
         self.queued += 1;
         let queue = &mut self.services[service.0].queue;
         let is_new = queue.is_empty();
+        if is_new {
+            let of = &mut self.services[service.0];
+            of.spent = of.spent.max(self.spent);
+        }
+        let queue = &mut self.services[service.0].queue;
         let before = queue.bytes();
         queue.push(key, lane, &mut self.streams);
         self.queued_bytes += queue.bytes() - before;
@@ -276,14 +416,13 @@ impl Broker {
             return;
         };
         if let Some(backend) = self.choose(key) {
-            self.leave_queue(key, lane);
-            return self.send_request(key, backend);
+            return self.serve(key, lane, backend);
         }
         let stream = &self.streams[key];
         if lane == Lane::Uploads
             && let Some(request) = &stream.request
         {
-            let (service, to) = (stream.service, request.header.priority.into());
+            let (service, to) = (stream.service, lane_of(stream, &request.header));
             let queue = &mut self.services[service.0].queue;
             queue.remove(key, lane, &mut self.streams);
             queue.insert(key, to, &mut self.streams);
@@ -390,8 +529,7 @@ impl Broker {
                 break;
             };
             self.backends[key.0].turn = service;
-            self.leave_queue(stream, lane);
-            self.send_request(stream, key);
+            self.serve(stream, lane, key);
         }
         let has_idle = |backend: &Backend| 0 < backend.ledger.unused();
         if self.is_draining && self.backends.get(key.0).is_some_and(has_idle) {
@@ -400,12 +538,24 @@ impl Broker {
         }
     }
 
+    /// Sends on one that waits.
+    pub(super) fn serve(&mut self, key: StreamKey, lane: Lane, to: BackendKey) {
+        let service = self.streams[key].service;
+        self.leave_queue(key, lane);
+        let of = &mut self.services[service.0];
+        of.queue.served(self.now);
+        self.spent = self.spent.max(of.spent);
+        of.spent += of.time.known().unwrap_or(UNKNOWN).as_secs_f64();
+        self.send_request(key, to);
+        self.refuse_passed_over(service);
+    }
+
     fn first_waiting_for(&self, backend: &Backend) -> Option<(ServiceKey, StreamKey, Lane)> {
         if self.queued == 0 {
             return None;
         }
-        let mut services = backend.offered.common_after(&self.waiting, backend.turn);
-        services.find_map(|key| {
+        let services = backend.offered.common_after(&self.waiting, backend.turn);
+        let eligible = services.filter_map(|key| {
             let service = &self.services[key.0];
             if !service.may_send()
                 || !backend.takes_share(key, service.bounds)
@@ -415,7 +565,11 @@ impl Broker {
             }
             let (stream, lane) = service.queue.first_for(backend, &self.streams)?;
             Some((key, stream, lane))
-        })
+        });
+        let spent = |key: ServiceKey| self.services[key.0].spent;
+        eligible
+            .take(COMPARED)
+            .min_by(|&(a, ..), &(b, ..)| spent(a).total_cmp(&spent(b)))
     }
 
     /// Whether a backend may be sent requests of this service, for all that is known of how it does at it.
@@ -499,5 +653,16 @@ impl Broker {
             Reason::NoBackend
         };
         self.give_up(key, reason);
+    }
+}
+
+/// Where a request waits that comes for the first time.
+fn lane_of(stream: &Stream, header: &RoutingHeader) -> Lane {
+    if !stream.request_is_over {
+        Lane::Uploads
+    } else if 1 < header.waiters {
+        Lane::Flights
+    } else {
+        header.priority.into()
     }
 }

@@ -173,10 +173,8 @@ impl Broker {
             return;
         };
         let header = message.header;
+        self.count_waiters(key, header.waiters);
         let stream = &mut self.streams[key];
-        if let Some(request) = &mut stream.request {
-            request.header.waiters = header.waiters;
-        }
         if !matches!(stream.phase, Phase::Responding(_)) {
             stream.deadline = self.now + Duration::from_millis(header.deadline_ms.into());
             self.await_expiry(key);

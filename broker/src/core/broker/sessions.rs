@@ -10,6 +10,7 @@ use scale0_wire::{
 };
 
 use super::{Broker, Due, Session, unsupported};
+use crate::core::affinity;
 use crate::core::at_work::AtWork;
 use crate::core::backend::{Backend, BackendKey};
 use crate::core::credit::Ledger;
@@ -163,6 +164,7 @@ impl Broker {
             demand: 0,
             demand_told: None,
             load: Heartbeat::default(),
+            seed: affinity::seed(&link.node, link.lane),
             link,
         }));
         if let Some(locality) = locality {

@@ -122,6 +122,8 @@ impl Broker {
             service_time_us: service.time.known().map_or(0, microseconds),
             queued: service.queue.len(),
             queued_repeats: service.queue.repeats(),
+            queued_flights: service.queue.flights(),
+            is_overloaded: service.queue.overload.stands(),
             queued_bytes: service.queue.bytes(),
             queue_limit: service.queue.limits().requests,
             oldest_ms: oldest.map_or(0, |since| {

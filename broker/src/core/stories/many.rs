@@ -150,6 +150,60 @@ fn a_service_with_many_waiting_does_not_keep_the_news_of_another_waiting() {
     site.hears(cart, Kind::Demand);
 }
 
+/// Asks for something that belongs to others. Returns which backend was asked.
+fn ask_for(site: &mut Site, frontend: Peer, backends: &[Peer], affinity: u64) -> usize {
+    let mut message = get(site.broker.counters().requests + 1);
+    message.header.affinity = affinity;
+    site.say(frontend, message);
+    let mut all = backends.iter();
+    all.position(|&backend| asked(site, backend) == 1).unwrap()
+}
+
+#[test]
+fn requests_that_belong_together_go_to_one_backend_until_it_has_more_than_its_part() {
+    let mut site = Site::new();
+    let backends: Vec<_> = (0..4).map(|_| site.backend(SHOP, 100)).collect();
+    let frontend = site.frontend();
+    let mut counts = [0; 4];
+    for _ in 0..40 {
+        counts[ask_for(&mut site, frontend, &backends, 77)] += 1;
+    }
+    // A quarter more than ten, and one.
+    assert_eq!(counts.iter().max(), Some(&14), "{counts:?}");
+    assert!(2 < counts.iter().filter(|&&count| 0 < count).count());
+    assert_eq!(site.broker.counters().by_affinity, 40);
+}
+
+#[test]
+fn where_a_key_goes_does_not_depend_on_who_else_comes_or_on_the_broker() {
+    let mut homes = Vec::new();
+    for more in [0, 3] {
+        let mut site = Site::with(|config| config.hash_secret = 5 + more as u64);
+        let mut backends: Vec<_> = (0..4).map(|_| site.backend(SHOP, 100)).collect();
+        backends.extend((0..more).map(|_| site.backend(SHOP, 100)));
+        let frontend = site.frontend();
+        let mut home = Vec::new();
+        for key in 1..=100 {
+            let place = ask_for(&mut site, frontend, &backends, key);
+            site.cancel(frontend, key);
+            let kinds = std::iter::from_fn(|| site.next(backends[place])).count();
+            assert_eq!(kinds, 1, "its CANCEL");
+            // Its place is free again at once.
+            let mut peer = backends[place];
+            site.cut(peer);
+            peer.id = site.peer(Port::Backends).id;
+            backends[place] = site.join(peer, &[SHOP], 100);
+            site.grant(backends[place], 100);
+            home.push(place);
+        }
+        homes.push(home);
+    }
+    let moved = homes[0].iter().zip(&homes[1]).filter(|(a, b)| a != b);
+    let moved: Vec<_> = moved.collect();
+    assert!(moved.iter().all(|&(_, &home)| 4 <= home), "{moved:?}");
+    assert!((25..=60).contains(&moved.len()), "{}", moved.len());
+}
+
 /// How many requests it has been sent.
 fn asked(site: &mut Site, backend: Peer) -> usize {
     std::iter::from_fn(|| site.next(backend))

@@ -142,3 +142,38 @@ fn who_waits_for_enough_backends_is_refused_when_its_hold_is_over() {
     site.wait(Duration::from_millis(1));
     site.is_refused(frontend, 1, Reason::NoBackend);
 }
+
+#[test]
+fn services_that_share_a_backend_have_the_same_time_of_it_and_not_as_many_requests() {
+    let mut site = Site::with(|config| {
+        for name in [SHOP, JOBS] {
+            config.services.push(ServiceConfig {
+                share_percent: 100,
+                ..ServiceConfig::new(name)
+            });
+        }
+    });
+    let backend = shared(&mut site, 1);
+    let frontend = site.frontend();
+    let mut correlation = 0;
+    let mut counts = [0; 2];
+    let jobs = ServiceId::of(JOBS.as_bytes());
+    for round in 0..200 {
+        // Twenty of each always wait.
+        while correlation < 40 + 2 * round {
+            correlation += 2;
+            site.get(frontend, correlation);
+            job(&mut site, frontend, correlation + 1);
+        }
+        let heard = std::iter::from_fn(|| site.next(backend));
+        let mut requests = heard.filter(|message| message.header.kind == Kind::Request);
+        let asked = requests.next().unwrap();
+        let is_job = asked.header.service == jobs;
+        if 100 <= round {
+            counts[usize::from(is_job)] += 1;
+        }
+        site.wait(Duration::from_millis(if is_job { 40 } else { 10 }));
+        site.respond(backend, asked.header.correlation);
+    }
+    assert!((78..=82).contains(&counts[0]), "{counts:?}");
+}

@@ -287,15 +287,15 @@ fn more_urgent_requests_overtake_and_equals_do_not() {
         (4, Priority::Interactive),
     ];
     for (correlation, priority) in order {
-        let mut message = get(correlation);
+        let mut message = get(correlation.into());
         message.header.priority = priority;
-        message.header.waiters = u32::try_from(correlation).unwrap();
+        message.metadata = vec![correlation].into();
         site.say(frontend, message);
     }
     site.hears(backend, Kind::Demand);
     site.grant(backend, 4);
     for expected in [3, 4, 2, 1] {
-        assert_eq!(site.hears(backend, Kind::Request).header.waiters, expected);
+        assert_eq!(site.hears(backend, Kind::Request).metadata[0], expected);
     }
 }
 
@@ -371,11 +371,11 @@ fn an_upload_that_became_whole_while_it_waited_keeps_its_turn() {
     let frontend = site.frontend();
     for correlation in 1..=3 {
         let mut message = if correlation == 2 {
-            upload(correlation)
+            upload(correlation.into())
         } else {
-            get(correlation)
+            get(correlation.into())
         };
-        message.header.waiters = u32::try_from(correlation).unwrap();
+        message.metadata = vec![correlation].into();
         site.say(frontend, message);
         site.wait(Duration::from_millis(1));
     }
@@ -383,7 +383,7 @@ fn an_upload_that_became_whole_while_it_waited_keeps_its_turn() {
     while site.next(backend).is_some() {}
     site.grant(backend, 2);
     for expected in [1, 2] {
-        assert_eq!(site.hears(backend, Kind::Request).header.waiters, expected);
+        assert_eq!(site.hears(backend, Kind::Request).metadata[0], expected);
     }
 }
 
