@@ -20,6 +20,7 @@ const STEP: Duration = Duration::from_micros(1);
 fn main() {
     let mut criterion = criterion();
     by_backends(&mut criterion);
+    by_affinity(&mut criterion);
     by_size(&mut criterion);
     registered(&mut criterion);
     looked_at(&mut criterion);
@@ -34,6 +35,19 @@ fn by_backends(criterion: &mut Criterion) {
     let mut group = group(criterion, "broker/backends");
     for backends in [1, 10, 100, 1000] {
         let mut site = Site::new(backends, 8);
+        site.ask(1);
+        measure(&mut group, backends, &mut site);
+        assert_eq!(site.refused, 0);
+    }
+    group.finish();
+}
+
+/// Requests belong together, in a hundred groups: each goes to the backend of its own.
+fn by_affinity(criterion: &mut Criterion) {
+    let mut group = group(criterion, "broker/affinity");
+    for backends in [10, 100, 1000] {
+        let mut site = Site::new(backends, 8);
+        site.groups = 100;
         site.ask(1);
         measure(&mut group, backends, &mut site);
         assert_eq!(site.refused, 0);
@@ -173,6 +187,8 @@ struct Site {
     under_way: VecDeque<RoutingHeader>,
     answered: u64,
     refused: u64,
+    /// In how many groups requests belong together; 0: they do not.
+    groups: u64,
 }
 
 /// The frontend's epoch, and its number. Those of backends are the others from 1 on.
@@ -205,6 +221,7 @@ impl Site {
             under_way: VecDeque::new(),
             answered: 0,
             refused: 0,
+            groups: 0,
         };
         // No request of a benchmark is given up.
         site.request.header.deadline_ms = u32::MAX;
@@ -227,6 +244,8 @@ impl Site {
             self.correlation += 1;
             let mut request = self.frontend.stamp(self.request.clone());
             request.header.correlation = self.correlation;
+            request.header.affinity =
+                (self.correlation.checked_rem(self.groups)).map_or(0, |group| group + 1);
             let turn = self.correlation % self.services.len() as u64;
             request.header.service = self.services[usize::try_from(turn).expect("few services")];
             self.step(FRONTEND, Port::Frontends, request);

@@ -1,5 +1,6 @@
 //! Backends that fail, or are far slower than others, have a rest.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use scale0_wire::{Flags, Reason};
@@ -101,6 +102,11 @@ impl Health {
         }
     }
 
+    /// As if it had had so many rests before.
+    pub(crate) const fn had_rests(&mut self, rests: u8) {
+        self.rests = rests;
+    }
+
     pub(crate) fn rest(&mut self, now: Instant) {
         let well = self.returned.map_or(Duration::ZERO, |returned| {
             now.saturating_duration_since(returned)
@@ -119,6 +125,48 @@ impl Health {
         self.state = State::In;
         self.failures = 0;
         self.returned = Some(now);
+    }
+}
+
+/// Backends whose connections were lost under requests, one time after the other: a session's end is the end of its [`Health`], and of what
+/// crashes at each request nothing else would be known.
+#[derive(Debug, Default)]
+pub(crate) struct Losses(HashMap<u64, (u8, Instant)>);
+
+/// So many backends are remembered; a further one takes the place of whoever was lost longest ago.
+const REMEMBERED: usize = 1024;
+
+impl Losses {
+    /// The backend of this seed is gone, and requests with it.
+    pub(crate) fn count(&mut self, seed: u64, now: Instant) {
+        if REMEMBERED <= self.0.len() && !self.0.contains_key(&seed) {
+            let oldest = self.0.iter().min_by_key(|(_, (_, at))| *at);
+            if let Some(oldest) = oldest.map(|(&seed, _)| seed) {
+                self.0.remove(&oldest);
+            }
+        }
+        let (count, at) = self.0.entry(seed).or_insert((0, now));
+        if FORGOTTEN < now.saturating_duration_since(*at) {
+            *count = 0;
+        }
+        (*count, *at) = (count.saturating_add(1), now);
+    }
+
+    /// It has answered a request.
+    pub(crate) fn is_well(&mut self, seed: u64) {
+        if !self.0.is_empty() {
+            self.0.remove(&seed);
+        }
+    }
+
+    /// How many rests it should have had by now.
+    pub(crate) fn rests(&self, seed: u64, now: Instant) -> u8 {
+        match self.0.get(&seed) {
+            Some(&(count, at)) if now.saturating_duration_since(at) <= FORGOTTEN => {
+                count.saturating_sub(IN_A_ROW - 1)
+            }
+            _ => 0,
+        }
     }
 }
 
@@ -216,6 +264,31 @@ mod tests {
         health.rest(now);
         assert!(health.admits(now + SECOND * 20), "the second");
         assert!(!health.admits(now + SECOND * 19));
+    }
+
+    #[test]
+    fn a_backend_that_is_lost_five_times_without_an_answer_is_to_rest_and_longer_each_time() {
+        let now = epoch();
+        let mut losses = Losses::default();
+        for (count, rests) in (1..=7).zip([0, 0, 0, 0, 1, 2, 3]) {
+            losses.count(9, now);
+            assert_eq!(losses.rests(9, now), rests, "{count}");
+        }
+        assert_eq!(losses.rests(8, now), 0);
+        assert_eq!(losses.rests(9, now + FORGOTTEN + SECOND), 0);
+        losses.is_well(9);
+        assert_eq!(losses.rests(9, now), 0);
+    }
+
+    #[test]
+    fn of_so_many_lost_backends_the_latest_are_remembered() {
+        let now = epoch();
+        let mut losses = Losses::default();
+        for seed in 0..2_000 {
+            losses.count(seed, now + SECOND * u32::try_from(seed).unwrap() / 100);
+        }
+        assert_eq!(losses.0.len(), REMEMBERED);
+        assert!(losses.0.contains_key(&1_999) && !losses.0.contains_key(&0));
     }
 
     #[test]

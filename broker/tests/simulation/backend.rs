@@ -12,6 +12,9 @@ use scale0_wire::{
 use crate::dialler::{Context, Dialler, Effect, Heard, Role, Tag};
 use crate::frontend::{content, read_pair};
 
+/// On RESPONSE, of version 2 on: a status of 500 or more.
+const APP_ERROR: Flags = Flags(1 << 8);
+
 /// Upload windows are small, so that they bind.
 const UPLOAD: u32 = 8 * 1024;
 
@@ -481,7 +484,9 @@ impl Backend {
                 let mut message = about(Kind::Response, correlation)
                     .with_metadata(pair(id, total))
                     .with_content(content(id, 0, total));
-                message.header.flags = Flags::FINAL;
+                // The application says that it has failed: an answer like any other, but for what the broker makes of its backend.
+                let has_failed = context.dice.percent(context.failing);
+                message.header.flags = Flags::FINAL.with(APP_ERROR, has_failed);
                 self.works.get_mut(&key).unwrap().sent = total;
                 return self.finish_with(key, message, context);
             }

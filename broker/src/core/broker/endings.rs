@@ -201,6 +201,7 @@ impl Broker {
                 self.frontends.remove(key.0);
             }
             Session::Backend(key) => {
+                self.note_loss(key);
                 self.withdraw(key);
                 while let Some(stream) = self.backends[key.0].streams.first() {
                     self.backend_lost(stream);
@@ -216,6 +217,15 @@ impl Broker {
                 }
                 self.capacity -= u64::from(backend.ledger.capacity());
             }
+        }
+    }
+
+    /// A backend's session ends: if requests were under way, that counts against it when it comes back.
+    fn note_loss(&mut self, key: BackendKey) {
+        let backend = &self.backends[key.0];
+        let is_waited_for = |stream| matches!(self.streams[stream].phase, Phase::Sent(_));
+        if backend.streams.iter(&self.streams).any(is_waited_for) {
+            self.losses.count(backend.seed, self.now);
         }
     }
 

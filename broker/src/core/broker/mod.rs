@@ -35,6 +35,7 @@ use super::event::{Action, Event};
 use super::frontend::{Frontend, FrontendKey};
 use super::hash::Secret;
 use super::link::Link;
+use super::outlier::Losses;
 use super::rng::Rng;
 use super::service::{Service, ServiceKey, Standing};
 use super::service_set::ServiceSet;
@@ -73,6 +74,7 @@ pub struct Broker {
     /// Services for which streams wait, and how many streams that are.
     waiting: ServiceSet,
     queued: usize,
+    losses: Losses,
     /// What a service has spent of backends' time that was served last: nobody saves up more by not asking.
     spent: f64,
     /// Services whose queues are to be looked at before this step is over.
@@ -146,6 +148,7 @@ impl Broker {
             long_streams: 0,
             waiting: ServiceSet::default(),
             queued: 0,
+            losses: Losses::default(),
             spent: 0.0,
             relieved: Vec::new(),
             rounds: Rounds::default(),

@@ -46,6 +46,7 @@ impl Broker {
             }
             return;
         }
+        self.losses.is_well(backend.seed);
         let returns = offer.health.succeeded(is_probe, now);
         if returns {
             // It may have been slow when it left.
@@ -110,6 +111,19 @@ impl Broker {
         of.resting += 1;
         backend.resting += 1;
         true
+    }
+
+    /// A backend offers this service that has been lost under its requests again and again: it begins with a rest.
+    pub(super) fn remember_losses(&mut self, at: BackendKey, service: ServiceKey) {
+        let rests = self.losses.rests(self.backends[at.0].seed, self.now);
+        if rests == 0 {
+            return;
+        }
+        let backend = &mut self.backends[at.0];
+        if let Some(offer) = backend.offer(service) {
+            backend.offers[offer].health.had_rests(rests - 1);
+        }
+        self.counters.ejected += u64::from(self.give_rest(at, service));
     }
 
     /// Backends of this service have gone, or work no more: those that have a rest must come back if they are more than half.

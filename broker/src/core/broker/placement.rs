@@ -230,7 +230,7 @@ impl Broker {
     }
 
     /// Where a request goes that belongs to others, if there is a place for it without more than is fair. Looks at all backends of the
-    /// service, but into few of them: some two nanoseconds for each.
+    /// service, but into few of them.
     fn by_affinity(&self, key: StreamKey) -> Option<BackendKey> {
         let stream = &self.streams[key];
         let belongs_to = stream.request.as_ref()?.header.affinity;

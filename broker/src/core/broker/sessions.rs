@@ -233,6 +233,7 @@ impl Broker {
             self.timers.stop(timer);
             self.remembered.remove(&(since, key.0));
         }
+        self.remember_losses(backend, key);
         self.notice_desertion(key);
         if adopts {
             self.adopt_awaited(key);

@@ -260,3 +260,33 @@ fn one_of_three_that_is_ten_times_as_slow_rests() {
     // It is asked no more, where by its weight alone it would be now and then.
     assert_eq!(spread(&mut site, frontend, &backends, 40)[2], 0);
 }
+
+#[test]
+fn a_backend_that_crashes_at_each_request_rests_when_it_comes_back() {
+    let mut site = Site::new();
+    let frontend = site.frontend();
+    let well = site.backend(SHOP, 4);
+    let mut ill = site.backend(SHOP, 4);
+    for crash in 1..=5 {
+        let both = [(well, Duration::ZERO), (ill, Duration::ZERO)];
+        loop {
+            site.get(frontend, site.broker.counters().requests + 1);
+            let (place, asked) = asked(&mut site, &both);
+            if place == 1 {
+                break;
+            }
+            site.respond(well, asked);
+        }
+        site.cut(ill);
+        let (_, repeated) = asked(&mut site, &both[..1]);
+        site.respond(well, repeated);
+        ill.id = site.peer(scale0_transport::Port::Backends).id;
+        ill = site.join(ill, &[SHOP], 4);
+        site.grant(ill, 4);
+        assert_eq!(site.broker.counters().ejected, u64::from(crash == 5));
+    }
+    let both = [(well, Duration::ZERO), (ill, Duration::ZERO)];
+    assert_eq!(spread(&mut site, frontend, &both, 10), [10, 0]);
+    site.wait(SECOND * 10);
+    assert_eq!(spread(&mut site, frontend, &both, 10), [5, 5], "it is well");
+}
