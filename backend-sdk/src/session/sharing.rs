@@ -337,7 +337,12 @@ impl Site {
     }
 
     fn ask_of(&mut self, broker: usize, service: &str) {
-        self.request(broker, service, Flags::FINAL.with(Flags::IDEMPOTENT, true), b"head");
+        self.request(
+            broker,
+            service,
+            Flags::FINAL.with(Flags::IDEMPOTENT, true),
+            b"head",
+        );
     }
 
     fn request(&mut self, broker: usize, service: &str, flags: Flags, head: &'static [u8]) {

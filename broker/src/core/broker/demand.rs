@@ -158,9 +158,10 @@ impl Broker {
 
     /// A backend hears how many wait for it, out of turn: what it offers has changed.
     pub(super) fn tell_demand_of(&mut self, key: BackendKey) {
-        let waiting = self.waiting_for(&self.backends[key.0]);
-        if waiting != self.backends[key.0].demand {
-            self.tell_waiting(key, waiting);
+        let backend = &self.backends[key.0];
+        let demand = self.demand_of(backend, self.waiting_for(&backend.offered));
+        if demand != backend.demand {
+            self.tell_waiting(key, demand);
         }
     }
 
