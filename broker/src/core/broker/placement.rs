@@ -114,8 +114,10 @@ impl Broker {
         } else {
             Reason::QueueFull
         };
-        let queue = &mut self.services[service.0].queue;
-        if queue.overload.turn_away(self.now)
+        let of = &mut self.services[service.0];
+        // While nobody works for it more is not asked for than can be done: it waits for who comes back.
+        if of.deserted.is_none()
+            && of.queue.overload.turn_away(self.now)
             && (has_room || self.make_room(service, lane, size, free))
         {
             return Placement::Wait(lane);
@@ -384,7 +386,6 @@ impl Broker {
     }
 
     fn enqueue(&mut self, key: StreamKey, lane: Lane) {
-        self.refuse_passed_over(self.streams[key].service);
         let stream = &mut self.streams[key];
         stream.since = self.now;
         if std::mem::take(&mut stream.is_pinned) {

@@ -314,6 +314,9 @@ impl Broker {
             return;
         }
         let waiting: Vec<_> = service.queue.iter(&self.streams).collect();
+        if is_deserted {
+            self.services[key.0].queue.overload.emptied();
+        }
         self.services[key.0].deserted = is_deserted.then_some(self.now);
         for stream in waiting {
             self.await_expiry(stream);

@@ -348,6 +348,93 @@ fn uploads_leave_a_quarter_of_a_backend_to_others() {
     site.is_asked(backend);
 }
 
+/// So many ask, a tenth of a second apart.
+fn ask_on(site: &mut Site, frontend: crate::core::testing::Peer, count: u64) {
+    for _ in 0..count {
+        let correlation = site.broker.counters().requests + 1;
+        site.get(frontend, correlation);
+        site.wait(Duration::from_millis(100));
+    }
+}
+
+#[test]
+fn a_full_queue_for_an_application_that_is_away_keeps_those_who_came_first() {
+    let mut site = Site::with(|config| config.queue.requests = 3);
+    let backend = site.backend(SHOP, 8);
+    let frontend = site.frontend();
+    site.resize(backend, 0);
+    ask_on(&mut site, frontend, 10);
+    for correlation in 4..=10 {
+        site.is_refused(frontend, correlation, Reason::QueueFull);
+    }
+    site.hears_nothing(frontend);
+}
+
+#[test]
+fn a_queue_that_has_been_full_for_a_while_lets_the_newest_in_for_the_oldest() {
+    let mut site = Site::with(|config| config.queue.requests = 3);
+    let backend = site.busy_backend(SHOP);
+    let frontend = site.frontend();
+    ask_on(&mut site, frontend, 10);
+    site.is_refused(frontend, 4, Reason::QueueFull);
+    for correlation in [1, 2, 3, 5, 6, 7] {
+        site.is_refused(frontend, correlation, Reason::QueueFull);
+    }
+    assert!(site.broker.snapshot(site.now).services[0].is_overloaded);
+    // The newest is served, and those that it has been served before had waited long enough.
+    site.grant(backend, 1);
+    site.is_refused(frontend, 8, Reason::QueueFull);
+    site.is_refused(frontend, 9, Reason::QueueFull);
+    assert!(!site.broker.snapshot(site.now).services[0].is_overloaded);
+    assert_eq!(site.broker.counters().passed_over, 8);
+}
+
+#[test]
+fn what_several_wait_for_is_let_into_a_full_queue_and_stays() {
+    let mut site = Site::with(|config| config.queue.requests = 1);
+    let backend = site.busy_backend(SHOP);
+    let frontend = site.frontend();
+    for correlation in 1..=4 {
+        let mut message = get(correlation);
+        message.header.waiters = u32::from(correlation != 1) + 1;
+        site.say(frontend, message);
+    }
+    site.hears_nothing(frontend);
+    site.get(frontend, 5);
+    site.is_refused(frontend, 5, Reason::QueueFull);
+    // One more client comes to wait for the first: that leaves its place to others.
+    let mut update = crate::core::testing::about(Kind::Update, 1);
+    update.header.deadline_ms = 30_000;
+    update.header.waiters = 2;
+    site.say(frontend, update);
+    site.get(frontend, 6);
+    site.hears_nothing(frontend);
+    while site.next(backend).is_some() {}
+    site.grant(backend, 5);
+    for _ in 0..5 {
+        site.is_asked(backend);
+    }
+}
+
+#[test]
+fn a_background_request_goes_first_once_it_is_ten_seconds_older() {
+    let mut site = Site::new();
+    let backend = site.busy_backend(SHOP);
+    let frontend = site.frontend();
+    for (label, priority) in [(1, Priority::Background), (2, Priority::Interactive)] {
+        let mut message = get(label.into());
+        message.header.priority = priority;
+        message.metadata = vec![label].into();
+        site.say(frontend, message);
+        site.wait(Duration::from_millis(10_001));
+    }
+    while site.next(backend).is_some() {}
+    site.grant(backend, 2);
+    for expected in [1, 2] {
+        assert_eq!(site.hears(backend, Kind::Request).metadata[0], expected);
+    }
+}
+
 #[test]
 fn an_upload_that_became_whole_while_it_waited_takes_any_place() {
     let mut site = Site::new();
