@@ -25,6 +25,10 @@ impl Context {
         Ok(Self { raw })
     }
 
+    pub(crate) const fn raw(&self) -> &zmq::Context {
+        &self.raw
+    }
+
     pub(crate) fn socket(&self, kind: zmq::SocketType) -> Result<zmq::Socket, TransportError> {
         self.raw
             .socket(kind)

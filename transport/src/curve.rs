@@ -49,6 +49,10 @@ impl KeyPair {
 }
 
 impl PublicKey {
+    pub(crate) const fn from_bytes(key: [u8; KEY]) -> Self {
+        Self(key)
+    }
+
     /// The key's bytes.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8; KEY] {

@@ -26,6 +26,21 @@ pub enum Port {
     Peers,
 }
 
+impl Port {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Frontends, Self::Backends, Self::Peers];
+
+    /// Who comes in there, in a word: a ZAP domain too.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Frontends => "frontends",
+            Self::Backends => "backends",
+            Self::Peers => "peers",
+        }
+    }
+}
+
 /// Whoever owns a state machine that peers of the same process talk to: a broker.
 ///
 /// Its methods are called from the peer's thread and may take locks, but never wait for a peer.

@@ -37,6 +37,7 @@ mod driver;
 mod endpoint;
 mod error;
 mod frame;
+mod gate;
 mod in_process;
 mod io_thread;
 mod link;
@@ -50,12 +51,14 @@ mod router;
 #[cfg(test)]
 mod soak;
 mod socket;
+mod zap;
 
 pub use context::Context;
 pub use curve::{KeyError, KeyPair, PublicKey, SecretKey};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::TransportError;
 pub use frame::Frame;
+pub use gate::Gate;
 pub use in_process::{Hub, Inbox, Port};
 pub use io_thread::ThreadWaker;
 pub use links::{Incoming, LinkCounters, LinkId, Links, SendOutcome};
@@ -63,3 +66,4 @@ pub use neighbours::Neighbours;
 pub use options::{LinkOptions, RouterOptions};
 pub use peer_id::PeerId;
 pub use router::{Router, RouterCounters, wait};
+pub use zap::{GateCounters, Gatekeeper};

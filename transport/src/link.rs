@@ -92,7 +92,7 @@ impl Link {
                     self.state = State::Up;
                     return Some(Incoming::Up);
                 }
-                Handshake::Failed => counters.failed_handshakes += 1,
+                Handshake::Failed(_) => counters.failed_handshakes += 1,
             }
         }
         if DIAL_ANEW <= clock::now().saturating_duration_since(*since) {

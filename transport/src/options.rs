@@ -7,6 +7,7 @@ use scale0_wire::{Bye, Kind, Message, RoutingHeader, limits};
 use crate::curve::{KeyPair, SecretKey};
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
+use crate::in_process::Port;
 use crate::socket::{Blob, Number, Socket};
 
 /// Messages that may wait in each direction of a connection: as many as the largest window has bytes for when none is larger
@@ -106,8 +107,9 @@ pub struct RouterOptions {
     pub ping: Option<Duration>,
     /// This side's CURVE key: with it, only encrypted connections are accepted.
     pub secret_key: Option<SecretKey>,
-    /// The domain that a ZAP handler is asked about. Without such a handler every key is accepted.
-    pub zap_domain: Option<String>,
+    /// Which door this is, where `secret_key` is set: whoever comes must have a key that the context's [`crate::Gatekeeper`] lets in
+    /// there, and without a gatekeeper nobody comes in. None: every key is accepted.
+    pub port: Option<Port>,
 }
 
 impl Default for RouterOptions {
@@ -130,7 +132,7 @@ impl Default for RouterOptions {
             unacknowledged,
             ping,
             secret_key: None,
-            zap_domain: None,
+            port: None,
         }
     }
 }
@@ -201,9 +203,11 @@ impl RouterOptions {
         if let Some(secret) = &self.secret_key {
             socket.set(Number::CurveServer, 1)?;
             socket.set_bytes(Blob::CurveSecretKey, secret.as_bytes())?;
-        }
-        if let Some(domain) = &self.zap_domain {
-            socket.set_bytes(Blob::ZapDomain, domain.as_bytes())?;
+            if let Some(port) = self.port {
+                socket.set_bytes(Blob::ZapDomain, port.name().as_bytes())?;
+                // Otherwise a context without a gatekeeper would let in everybody.
+                socket.set(Number::ZapEnforceDomain, 1)?;
+            }
         }
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! One frame, as libzmq hands it over and takes it.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::{CStr, c_int, c_void};
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
@@ -65,6 +65,19 @@ impl RawFrame {
     /// Whether another frame of the same message follows.
     pub(crate) fn has_more(&self) -> bool {
         self.property(sys::ZMQ_MORE) != 0
+    }
+
+    /// What the connection that it came over is known by: a property such as `User-Id`. `None`: it has no such property, or did not
+    /// come over a connection.
+    #[expect(unsafe_code, reason = "libzmq answers with a C string")]
+    pub(crate) fn connection(&self, property: &CStr) -> Option<&str> {
+        // SAFETY: the message is valid, and the property a C string. What comes back is a C string of the connection's, which the
+        // message shares in and which is not changed any more.
+        let text = unsafe {
+            let text = sys::zmq_msg_gets(&raw const self.message, property.as_ptr());
+            (!text.is_null()).then(|| CStr::from_ptr(text))
+        };
+        text?.to_str().ok()
     }
 
     /// The bytes to be written to, if nobody else has them.

@@ -1,5 +1,6 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
+use std::ffi::CStr;
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
@@ -9,13 +10,16 @@ use std::time::{Duration, Instant};
 use scale0_wire::Message;
 
 use crate::context::Context;
+use crate::curve::PublicKey;
 use crate::endpoint::Endpoint;
 use crate::error::TransportError;
 use crate::frame::{self, Frame, NotSent};
 use crate::io_thread::{self, Source, ThreadWaker};
 use crate::links::{Incoming, PASS, SendOutcome};
+use crate::monitor::{Failure, Handshake, Monitor};
 use crate::options::{self, RouterOptions};
 use crate::peer_id::PeerId;
+use crate::raw_frame::RawFrame;
 use crate::socket::{Errno, Interest, Socket};
 
 /// So many frames are sent on to a peer that says nothing, and the others copied: until it reads, each of them keeps the buffer alive that
@@ -56,13 +60,34 @@ pub struct Router {
     lost: Vec<u8>,
     /// Peers to which a send was refused, until a wait has said that there is room. One that is gone has room.
     refused: RefCell<HashSet<PeerId>>,
-    /// How many frames were sent on to each peer since it was heard last.
-    sent_on: HashMap<PeerId, u8, Numbered>,
+    /// What is known of the connections that were heard of so far.
+    peers: HashMap<PeerId, Peer, Numbered>,
+    /// Whoever comes has a key.
+    has_keys: bool,
+    /// Tells of handshakes that failed.
+    monitor: Monitor,
     received_in_pass: usize,
     scratch: Vec<u8>,
     counters: RouterCounters,
     backstop_saves: Cell<u64>,
 }
+
+/// One connection.
+#[derive(Clone, Copy, Debug, Default)]
+struct Peer {
+    /// How many frames were sent on to it since it was heard last.
+    unheard: u8,
+    /// What it says is not heard.
+    is_muted: bool,
+    /// What it has proved to be.
+    key: Option<PublicKey>,
+}
+
+/// The property of a connection in which libzmq keeps what the gatekeeper has said of it.
+const USER: &CStr = c"User-Id";
+
+/// A property that all connections over TCP have, and no message of libzmq's own making.
+const ADDRESS: &CStr = c"Peer-Address";
 
 /// What happened so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +105,16 @@ pub struct RouterCounters {
     pub unreachable: u64,
     /// Connections lost or closed.
     pub lost: u64,
+    /// Messages dropped because their sender is muted.
+    pub muted: u64,
+    /// Handshakes that failed because one side encrypts and the other does not.
+    pub handshakes_unencrypted: u64,
+    /// Handshakes that failed because the other side has a wrong key for this one.
+    pub handshakes_wrong_key: u64,
+    /// Handshakes that were not finished in time, or left.
+    pub handshakes_unfinished: u64,
+    /// Handshakes that were none of ZMTP's.
+    pub handshakes_broken: u64,
     /// Messages that might leave in the frame they came in, and were not copied for its sake.
     pub sent_on: u64,
 }
@@ -97,6 +132,7 @@ impl Router {
     ) -> Result<Self, TransportError> {
         let mut socket = Socket::new(context.socket(zmq::ROUTER)?);
         options.apply(&mut socket, endpoint)?;
+        let monitor = Monitor::of_failures(context, &socket)?;
         let refused = |errno| TransportError::refused(format!("bind {endpoint}"), errno);
         socket.bind(endpoint.address()).map_err(refused)?;
         let address = socket.last_endpoint().map_err(refused)?;
@@ -106,7 +142,9 @@ impl Router {
             address,
             lost: options::lost(),
             refused: RefCell::default(),
-            sent_on: HashMap::default(),
+            peers: HashMap::default(),
+            has_keys: options.secret_key.is_some() && options.port.is_some(),
+            monitor,
             received_in_pass: 0,
             scratch: Vec::new(),
             counters: RouterCounters::default(),
@@ -146,13 +184,30 @@ impl Router {
             };
             // The length first: it costs nothing.
             if first.len() == self.lost.len() && !first.has_more() && *first == *self.lost {
+                if self.may_only_say_so(peer, &first) {
+                    self.counters.muted += 1;
+                    continue;
+                }
                 self.refused.get_mut().remove(&peer);
-                self.sent_on.remove(&peer);
+                self.peers.remove(&peer);
                 self.counters.lost += 1;
                 return Some((peer, Incoming::Down, None));
             }
-            if let Some(unheard) = self.sent_on.get_mut(&peer) {
-                *unheard = 0;
+            match self.peers.get_mut(&peer) {
+                Some(known) if known.is_muted => {
+                    frame::skip(&self.socket, &first);
+                    self.counters.muted += 1;
+                    continue;
+                }
+                Some(known) => known.unheard = 0,
+                None => {
+                    let user = first.connection(USER).filter(|_| self.has_keys);
+                    let known = Peer {
+                        key: user.and_then(|key| key.parse().ok()),
+                        ..Peer::default()
+                    };
+                    self.peers.insert(peer, known);
+                }
             }
             return Some(match frame::receive(&self.socket, first) {
                 Ok((message, frame)) => (peer, Incoming::Message(message), frame),
@@ -163,7 +218,46 @@ impl Router {
             });
         }
         self.received_in_pass = 0;
+        self.count_failures();
         None
+    }
+
+    /// Whether it is a muted peer itself, and not libzmq, that says it is gone: it would not be muted any more.
+    fn may_only_say_so(&self, peer: PeerId, frame: &RawFrame) -> bool {
+        let is_muted = self.peers.get(&peer).is_some_and(|known| known.is_muted);
+        is_muted && (frame.connection(USER).is_some() || frame.connection(ADDRESS).is_some())
+    }
+
+    fn count_failures(&mut self) {
+        while let Some(handshake) = self.monitor.receive() {
+            let Handshake::Failed(why) = handshake else {
+                continue;
+            };
+            let count = match why {
+                Failure::Unencrypted => &mut self.counters.handshakes_unencrypted,
+                Failure::WrongKey => &mut self.counters.handshakes_wrong_key,
+                Failure::Unfinished => &mut self.counters.handshakes_unfinished,
+                Failure::Broken => &mut self.counters.handshakes_broken,
+                // It has counted them.
+                Failure::Refused => continue,
+            };
+            *count += 1;
+        }
+    }
+
+    /// The key that this connection's other side has proved to have. `None`: nothing was received of it, it is gone, or there are no
+    /// keys in use.
+    #[must_use]
+    pub fn key_of(&self, peer: PeerId) -> Option<PublicKey> {
+        self.peers.get(&peer)?.key
+    }
+
+    /// From now on what this peer sends is dropped unread and counted, or, if `is_muted` is false, heard again. Its end is told as ever.
+    /// Of a peer that is gone: nothing.
+    pub fn mute(&mut self, peer: PeerId, is_muted: bool) {
+        if let Some(known) = self.peers.get_mut(&peer) {
+            known.is_muted = is_muted;
+        }
     }
 
     /// Sends. Never waits. `Down`: the peer is gone, or is not this router's.
@@ -194,7 +288,7 @@ impl Router {
                 SendOutcome::Full
             }
             Err(NotSent::Socket(_)) => {
-                self.sent_on.remove(&to);
+                self.peers.remove(&to);
                 self.counters.unreachable += 1;
                 SendOutcome::Down
             }
@@ -203,9 +297,9 @@ impl Router {
 
     /// Whether one more received buffer may wait in libzmq for this peer to read.
     fn may_pin_more(&mut self, to: PeerId) -> bool {
-        let unheard = self.sent_on.entry(to).or_default();
-        let may = *unheard < FRAMES_UNHEARD;
-        *unheard += u8::from(may);
+        let known = self.peers.entry(to).or_default();
+        let may = known.unheard < FRAMES_UNHEARD;
+        known.unheard += u8::from(may);
         self.counters.sent_on += u64::from(may);
         may
     }

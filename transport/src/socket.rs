@@ -65,6 +65,7 @@ pub(crate) enum Number {
     Backlog = sys::ZMQ_BACKLOG,
     Ipv6 = sys::ZMQ_IPV6,
     CurveServer = sys::ZMQ_CURVE_SERVER,
+    ZapEnforceDomain = sys::ZMQ_ZAP_ENFORCE_DOMAIN,
 }
 
 /// What [`Socket::set_bytes`] knows.

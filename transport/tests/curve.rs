@@ -14,7 +14,6 @@ use support::{Bound, Dialling, PATIENCE, context, local, message};
 fn encrypted(keys: &KeyPair) -> RouterOptions {
     RouterOptions {
         secret_key: Some(keys.secret.clone()),
-        zap_domain: Some("backends".to_owned()),
         ..RouterOptions::default()
     }
 }

@@ -2,6 +2,8 @@
 
 use std::os::raw::{c_int, c_void};
 
+/// Socket option of a bound socket: without somebody to ask about a handshake, it is refused.
+pub const ZMQ_ZAP_ENFORCE_DOMAIN: u32 = 93;
 /// Socket option: how many bytes are read from a connection at once.
 pub const ZMQ_IN_BATCH_SIZE: u32 = 101;
 /// Socket option: how many bytes are written to a connection at once.
