@@ -49,7 +49,9 @@ impl KeyPair {
 }
 
 impl PublicKey {
-    pub(crate) const fn from_bytes(key: [u8; KEY]) -> Self {
+    /// The key of these bytes.
+    #[must_use]
+    pub const fn from_bytes(key: [u8; KEY]) -> Self {
         Self(key)
     }
 

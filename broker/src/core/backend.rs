@@ -1,6 +1,7 @@
 //! The session of one backend.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
 use std::time::Instant;
 
 use scale0_wire::Heartbeat;
@@ -51,6 +52,8 @@ pub(crate) struct Backend {
     pub(crate) resting: usize,
     /// Its outstanding requests, by service.
     pub(crate) at_work: AtWork,
+    /// What it would offer, and may not.
+    pub(crate) barred: BTreeSet<Arc<str>>,
     /// Those of its offers at which it is not looked because it had no credit.
     pub(crate) parked: Vec<usize>,
     /// Which of its services had its credit last: they take turns.

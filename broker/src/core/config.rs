@@ -1,9 +1,11 @@
 //! What a broker is told at its start.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use scale0_wire::limits;
 
+use super::rights::Rights;
 use super::service::Bounds;
 
 /// A broker's settings. Plain values: any combination is valid.
@@ -30,6 +32,9 @@ pub struct BrokerConfig {
     pub queue: QueueLimits,
     /// Bounds on what peers can make this broker hold.
     pub limits: BrokerLimits,
+    /// What the owners of keys may do; whoever comes over a socket without a right to is sent away. None: there are no keys in use, and
+    /// everybody may do everything. Peers of this process need no right.
+    pub rights: Option<Arc<Rights>>,
 }
 
 impl BrokerConfig {
@@ -47,6 +52,7 @@ impl BrokerConfig {
             hold: Duration::from_secs(10),
             queue: QueueLimits::default(),
             limits: BrokerLimits::default(),
+            rights: None,
         }
     }
 }

@@ -78,6 +78,8 @@ counters! {
     sessions_opened,
     /// Sessions not opened because there were too many.
     sessions_refused,
+    /// Sessions not opened, or ended, because the peer's key gives no right to one.
+    sessions_not_allowed,
     /// Sessions ended by BYE of the peer.
     sessions_left,
     /// Sessions ended by a lost connection.
@@ -94,6 +96,8 @@ counters! {
     drains_unread,
     /// Services not registered because there were too many.
     services_refused,
+    /// Services not registered because the backend's key gives no right to offer them.
+    services_not_allowed,
     /// Pauses of this process that were longer than a heartbeat.
     pauses,
     /// Dropped: bytes that are no message.

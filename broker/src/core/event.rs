@@ -1,9 +1,12 @@
 //! What a broker is told, and what it asks for.
 
+use std::sync::Arc;
 use std::time::Instant;
 
-use scale0_transport::{PeerId, Port};
+use scale0_transport::{PeerId, Port, PublicKey};
 use scale0_wire::Message;
+
+use super::rights::Rights;
 
 /// Something that happened.
 #[derive(Clone, Debug)]
@@ -23,6 +26,15 @@ pub enum Event {
         /// The message.
         message: Message,
     },
+    /// A peer behind a socket has proved to be the owner of this key. Said before its HELLO; said again it is the same.
+    Proved {
+        /// Whose connection.
+        peer: PeerId,
+        /// The key.
+        key: PublicKey,
+    },
+    /// These rights hold from now on, for those who are here too.
+    Rights(Arc<Rights>),
     /// Bytes came that are no message.
     Malformed {
         /// Whose.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use scale0_transport::PeerId;
+use scale0_transport::{PeerId, PublicKey};
 use scale0_wire::flow::{ReceiveWindow, SendWindow};
 use scale0_wire::{End, Fields, Heartbeat, Hello, Kind, Message, RoutingHeader, Window};
 
@@ -22,6 +22,8 @@ pub(crate) struct Link {
     pub(crate) instance: u64,
     pub(crate) lane: u16,
     pub(crate) locality: Option<u32>,
+    /// What it has proved to be, where keys are in use.
+    pub(crate) key: Option<PublicKey>,
     pub(crate) is_draining: bool,
     /// How often each side is heard at least.
     pub(crate) heartbeat: Duration,
@@ -72,6 +74,7 @@ impl Link {
             instance: hello.instance,
             lane: hello.lane,
             locality,
+            key: None,
             is_draining: false,
             heartbeat,
             heard: now,

@@ -17,6 +17,7 @@ mod outlier;
 mod overload;
 mod queue;
 mod retry;
+mod rights;
 mod rng;
 mod service;
 mod service_set;
@@ -33,6 +34,7 @@ pub use broker::Broker;
 pub use config::{BrokerConfig, BrokerLimits, Neighbour, QueueLimits, ServiceConfig};
 pub use counters::{ByReason, Counters};
 pub use event::{Action, Event};
+pub use rights::{Right, Rights};
 pub use snapshot::{
     BackendSnapshot, FrontendSnapshot, Gauges, ServiceSnapshot, SessionSnapshot, Snapshot,
 };

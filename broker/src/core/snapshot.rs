@@ -98,6 +98,8 @@ pub struct BackendSnapshot {
     pub session: SessionSnapshot,
     /// The services it is sent new work of.
     pub services: Vec<Arc<str>>,
+    /// The services it would offer, and its key gives no right to.
+    pub not_allowed: Vec<Arc<str>>,
     /// How many requests it works on at a time, over all brokers.
     pub capacity: u32,
     /// Requests it works on for this broker.
@@ -134,6 +136,8 @@ pub struct FrontendSnapshot {
 pub struct SessionSnapshot {
     /// The peer's node name.
     pub node: String,
+    /// What its key is called in the allow list, where keys are in use.
+    pub key: Option<String>,
     /// Which of the node's connections.
     pub lane: u16,
     /// Whether the peer drains.

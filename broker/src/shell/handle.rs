@@ -6,20 +6,22 @@ use std::thread::{Builder, JoinHandle};
 use std::time::Duration;
 
 use scale0_transport::{
-    Context, Endpoint, Hub, Port, Router, RouterOptions, ThreadWaker, TransportError,
+    Context, Endpoint, GateCounters, Gatekeeper, Hub, Port, Router, RouterOptions, ThreadWaker,
+    TransportError,
 };
 
 use super::clock;
 use super::run::SocketThread;
 use super::station::{ShellCounters, Station};
-use crate::core::{Broker, BrokerConfig, Counters, Event, Gauges, Snapshot};
+use crate::core::{Broker, BrokerConfig, Counters, Event, Gauges, Rights, Snapshot};
 
 /// What a broker's shell is told at its start.
 #[derive(Clone, Debug)]
 pub struct ShellConfig {
     /// Where it listens, and what comes in there. None: only peers of this process.
     pub listen: Vec<(Port, Endpoint)>,
-    /// How its sockets are set up.
+    /// How its sockets are set up. With a secret key, only those get in to whom the rights of `broker` give something to do there; the
+    /// port is filled in.
     pub options: RouterOptions,
     /// The core's settings.
     pub broker: BrokerConfig,
@@ -55,6 +57,8 @@ pub struct BrokerHandle {
     station: Arc<Station>,
     thread: Option<JoinHandle<io::Result<()>>>,
     endpoints: Vec<(Port, String)>,
+    /// Behind the thread: it outlives the sockets.
+    gatekeeper: Option<Arc<Gatekeeper>>,
 }
 
 impl BrokerHandle {
@@ -64,9 +68,18 @@ impl BrokerHandle {
     /// When an address is in use or not ours to take, or sockets or threads are not to be had.
     pub fn start(context: &Context, config: ShellConfig) -> Result<Self, StartError> {
         let waker = ThreadWaker::new()?;
+        let gate = || config.broker.rights.as_ref().map(|rights| rights.gate());
+        let gatekeeper = (config.options.secret_key.is_some())
+            .then(|| Gatekeeper::start(context, gate().unwrap_or_default()))
+            .transpose()?
+            .map(Arc::new);
         let (mut routers, mut ports, mut endpoints) = (Vec::new(), Vec::new(), Vec::new());
         for (number, (port, endpoint)) in (0..=u8::MAX).zip(&config.listen) {
-            let router = Router::bind(context, endpoint, number, &config.options)?;
+            let options = RouterOptions {
+                port: Some(*port),
+                ..config.options.clone()
+            };
+            let router = Router::bind(context, endpoint, number, &options)?;
             endpoints.push((*port, router.local_endpoint()));
             routers.push(router);
             ports.push(*port);
@@ -81,6 +94,7 @@ impl BrokerHandle {
             station,
             thread: Some(thread),
             endpoints,
+            gatekeeper,
         })
     }
 
@@ -121,6 +135,23 @@ impl BrokerHandle {
     #[must_use]
     pub fn counters(&self) -> (Counters, ShellCounters) {
         self.station.counters()
+    }
+
+    /// These rights hold from now on: at the next handshake, and for all who are here. Without a secret key nobody has proved a key, and
+    /// nobody behind a socket has a right any more.
+    pub fn change_rights(&self, rights: Rights) {
+        // First the gate: who is sent away does not come in again.
+        if let Some(gatekeeper) = &self.gatekeeper {
+            gatekeeper.swap(rights.gate());
+        }
+        self.station.step(Event::Rights(Arc::new(rights)));
+    }
+
+    /// What was said to handshakes so far; nothing where there are no keys in use.
+    #[must_use]
+    pub fn gate_counters(&self) -> GateCounters {
+        let gatekeeper = self.gatekeeper.as_ref();
+        gatekeeper.map_or_else(GateCounters::default, |it| it.counters())
     }
 
     /// Takes nothing new from here on, finishes what there is within this time, and leaves. Returns at once; see

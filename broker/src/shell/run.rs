@@ -76,6 +76,11 @@ impl SocketThread {
                     all.backstop_saves = counters.backstop_saves;
                     all.foreign = counters.foreign;
                     all.sent_on = counters.sent_on;
+                    all.muted = counters.muted;
+                    all.handshakes_unencrypted = counters.handshakes_unencrypted;
+                    all.handshakes_wrong_key = counters.handshakes_wrong_key;
+                    all.handshakes_unfinished = counters.handshakes_unfinished;
+                    all.handshakes_broken = counters.handshakes_broken;
                 });
             self.flush();
             for action in outbound.drain(..) {
@@ -107,6 +112,13 @@ impl SocketThread {
         let sources = self.routers.iter_mut().zip(&mut self.frames);
         for ((router, frames), &port) in sources.zip(&self.ports) {
             while let Some((from, incoming, frame)) = router.receive_framed() {
+                // The core asks whose a session is when it is opened, and no more.
+                if let Incoming::Message(message) = &incoming
+                    && message.header.kind == Kind::Hello
+                    && let Some(key) = router.key_of(from)
+                {
+                    self.events.push(Event::Proved { peer: from, key });
+                }
                 self.events.push(match incoming {
                     Incoming::Message(message) => Event::Received {
                         from,
@@ -214,6 +226,11 @@ impl SocketThread {
             counters.backstop_saves += router.backstop_saves;
             counters.foreign += router.foreign;
             counters.sent_on += router.sent_on;
+            counters.muted += router.muted;
+            counters.handshakes_unencrypted += router.handshakes_unencrypted;
+            counters.handshakes_wrong_key += router.handshakes_wrong_key;
+            counters.handshakes_unfinished += router.handshakes_unfinished;
+            counters.handshakes_broken += router.handshakes_broken;
         }
         counters
     }

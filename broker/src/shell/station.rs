@@ -71,6 +71,16 @@ pub struct ShellCounters {
     pub foreign: u64,
     /// Messages passed on in the very frame that they came in.
     pub sent_on: u64,
+    /// Messages of muted peers, dropped unread.
+    pub muted: u64,
+    /// Handshakes that failed because only one side encrypts.
+    pub handshakes_unencrypted: u64,
+    /// Handshakes that failed because the other side takes us for another broker.
+    pub handshakes_wrong_key: u64,
+    /// Handshakes that were not finished in time, or left.
+    pub handshakes_unfinished: u64,
+    /// Handshakes of those who do not speak ZMTP.
+    pub handshakes_broken: u64,
 }
 
 /// What the socket thread is to do next.

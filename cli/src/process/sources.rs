@@ -57,8 +57,30 @@ impl Source for OfBroker {
             ("scale0_broker_backstop_saves_total", shell.backstop_saves),
             ("scale0_broker_foreign_total", shell.foreign),
             ("scale0_broker_sent_on_total", shell.sent_on),
+            ("scale0_broker_muted_total", shell.muted),
         ] {
             metrics.add(name, Counter, help, &[], value);
+        }
+        let gate = self.0.gate_counters();
+        let help = "Handshakes of those with an allowed key.";
+        let admitted = "scale0_broker_handshakes_admitted_total";
+        metrics.add(admitted, Counter, help, &[], gate.admitted);
+        for (reason, value) in [
+            ("unknown-key", gate.unknown_key),
+            ("wrong-port", gate.wrong_port),
+            ("quarantined", gate.quarantined),
+            ("unencrypted", shell.handshakes_unencrypted),
+            ("wrong-broker-key", shell.handshakes_wrong_key),
+            ("unfinished", shell.handshakes_unfinished),
+            ("broken", shell.handshakes_broken),
+        ] {
+            metrics.add(
+                "scale0_broker_handshakes_refused_total",
+                Counter,
+                "Connections that did not come in, by reason.",
+                &[("reason", reason)],
+                value,
+            );
         }
         let gauges = self.0.gauges();
         let mut add = |name, help, labels: &[(&str, &str)], value: usize| {

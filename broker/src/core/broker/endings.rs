@@ -286,7 +286,7 @@ impl Broker {
         self.is_gone = true;
     }
 
-    fn sessions(&self) -> Vec<Session> {
+    pub(super) fn sessions(&self) -> Vec<Session> {
         let frontends = self.frontends.iter().map(|(key, _)| key);
         let backends = self.backends.iter().map(|(key, _)| key);
         frontends

@@ -2,7 +2,8 @@
 //!
 //! This file owns the state and says who is told what; its neighbours are the parts of one story: `sessions` (who is here),
 //! `offers` (who works for which service), `requests` (what frontends say), `placement` (who gets a request), `demand` (what
-//! backends are told), `redirect` (where else to go), `responses` (what backends say), `endings` (how a stream or a session ends), `view` (what an operator
+//! backends are told), `redirect` (where else to go), `responses` (what backends say), `rights` (who may do what), `endings` (how a
+//! stream or a session ends), `outliers` (who is given a rest), `view` (what an operator
 //! sees), `audit` (what must hold).
 
 mod audit;
@@ -14,13 +15,14 @@ mod placement;
 mod redirect;
 mod requests;
 mod responses;
+mod rights;
 mod sessions;
 mod view;
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::Instant;
 
-use scale0_transport::{PeerId, Port};
+use scale0_transport::{PeerId, Port, PublicKey};
 use scale0_wire::{Kind, Message, Reason, Role, RoutingHeader, ServiceId, Stranger, Unsupported};
 use slab::Slab;
 
@@ -59,6 +61,8 @@ pub struct Broker {
     actions: Vec<Action>,
     peers: HashMap<PeerId, Session, Secret>,
     identities: HashMap<Identity, Session, Secret>,
+    /// What peers behind sockets have proved to be, as long as their connections stand.
+    keys: HashMap<PeerId, PublicKey, Secret>,
     frontends: Slab<Frontend>,
     backends: Slab<Backend>,
     services: Slab<Service>,
@@ -137,6 +141,7 @@ impl Broker {
             actions: Vec::new(),
             peers: HashMap::with_hasher(secret),
             identities: HashMap::with_hasher(secret),
+            keys: HashMap::with_hasher(secret),
             frontends: Slab::new(),
             backends: Slab::new(),
             services: Slab::new(),
@@ -194,6 +199,8 @@ impl Broker {
                 locality,
                 message,
             } => self.receive(from, port, locality, message),
+            Event::Proved { peer, key } => self.note_key(peer, key),
+            Event::Rights(rights) => self.change_rights(rights),
             Event::Malformed { from: _ } => self.counters.dropped_malformed += 1,
             Event::Lost { peer } => self.lose(peer),
             Event::Stuck { peer } => self.drop_stuck(peer),

@@ -1,9 +1,9 @@
 //! Who is here: HELLO, heartbeats, BYE.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::{Duration, Instant};
 
-use scale0_transport::PeerId;
+use scale0_transport::{PeerId, PublicKey};
 use scale0_wire::{
     Announce, Bye, DecodeError, Flags, Heartbeat, Hello, Kind, Message, Role, RoutingHeader,
     ServiceId, Welcome, Window, limits,
@@ -26,6 +26,8 @@ use crate::core::stream::{List, Phase};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Identity {
     is_backend: bool,
+    /// With keys in use, nobody takes the place of another's session.
+    key: Option<PublicKey>,
     instance: u64,
     lane: u16,
 }
@@ -81,6 +83,10 @@ impl Broker {
             self.counters.dropped_out_of_place += 1;
             return self.answer(from, bye(epoch, Bye::ProtocolError));
         }
+        if !self.may_come(from, role, locality.is_some(), &hello) {
+            self.counters.sessions_not_allowed += 1;
+            return self.answer(from, bye(epoch, Bye::ProtocolError));
+        }
         if let Some(&session) = self.peers.get(&from) {
             let now = self.now;
             let link = self.link(session);
@@ -94,6 +100,7 @@ impl Broker {
         }
         let identity = Identity {
             is_backend: role == Role::Backend,
+            key: self.key_of(from),
             instance: hello.instance,
             lane: hello.lane,
         };
@@ -116,7 +123,8 @@ impl Broker {
             .heartbeat
             .max(self.config.heartbeat)
             .min(limits::HEARTBEAT_MAX);
-        let link = Link::new(from, epoch, version, locality, &hello, heartbeat, self.now);
+        let mut link = Link::new(from, epoch, version, locality, &hello, heartbeat, self.now);
+        link.key = identity.key;
         let is_draining = message.header.flags.contains(Flags::DRAINING);
         let session = if role == Role::Backend {
             Session::Backend(self.add_backend(link, &hello))
@@ -158,6 +166,7 @@ impl Broker {
             places: HashMap::with_hasher(Secret::new(self.config.hash_secret)),
             resting: 0,
             at_work: AtWork::default(),
+            barred: BTreeSet::new(),
             parked: Vec::new(),
             turn: ServiceKey(0),
             streams: List::default(),
@@ -193,8 +202,11 @@ impl Broker {
     }
 
     /// From here on this backend may be sent requests for this service.
-    fn register(&mut self, backend: BackendKey, name: &str) {
+    pub(super) fn register(&mut self, backend: BackendKey, name: &str) {
         let name = name.to_ascii_lowercase();
+        if !self.may_offer(backend, &name) {
+            return;
+        }
         let id = ServiceId::of(name.as_bytes());
         let known = self.service_keys.get(&id);
         let backend_of = &self.backends[backend.0];
@@ -512,6 +524,7 @@ impl Broker {
     }
 
     pub(super) fn lose(&mut self, peer: PeerId) {
+        self.keys.remove(&peer);
         if let Some(&session) = self.peers.get(&peer) {
             self.counters.sessions_lost += 1;
             self.end(session);
@@ -530,7 +543,7 @@ impl Broker {
         self.end_with(session, Bye::ProtocolError);
     }
 
-    fn end_with(&mut self, session: Session, why: Bye) {
+    pub(super) fn end_with(&mut self, session: Session, why: Bye) {
         self.tell(session, bye(0, why));
         self.end(session);
     }
@@ -540,6 +553,7 @@ impl Broker {
         let link = self.link(session);
         let identity = Identity {
             is_backend: matches!(session, Session::Backend(_)),
+            key: link.key,
             instance: link.instance,
             lane: link.lane,
         };

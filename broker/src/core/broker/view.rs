@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::Broker;
+use super::rights::right_of;
 use crate::core::link::Link;
 use crate::core::service::Service;
 use crate::core::snapshot::{
@@ -69,12 +70,13 @@ impl Broker {
         } = self.gauges(now);
         services.sort_by(|a, b| a.name.cmp(&b.name));
         let backends = self.backends.iter().map(|(_, backend)| BackendSnapshot {
-            session: session_snapshot(&backend.link, now),
+            session: self.session_snapshot(&backend.link, now),
             services: backend
                 .offers
                 .iter()
                 .map(|offer| self.services[offer.service.0].name.clone())
                 .collect(),
+            not_allowed: backend.barred.iter().cloned().collect(),
             capacity: backend.ledger.capacity(),
             outstanding: backend.outstanding,
             credit: backend.ledger.available(),
@@ -92,7 +94,7 @@ impl Broker {
                 .collect(),
         });
         let frontends = self.frontends.iter().map(|(_, frontend)| FrontendSnapshot {
-            session: session_snapshot(&frontend.link, now),
+            session: self.session_snapshot(&frontend.link, now),
             open_requests: frontend.streams.len(),
         });
         Snapshot {
@@ -134,17 +136,19 @@ impl Broker {
             refused: service.refused,
         }
     }
-}
 
-fn session_snapshot(link: &Link, now: Instant) -> SessionSnapshot {
-    SessionSnapshot {
-        node: link.node.clone(),
-        lane: link.lane,
-        is_draining: link.is_draining,
-        is_local: link.locality.is_some(),
-        silent_ms: milliseconds(now.saturating_duration_since(link.heard)),
-        round_trip_us: u64::try_from(link.round_trip().as_micros()).unwrap_or(u64::MAX),
-        waiting_bytes: link.waiting_bytes(),
+    fn session_snapshot(&self, link: &Link, now: Instant) -> SessionSnapshot {
+        let right = right_of(self.config.rights.as_deref(), link);
+        SessionSnapshot {
+            node: link.node.clone(),
+            key: right.map(|right| right.name.clone()),
+            lane: link.lane,
+            is_draining: link.is_draining,
+            is_local: link.locality.is_some(),
+            silent_ms: milliseconds(now.saturating_duration_since(link.heard)),
+            round_trip_us: u64::try_from(link.round_trip().as_micros()).unwrap_or(u64::MAX),
+            waiting_bytes: link.waiting_bytes(),
+        }
     }
 }
 

@@ -9,6 +9,7 @@ mod flow;
 mod many;
 mod redirect;
 mod repeats;
+mod rights;
 mod sessions;
 mod shares;
 mod slow_and_failing;
