@@ -44,12 +44,13 @@ pub(crate) enum Command {
     Drain(DrainArguments),
     /// Make what a running process has stored count as stale, or as gone, in its own cache
     Purge(PurgeArguments),
+    /// Let a running process read its allow list again
+    Reload(ReloadArguments),
+    /// Make a pair of keys for a node
+    Keygen(KeygenArguments),
     /// Not in this version
     #[command(hide = true, disable_help_flag = true)]
     Top(Later),
-    /// Not in this version
-    #[command(hide = true, disable_help_flag = true)]
-    Keygen(Later),
     /// Not in this version
     #[command(hide = true, disable_help_flag = true)]
     Completions(Later),
@@ -109,7 +110,10 @@ Examples:
   scale0 bridge --service www.example.com --upstream http://127.0.0.1:3000 --broker tcp://127.0.0.1:5702
   scale0 bridge --service '*' --upstream unix:/run/app.sock --broker tcp://127.0.0.1:5702 --concurrency 16 --health /healthz
 
-A broker on another machine whose network is trusted: SCALE0__SECURITY__INSECURE=true")]
+A broker on another machine is proved by its key, and this bridge by its own, which the broker's allow list names:
+  SCALE0__SECURITY__SECRET_KEY_FILE=./bridge.key scale0 bridge --service www.example.com \
+      --upstream http://127.0.0.1:3000 --broker tcp://10.0.0.5:5702 --broker-key KEY
+SCALE0_SECRET_KEY holds the key itself instead. On a trusted network without keys: SCALE0__SECURITY__INSECURE=true")]
 pub(crate) struct BridgeArguments {
     /// A service the application answers for; "*" for whatever nobody else answers; may be repeated
     #[arg(long = "service", value_name = "NAME", required = true)]
@@ -120,8 +124,8 @@ pub(crate) struct BridgeArguments {
     /// A broker's endpoint for backends; name all brokers of the site
     #[arg(long = "broker", value_name = "ENDPOINT", required = true)]
     pub(crate) brokers: Vec<String>,
-    /// Not in this version: the brokers' public key, for encryption
-    #[arg(long = "broker-key", value_name = "KEY", hide = true)]
+    /// The broker's public key, for encryption; one for all brokers, or one for each in their order
+    #[arg(long = "broker-key", value_name = "KEY", allow_hyphen_values = true)]
     pub(crate) broker_keys: Vec<String>,
     /// The most requests the application is given at once [default: 64]
     #[arg(long, value_name = "N")]
@@ -254,6 +258,39 @@ pub(crate) struct PurgeArguments {
     pub(crate) json: bool,
 }
 
+/// Let a running process read its allow list again
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The process reads its whole configuration again, the file, variables and --set as when it was started, and takes over
+`allow` of [security], all of it at once: new keys come in, those that are gone are sent away with their services. If
+anything is wrong, nothing changes, and the reason is told. What else has changed is named and waits for a restart.
+SIGHUP does the same.
+
+Example:
+  scale0 reload && scale0 status
+
+Exit codes: 0 done, 1 not, and the reason is told; 2 wrong usage.")]
+pub(crate) struct ReloadArguments {
+    /// Whom to ask
+    #[command(flatten)]
+    pub(crate) admin: AdminUrl,
+}
+
+/// Make a pair of keys for a node
+#[derive(Args, Debug)]
+#[command(after_help = "\
+The secret key goes into the file, which only its owner can read, and is never shown; `secret_key_file` in [security]
+names it. The public key is printed: it goes into the `allow` list of brokers, or, if it is a broker's, into `brokers`
+of frontends and bridges. A file that is there already is not touched.
+
+Example:
+  scale0 keygen --out /etc/scale0/node.key")]
+pub(crate) struct KeygenArguments {
+    /// The file to write the secret key to; it must not be there yet
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: PathBuf,
+}
+
 /// What a process does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
@@ -316,6 +353,15 @@ mod tests {
         assert!(
             matches!(parse("drain --role broker --timeout 30s --wait --admin http://h:1"),
             Ok(Every::Drain(drain)) if drain.role == Some(Role::Broker) && drain.timeout.unwrap().as_secs() == 30 && drain.wait && drain.admin.admin == "http://h:1")
+        );
+    }
+
+    #[test]
+    fn a_key_that_begins_with_a_hyphen_is_one() {
+        let line =
+            "bridge --service a --upstream http://x --broker tcp://y:1 --broker-key -k --health /h";
+        assert!(
+            matches!(parse(line), Ok(Every::Bridge(bridge)) if bridge.broker_keys == ["-k"] && bridge.health.is_some())
         );
     }
 

@@ -32,8 +32,9 @@ fn main() -> ExitCode {
         Command::Status(arguments) => command::status::run(&arguments),
         Command::Drain(arguments) => command::drain::run(&arguments),
         Command::Purge(arguments) => command::purge::run(&arguments),
+        Command::Reload(arguments) => command::reload::run(&arguments),
+        Command::Keygen(arguments) => command::keygen::run(&arguments),
         Command::Top(_) => return not_in_this_version("top"),
-        Command::Keygen(_) => return not_in_this_version("keygen"),
         Command::Completions(_) => return not_in_this_version("completions"),
     };
     match done {

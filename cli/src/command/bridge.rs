@@ -10,5 +10,5 @@ use crate::process::{self, Demo};
 /// [`crate::config::ConfigError`] if a flag is wrong; otherwise why the bridge could not start.
 pub(crate) fn run(arguments: &BridgeArguments) -> anyhow::Result<()> {
     let config = Config::of_bridge(arguments, &Sources::of_process(None, Vec::new()))?;
-    process::run(&config, Demo::Off)
+    process::run(&config, None, Demo::Off)
 }

@@ -136,9 +136,20 @@ fn overview(status: &Value) -> String {
             } else {
                 ""
             };
+            let key = match session["key"].as_str() {
+                Some(key) => format!("  key {key}"),
+                None => String::new(),
+            };
+            let barred = backend["not_allowed"].as_array().into_iter().flatten();
+            let barred: Vec<&str> = barred.filter_map(Value::as_str).collect();
+            let barred = if barred.is_empty() {
+                String::new()
+            } else {
+                format!("  not allowed {}", barred.join(","))
+            };
             _ = writeln!(
                 to,
-                "  backend {node}/{lane}  outstanding {outstanding} of {capacity}  credit {}{draining}",
+                "  backend {node}/{lane}  outstanding {outstanding} of {capacity}  credit {}{draining}{key}{barred}",
                 number(&backend["credit"])
             );
         }
@@ -176,7 +187,9 @@ mod tests {
             "frontend": { "ready": true, "connections": 3, "cache": { "store": {
                 "kind": "file", "state": "open", "path": "/x", "records": 4, "bytes": 9, "capacity": 10, "waiting": 0,
             } }, "brokers": [{ "node": "b", "state": "live", "lane": 0, "outstanding": 1 }] },
-            "broker": { "services": [{ "name": "shop", "backends": 2, "queued": 5, "oldest_ms": 7 }] },
+            "broker": { "services": [{ "name": "shop", "backends": 2, "queued": 5, "oldest_ms": 7 }], "backends": [{
+                "session": { "node": "a", "lane": 0, "key": "shop-1" }, "not_allowed": ["blog", "*"], "outstanding": 1, "capacity": 8, "credit": 7,
+            }] },
             "bridge": [{ "services": "shop", "up": false }, { "services": "*", "up": true, "requests": 9 }],
         });
         let text = overview(&status);
@@ -184,6 +197,7 @@ mod tests {
             "store     file open  records 4  bytes 9 of 10  waiting 0",
             "  to broker b  lane 0  live  outstanding 1",
             "  service shop  backends 2  queued 5  oldest 7 ms",
+            "  backend a/0  outstanding 1 of 8  credit 7  key shop-1  not allowed blog,*",
             "bridge    shop  application down",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");

@@ -11,12 +11,8 @@ use crate::process::{self, Demo};
 pub(crate) fn run(arguments: &UpArguments) -> anyhow::Result<()> {
     let sources = Sources::of_process(arguments.config.clone(), arguments.settings.sets.clone());
     let config = Config::load(&sources)?;
-    process::run(
-        &config,
-        if arguments.config.is_none() {
-            Demo::On
-        } else {
-            Demo::Off
-        },
-    )
+    match arguments.config {
+        Some(_) => process::run(&config, Some(sources), Demo::Off),
+        None => process::run(&config, None, Demo::On),
+    }
 }

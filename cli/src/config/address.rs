@@ -292,42 +292,20 @@ impl Serialize for BrokerAddress {
 }
 
 /// The public half of a CURVE key pair, in ZeroMQ's Z85 text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PublicKey(String);
-
-/// ZeroMQ's digits, in the order of their values.
-const Z85: &[u8; 85] =
-    b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#";
-
-impl PublicKey {
-    /// The 40 characters.
-    pub(crate) fn as_str(&self) -> &str {
-        &self.0
-    }
-}
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PublicKey(pub(crate) scale0_transport::PublicKey);
 
 impl Text for PublicKey {
     const EXPECTED: &'static str = "a public key of 40 characters in Z85";
 
     fn read(text: &str) -> Result<Self, &'static str> {
-        // Five characters are four bytes; not every five are.
-        let is_word = |word: &[u8]| {
-            let value = |byte| Z85.iter().position(|digit| *digit == byte);
-            let sum = word
-                .iter()
-                .try_fold(0, |sum, byte| Some(sum * Z85.len() + value(*byte)?));
-            sum.is_some_and(|sum| u32::try_from(sum).is_ok())
-        };
-        match text.len() == 40 && text.as_bytes().chunks(5).all(is_word) {
-            true => Ok(Self(text.to_owned())),
-            false => Err(""),
-        }
+        text.parse().map(Self).map_err(|_| "")
     }
 }
 
 impl fmt::Display for PublicKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        self.0.fmt(f)
     }
 }
 

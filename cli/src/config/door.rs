@@ -7,14 +7,17 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::address::Endpoint;
+use scale0_transport::KeyError;
+
+use super::address::{Endpoint, PublicKey};
 use super::layers::Origins;
 use super::model::{Admin, Bridge, Config, Limits, Log, Node, Security, Site};
 use super::names::Name;
 use super::problem::{Origin, Problem};
-use super::settings::{RawAdmin, RawConfig, RawLimits};
+use super::settings::{RawAdmin, RawConfig, RawLimits, RawSecurity};
 use super::text::Text;
 use super::units::{ByteCount, Time};
+use super::{SECRET_KEY, Sources};
 
 /// hyper's read buffer has no smaller size.
 const LEAST_HEADER_BYTES: ByteCount = ByteCount::kib(8);
@@ -28,19 +31,24 @@ const MOST_HEADER_COUNT: usize = 1024;
 /// A stream's windows to both sides and some room; with less, a single transfer would stand still.
 const LEAST_IN_FLIGHT_BYTES: ByteCount = ByteCount::mib(1);
 
-const INSECURE: &str = "keys for encryption are not in this version; `insecure = true` in [security], or \
-     SCALE0__SECURITY__INSECURE=true, says that the network itself is trusted";
+const INSECURE: &str = "`insecure = true` in [security], or SCALE0__SECURITY__INSECURE=true, says that the network itself is trusted";
+
+/// Instead of that, for what is bound and what is dialled.
+const KEY_OF_OURS: &str = "`secret_key_file` in [security] names this node's key, made by `scale0 keygen`, and `allow` whom it lets in; or ";
+const KEY_OF_THEIRS: &str =
+    "name the broker's key, `{ endpoint = \"…\", public_key = \"…\" }` or --broker-key; or ";
 
 /// Checks what was written as a whole. A node without a name takes the host's.
 pub(super) fn check(
     raw: RawConfig,
     origins: &Origins,
-    host_name: &str,
+    sources: &Sources,
 ) -> Result<Config, Vec<Problem>> {
     let mut door = Door {
         origins,
         problems: Vec::new(),
         insecure: raw.security.insecure,
+        has_key: raw.security.secret_key_file.is_some() || sources.secret_key.is_some(),
         bound: Vec::new(),
     };
     door.orphans(&raw);
@@ -54,8 +62,9 @@ pub(super) fn check(
     let bridges: Vec<Bridge> = bridges
         .filter_map(|(index, bridge)| door.bridge(index, bridge, broker.as_ref()))
         .collect();
+    let security = door.security(raw.security, sources, broker.is_some());
     let admin = raw.admin.map(|admin| door.admin(admin));
-    let name = door.node(raw.node.name, host_name);
+    let name = door.node(raw.node.name, &sources.host_name);
     if !door.problems.is_empty() {
         return Err(door.problems);
     }
@@ -68,9 +77,7 @@ pub(super) fn check(
         broker,
         bridges,
         limits,
-        security: Security {
-            insecure: raw.security.insecure,
-        },
+        security,
         admin,
         log: Log {
             level: raw.log.level,
@@ -84,6 +91,8 @@ pub(super) struct Door<'a> {
     pub(super) origins: &'a Origins,
     problems: Vec<Problem>,
     insecure: bool,
+    /// This node has a key, whatever it is worth.
+    has_key: bool,
     /// What is bound so far, and by which setting.
     bound: Vec<(Endpoint, String)>,
 }
@@ -208,7 +217,9 @@ impl Door<'_> {
     /// Notes that a setting binds a ZeroMQ socket.
     pub(super) fn bind_endpoint(&mut self, path: &str, endpoint: &Endpoint) {
         if endpoint.can_be_bound() {
-            self.secure(path, endpoint, "bound");
+            if !self.has_key {
+                self.secure(path, endpoint, "bound", KEY_OF_OURS);
+            }
         } else {
             self.refuse(self.at(
                 path,
@@ -235,14 +246,64 @@ impl Door<'_> {
         self.bound.push((endpoint, path.to_owned()));
     }
 
+    /// Notes that a setting dials a broker whose key is not known.
+    pub(super) fn dial_in_the_clear(&mut self, path: &str, endpoint: &Endpoint) {
+        self.secure(path, endpoint, "dialled", KEY_OF_THEIRS);
+    }
+
+    fn security(&mut self, raw: RawSecurity, sources: &Sources, is_broker: bool) -> Security {
+        let allow = raw.allow.0;
+        let names: Vec<&Name> = allow.iter().map(|it| &it.name).collect();
+        self.no_two_equal("security.allow", &names);
+        let keys: Vec<&PublicKey> = allow.iter().map(|it| &it.public_key).collect();
+        self.no_two_equal("security.allow", &keys);
+        if !allow.is_empty() && !is_broker {
+            let problem = self.at("security.allow", "`allow` without a [broker]");
+            self.refuse(problem.help(
+                "`allow` says whom the [broker] of the same file lets in; here it would do nothing",
+            ));
+        } else if !allow.is_empty() && !self.has_key {
+            let problem = self.at(
+                "security.allow",
+                "`allow` without a secret key: nobody could prove who they are",
+            );
+            self.refuse(problem.help(
+                "`secret_key_file` in [security] names this node's key, made by `scale0 keygen`",
+            ));
+        } else if allow.is_empty() && self.has_key && is_broker {
+            let problem = self.at(
+                "security.secret_key_file",
+                "a [broker] with a secret key and an empty `allow`: nobody could come in",
+            );
+            self.refuse(problem.help(
+                "`allow = [{ name = \"shop-1\", public_key = \"…\", may = \"backend\", services = [\"www.example.com\"] }]` in [security] names who may",
+            ));
+        }
+        let secret_key = sources.secret_key.as_deref().map(|key| key.trim().parse());
+        let secret_key = secret_key.and_then(|key| {
+            key.map_err(|error: KeyError| {
+                let origin = Origin::Variable(SECRET_KEY.to_owned());
+                let message = format!("expected this node's secret key: {error}");
+                self.refuse(Problem::new(origin, "", message));
+            })
+            .ok()
+        });
+        Security {
+            insecure: raw.insecure,
+            secret_key_file: raw.secret_key_file.map(|file| file.0),
+            secret_key,
+            allow,
+        }
+    }
+
     /// Refuses to go beyond this machine without encryption, unless that was asked for.
-    pub(super) fn secure(&mut self, path: &str, endpoint: &Endpoint, done: &str) {
+    fn secure(&mut self, path: &str, endpoint: &Endpoint, done: &str, instead: &str) {
         if !endpoint.is_local() && !self.insecure {
             let problem = self.at(
                 path,
                 format!("\"{endpoint}\" is {done} beyond this machine without encryption"),
             );
-            self.refuse(problem.help(INSECURE));
+            self.refuse(problem.help(format!("{instead}{INSECURE}")));
         }
     }
 

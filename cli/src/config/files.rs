@@ -4,15 +4,21 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+
+use scale0_transport::{KeyError, KeyPair, SecretKey};
 
 use super::choices::AccessLog;
 use super::layers::Origins;
-use super::model::Config;
+use super::model::{Config, Security};
 use super::problem::Problem;
 
 /// The longest admin token: as much as a field of a request's head holds with ease.
 const LONGEST_TOKEN: u64 = 8 * 1024;
+
+/// A key has 40 characters; there is room for blanks around it.
+const LONGEST_KEY_FILE: u64 = 1024;
 
 /// What speaks against the files that `config` names.
 pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Problem> {
@@ -23,6 +29,15 @@ pub(super) fn check(config: &Config, origins: &Origins) -> Vec<Problem> {
     if let Some(Err(why)) = token_file.map(|file| token(file)) {
         problems.push(at("admin.token_file", why).help(
             "the file holds a long random text, which `SCALE0_ADMIN_TOKEN` repeats; a relative name starts at the working directory",
+        ));
+    }
+    let security = &config.security;
+    let key_file = security.secret_key_file.as_ref();
+    let key_file =
+        key_file.filter(|file| security.secret_key.is_none() && !is_pipe_or_device(file));
+    if let Some(Err(why)) = key_file.map(|file| secret_key(file)) {
+        problems.push(at("security.secret_key_file", why).help(
+            "`scale0 keygen --out FILE` writes such a file; a relative name starts at the working directory",
         ));
     }
     if let AccessLog::File(file) = &config.log.access
@@ -64,6 +79,54 @@ pub(crate) fn token(file: &Path) -> Result<String, String> {
         )),
         token => Ok(token.to_owned()),
     }
+}
+
+/// This node's keys, if it has some.
+///
+/// # Errors
+/// As [`secret_key`].
+pub(crate) fn key_pair(security: &Security) -> Result<Option<KeyPair>, String> {
+    let secret = match (&security.secret_key, &security.secret_key_file) {
+        (Some(key), _) => key.clone(),
+        (None, Some(file)) => secret_key(file)?,
+        (None, None) => return Ok(None),
+    };
+    let public = secret.public_key().map_err(|error| error.to_string())?;
+    Ok(Some(KeyPair { public, secret }))
+}
+
+/// The secret key that the file holds, which nobody but its owner may read.
+///
+/// # Errors
+/// For people: what was expected of which file, and what was found. The key is not in it.
+fn secret_key(file: &Path) -> Result<SecretKey, String> {
+    // Who has written the key itself into the place of the file's name shall not read it in a log.
+    let is_a_key = file
+        .to_str()
+        .is_some_and(|it| it.parse::<SecretKey>().is_ok());
+    let shown = if is_a_key {
+        "a place whose name could be a key, and is not shown".to_owned()
+    } else {
+        format!("{file:?}")
+    };
+    let failed = |error: std::io::Error| {
+        format!("expected a file with the secret key at {shown}, which cannot be read: {error}")
+    };
+    let opened = File::open(file).map_err(failed)?;
+    // Of what is open, so that it is the very file that is read.
+    let mode = opened.metadata().map_err(failed)?.permissions().mode() & 0o777;
+    if mode & 0o077 != 0 {
+        return Err(format!(
+            "expected a file at {shown} that only its owner can read, as after `chmod 600`, found mode {mode:04o}"
+        ));
+    }
+    let mut text = String::new();
+    opened
+        .take(LONGEST_KEY_FILE)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    let key = text.trim().parse();
+    key.map_err(|error: KeyError| format!("expected a secret key in {shown}: {error}"))
 }
 
 /// Whether lines can be appended to the file, which need not be there yet.

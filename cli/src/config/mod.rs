@@ -5,6 +5,7 @@
 //! remedy of everything that is wrong; `files` looks whether the files it names are there. Nothing else in the binary reads files
 //! or variables for settings.
 pub(crate) mod address;
+mod allowed;
 pub(crate) mod choices;
 mod door;
 mod effective;
@@ -29,14 +30,15 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml_edit::{Array, Document, Value};
+use toml_edit::{Array, Document, InlineTable, Value};
 
 use crate::args::BridgeArguments;
 
 pub(crate) use address::BrokerAddress;
+pub(crate) use allowed::May;
 pub(crate) use choices::{AccessLog, Coalesce, SetCookie, Store};
-pub(crate) use files::token;
-pub(crate) use model::{Bridge, Broker, Brokers, Cache, Config, Frontend, Log, Route};
+pub(crate) use files::{key_pair, token};
+pub(crate) use model::{Bridge, Broker, Brokers, Cache, Config, Frontend, Log, Route, Security};
 pub(crate) use names::HostPattern;
 pub(crate) use problem::ConfigError;
 pub(crate) use units::ByteCount;
@@ -54,6 +56,9 @@ pub(crate) fn time(text: &str) -> Result<Duration, String> {
         .map(|time| time.0)
         .map_err(|why| text::misfit::<units::Time>(text, why))
 }
+
+/// The variable that holds this node's secret key itself.
+pub(crate) const SECRET_KEY: &str = "SCALE0_SECRET_KEY";
 
 /// What runs without a file.
 const EMBEDDED: &str = include_str!("embedded.toml");
@@ -73,6 +78,8 @@ pub(crate) struct Sources {
     pub(crate) variables: Vec<(String, String)>,
     /// `KEY=VALUE`, as `--set` has it.
     pub(crate) sets: Vec<String>,
+    /// This node's secret key, as the environment has it.
+    pub(crate) secret_key: Option<String>,
     /// The name of this host, which is the node's where it has no other.
     pub(crate) host_name: String,
 }
@@ -94,6 +101,7 @@ impl Sources {
             file,
             variables,
             sets,
+            secret_key: std::env::var_os(SECRET_KEY).map(|key| key.to_string_lossy().into_owned()),
             host_name: gethostname::gethostname().to_string_lossy().into_owned(),
         }
     }
@@ -126,15 +134,24 @@ impl Config {
         sources: &Sources,
     ) -> Result<Self, ConfigError> {
         const NAME: &str = "the command line";
-        if !flags.broker_keys.is_empty() {
-            let message = "keys for encryption are not in this version".to_owned();
-            return Err(ConfigError::new(
-                NAME,
-                "",
-                vec![Problem::new(Origin::Flag("--broker-key"), "", message)],
-            ));
+        let (keys, count) = (&flags.broker_keys, flags.brokers.len());
+        if ![0, 1, count].contains(&keys.len()) {
+            let message = format!(
+                "expected one --broker-key for all brokers, or one for each of the {count}, found {}",
+                keys.len()
+            );
+            let problem = Problem::new(Origin::Flag("--broker-key"), "", message);
+            return Err(ConfigError::new(NAME, "", vec![problem]));
         }
-        let brokers = flags.brokers.iter().map(Value::from);
+        // One key for all of them is repeated for ever; none is none.
+        let mut keys = keys.iter().cycle();
+        let brokers = flags.brokers.iter().map(|endpoint| match keys.next() {
+            Some(key) => Value::from(InlineTable::from_iter([
+                ("endpoint", endpoint),
+                ("public_key", key),
+            ])),
+            None => Value::from(endpoint),
+        });
         let mut given = vec![
             (
                 "services",
@@ -220,7 +237,7 @@ impl Config {
         }
         match layers::merge(&document, overrides) {
             Ok((raw, origins)) if problems.is_empty() => {
-                let config = door::check(raw, &origins, &sources.host_name).map_err(fail)?;
+                let config = door::check(raw, &origins, sources).map_err(fail)?;
                 Ok((config, origins))
             }
             Ok(_) => Err(fail(problems)),

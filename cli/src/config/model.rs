@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use scale0_transport::SecretKey;
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::address::{BrokerAddress, Endpoint, Upstream};
+use super::allowed::Allowed;
 use super::choices::{AccessLog, Coalesce, LogLevel, SetCookie, Store};
 use super::names::{HostPattern, Name, RequestPath, ServiceName};
 use super::units::{ByteCount, Time};
@@ -232,6 +234,22 @@ pub(crate) struct Bridge {
 pub(crate) struct Security {
     /// Whether they do without CURVE beyond this machine.
     pub(crate) insecure: bool,
+    /// Where this node's secret key is, unless `secret_key` is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) secret_key_file: Option<PathBuf>,
+    /// The secret key that the environment has given. It is never written out.
+    #[serde(skip)]
+    pub(crate) secret_key: Option<SecretKey>,
+    /// Whom this node's broker lets in: not empty if it has a key, no two of one name or one key; empty without a key.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) allow: Vec<Allowed>,
+}
+
+impl Security {
+    /// Whether this node proves who it is, and wants that proved by others.
+    pub(crate) fn has_key(&self) -> bool {
+        self.secret_key.is_some() || self.secret_key_file.is_some()
+    }
 }
 
 /// Health, metrics, status, drain.

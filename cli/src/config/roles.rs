@@ -272,7 +272,7 @@ impl Door<'_> {
                     self.origins.of(&format!("broker.{theirs}")),
                 ));
             } else if address.public_key.is_none() {
-                self.secure(&path, endpoint, "dialled");
+                self.dial_in_the_clear(&path, endpoint);
             }
         }
         let endpoints: Vec<&Endpoint> = raw.0.iter().map(|address| &address.endpoint).collect();

@@ -8,6 +8,7 @@ use serde::de::IntoDeserializer;
 use toml_edit::Value;
 
 use super::address::{BrokerAddress, Endpoint, Listen, Net, Upstream};
+use super::allowed::Allowed;
 use super::choices::{
     AccessLog, Coalesce, FileName, LogLevel, SecretFile, SetCookie, Store, Switch, Unavailable,
 };
@@ -330,7 +331,14 @@ section! {
         /// Whether brokers may be bound and dialled beyond this machine without encryption and proof of identity. Only where the network
         /// itself is trusted: whoever reaches the endpoints can then answer for your site.
         insecure: bool = false,
-    } later ["secret_key_file", "allow"]
+        /// The file with this node's secret key, which `scale0 keygen` writes; nobody but its owner may read it. A broker then speaks to
+        /// those of `allow` only, encrypted; frontends and bridges prove by it who they are, to brokers whose `public_key` they know. The
+        /// variable SCALE0_SECRET_KEY, which holds the key itself, goes before it.
+        secret_key_file: Option<SecretFile> = None,
+        /// Whom this node's broker lets in: each key with a name, what it `may` be (frontend, backend) and, for a backend, the `services`
+        /// that it may offer. Read again on SIGHUP and `scale0 reload`, without a restart.
+        allow: List<Allowed> = List(Vec::new()),
+    } later []
 }
 
 section! {

@@ -10,7 +10,7 @@ use http::{Request, Response};
 use scale0_backend::{Backend, Body, Counters, Throttle};
 use scale0_bridge::{Bridge, BridgeConfig, Health};
 use scale0_frontend::Threads;
-use scale0_transport::{Context, Endpoint, Hub};
+use scale0_transport::{Context, Endpoint, Hub, KeyPair};
 use tokio::sync::watch;
 use tower_service::Service;
 
@@ -34,6 +34,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) config: &'a Config,
     pub(super) hub: Option<Arc<dyn Hub>>,
     pub(super) context: Option<Context>,
+    /// What it proves to brokers.
+    pub(super) keys: Option<KeyPair>,
     pub(super) threads: &'a Threads,
 }
 
@@ -124,6 +126,9 @@ impl Backends {
             if around.config.security.insecure {
                 backend = backend.insecure();
             }
+            if let Some(keys) = &around.keys {
+                backend = backend.keys(keys.clone());
+            }
             if let Some(hub) = around.hub.as_ref().filter(|_| brokers.in_process()) {
                 backend = backend.in_process(Arc::clone(hub), lane);
             }
@@ -169,7 +174,7 @@ impl Backends {
 pub(super) fn endpoint(address: &config::BrokerAddress) -> anyhow::Result<Endpoint> {
     let endpoint: Endpoint = address.endpoint.to_string().parse()?;
     Ok(match &address.public_key {
-        Some(key) => endpoint.with_server_key(key.as_str().parse()?),
+        Some(key) => endpoint.with_server_key(key.0),
         None => endpoint,
     })
 }

@@ -1,10 +1,13 @@
 //! From the file's `[broker]` and `[[service]]` to a running broker.
 
+use std::sync::Arc;
+
 use anyhow::Context as _;
 use scale0_broker::{BrokerConfig, BrokerHandle, QueueLimits, ServiceConfig, ShellConfig};
-use scale0_transport::{Context, Endpoint, Port, RouterOptions};
+use scale0_transport::{Context, Endpoint, KeyPair, Port, RouterOptions};
 
 use super::random;
+use super::reload::rights;
 use crate::config::{self, Config};
 
 /// Binds its sockets and starts it.
@@ -13,6 +16,7 @@ pub(super) fn start(
     broker: &config::Broker,
     instance: u64,
     context: &Context,
+    keys: Option<&KeyPair>,
 ) -> anyhow::Result<BrokerHandle> {
     let mut listen = Vec::new();
     for (port, endpoint) in [
@@ -36,13 +40,17 @@ pub(super) fn start(
     let settings = BrokerConfig {
         services: services.collect(),
         hold: config.limits.hold,
+        rights: keys.map(|_| Arc::new(rights(&config.security))),
         ..BrokerConfig::new(&config.node.name, &config.site.name, instance, random())
     };
     BrokerHandle::start(
         context,
         ShellConfig {
             listen,
-            options: RouterOptions::default(),
+            options: RouterOptions {
+                secret_key: keys.map(|keys| keys.secret.clone()),
+                ..RouterOptions::default()
+            },
             broker: settings,
         },
     )

@@ -9,7 +9,7 @@ use scale0_frontend::{
     AccessLog, Brokers, Coalesce, Frontend, FrontendConfig, HostPattern, Limits, Route, Rules,
     Service, Threads,
 };
-use scale0_transport::{Context, Hub, LinkOptions};
+use scale0_transport::{Context, Hub, KeyPair, LinkOptions};
 
 use super::{backends, random};
 use crate::config::{self, Config};
@@ -21,6 +21,7 @@ pub(super) fn start(
     instance: u64,
     hub: Option<Arc<dyn Hub>>,
     context: Option<&Context>,
+    keys: Option<&KeyPair>,
     access_log: AccessLog,
     threads: &Threads,
 ) -> anyhow::Result<Frontend> {
@@ -49,7 +50,10 @@ pub(super) fn start(
             },
             brokers: Brokers {
                 endpoints,
-                options: LinkOptions::default(),
+                options: LinkOptions {
+                    keys: keys.cloned(),
+                    ..LinkOptions::default()
+                },
                 context: context.cloned(),
                 hub: hub.filter(|_| frontend.brokers.in_process()),
             },

@@ -8,6 +8,7 @@ mod broker;
 mod frontend;
 mod limits;
 mod logging;
+mod reload;
 mod roles;
 mod sources;
 mod supervisor;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use scale0_broker::BrokerHandle;
-use scale0_frontend::admin::{Admin, AdminConfig, OnPurge, Source};
+use scale0_frontend::admin::{Admin, AdminConfig, OnPurge, OnReload, Source};
 use scale0_frontend::{AccessLog, Frontend, Threads};
 use scale0_transport::{Context, Hub, Port};
 use serde_json::json;
@@ -17,11 +17,12 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinSet;
 
 use super::backends::{Backends, Surroundings};
+use super::reload::Reload;
 use super::roles::{Roles, until};
 use super::sources::{OfBackends, OfBroker};
 use super::{broker, frontend, limits, logging, random};
 use crate::args::Role;
-use crate::config::{self, Brokers, Config};
+use crate::config::{self, Brokers, Config, Sources};
 use crate::demo;
 
 /// Drains asked for by the admin interface that are under way, or wait to be, at a time.
@@ -46,11 +47,12 @@ pub(crate) enum Demo {
     Off,
 }
 
-/// Runs the roles that `config` has until the process is told to stop.
+/// Runs the roles that `config` has until the process is told to stop. What it was read from, if that is a file, is read again on SIGHUP,
+/// which otherwise stops the process too.
 ///
 /// # Errors
 /// When a role cannot start; nothing runs then.
-pub(crate) fn run(config: &Config, demo: Demo) -> anyhow::Result<()> {
+pub(crate) fn run(config: &Config, sources: Option<Sources>, demo: Demo) -> anyhow::Result<()> {
     logging::begin(&config.log)?;
     limits::raise_descriptors();
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -58,8 +60,8 @@ pub(crate) fn run(config: &Config, demo: Demo) -> anyhow::Result<()> {
         .build()?;
     runtime.block_on(async {
         // Before anything starts, so that no signal meets its default action once something runs.
-        let mut signals = Signals::listen()?;
-        let (process, mut drains) = Process::start(config, demo)?;
+        let mut signals = Signals::listen(sources.is_some())?;
+        let (process, mut drains) = Process::start(config, sources, demo)?;
         process.announce()?;
         let (why, within) = process.serve(&mut signals, &mut drains).await;
         tracing::info!(why, "stopping");
@@ -77,16 +79,19 @@ struct Signals {
     terminate: Signal,
     interrupt: Signal,
     hang_up: Signal,
+    /// It means that the file is to be read again, and not the end.
+    hang_up_reloads: bool,
     reopen: Signal,
 }
 
 impl Signals {
-    fn listen() -> anyhow::Result<Self> {
+    fn listen(hang_up_reloads: bool) -> anyhow::Result<Self> {
         let listen = |kind| signal(kind).context("cannot listen for signals");
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
             hang_up: listen(SignalKind::hangup())?,
+            hang_up_reloads,
             reopen: listen(SignalKind::user_defined1())?,
         })
     }
@@ -95,7 +100,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => {}
             _ = self.interrupt.recv() => {}
-            _ = self.hang_up.recv() => {}
+            _ = self.hang_up.recv(), if !self.hang_up_reloads => {}
         }
     }
 
@@ -116,6 +121,7 @@ struct Process {
     drain_timeout: Duration,
     announcement: String,
     roles: Roles,
+    reload: Option<Arc<Reload>>,
     access_log: AccessLog,
     access_log_thread: Option<JoinHandle<()>>,
     /// Last, so that everything that runs on them has ended before.
@@ -124,11 +130,17 @@ struct Process {
 }
 
 impl Process {
-    fn start(config: &Config, demo: Demo) -> anyhow::Result<(Self, Receiver<Drain>)> {
+    fn start(
+        config: &Config,
+        read_from: Option<Sources>,
+        demo: Demo,
+    ) -> anyhow::Result<(Self, Receiver<Drain>)> {
         let cores = std::thread::available_parallelism()?.get();
         let threads = Threads::start(cores).context("cannot start threads")?;
         let instance = random();
         let token = admin_token(config)?;
+        let keys = config::key_pair(&config.security).map_err(anyhow::Error::msg)?;
+        let keys = keys.as_ref();
         let (access_log, access_log_thread) = logging::begin_access_log(&config.log)?;
 
         let dials = |brokers: &Brokers| !brokers.addresses().is_empty();
@@ -143,7 +155,7 @@ impl Process {
 
         let broker = match (&config.broker, &context) {
             (Some(settings), Some(context)) => Some(Arc::new(broker::start(
-                config, settings, instance, context,
+                config, settings, instance, context, keys,
             )?)),
             _ => None,
         };
@@ -153,6 +165,7 @@ impl Process {
             config,
             hub: hub.clone(),
             context: context.clone(),
+            keys: keys.cloned(),
             threads: &threads,
         };
         let mut backends = Vec::new();
@@ -178,6 +191,7 @@ impl Process {
                     instance,
                     hub,
                     context.as_ref(),
+                    keys,
                     log,
                     &threads,
                 )?))
@@ -202,6 +216,11 @@ impl Process {
             backends,
             frontend,
         };
+        let reload =
+            read_from.map(|it| Arc::new(Reload::new(it, config.clone(), roles.broker.clone())));
+        let on_reload = reload
+            .clone()
+            .map(|reload| -> OnReload { Arc::new(move || reload.reload()) });
         let (drain, drains) = channel(DRAINS);
         let drained = roles.clone();
         let on_purge = roles.frontend.clone().map(|frontend| -> OnPurge {
@@ -231,6 +250,7 @@ impl Process {
                             })
                         }),
                         on_purge,
+                        on_reload,
                     },
                     &threads,
                 )
@@ -249,6 +269,7 @@ impl Process {
             drain_timeout: config.limits.drain_timeout,
             announcement,
             roles,
+            reload,
             access_log,
             access_log_thread,
             _admin: admin,
@@ -276,7 +297,11 @@ impl Process {
             tokio::select! {
                 _ = signals.terminate.recv() => return ("SIGTERM", self.drain_timeout),
                 _ = signals.interrupt.recv() => return ("SIGINT", self.drain_timeout),
-                _ = signals.hang_up.recv() => return ("SIGHUP", self.drain_timeout),
+                _ = signals.hang_up.recv() => match self.reload.as_deref().map(Reload::reload) {
+                    None => return ("SIGHUP", self.drain_timeout),
+                    Some(Ok(said)) => tracing::info!(said = said.trim_end(), "read the configuration again"),
+                    Some(Err(why)) => tracing::error!(why = why.trim_end(), "nothing was taken over from the configuration"),
+                },
                 _ = signals.reopen.recv() => self.access_log.reopen(),
                 Some((role, timeout)) = drains.recv(), if draining.len() < DRAINS => {
                     let within = timeout.unwrap_or(self.drain_timeout);

@@ -65,6 +65,9 @@ pub struct DrainRequest {
 /// Takes in a wish to drain; says why it cannot be met.
 pub type OnDrain = Box<dyn Fn(DrainRequest) -> Result<(), String> + Send + Sync>;
 
+/// Reads the configuration again, on a thread that may wait; says what was taken over, or why nothing was.
+pub type OnReload = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
+
 /// What the admin endpoints need to know.
 pub struct AdminConfig {
     /// Where to listen. Port 0 takes any that is free.
@@ -79,6 +82,8 @@ pub struct AdminConfig {
     pub on_drain: OnDrain,
     /// Who purges; `None`: there is no cache in this process.
     pub on_purge: Option<OnPurge>,
+    /// Who reads the configuration again; `None`: it came from no file.
+    pub on_reload: Option<OnReload>,
 }
 
 /// The running admin endpoints; they end with their threads.
@@ -175,7 +180,7 @@ impl Endpoints {
             // Health checkers have no token, and learn nothing but this.
             "/healthz" if reads => text(StatusCode::OK, "ok\n"),
             "/readyz" if reads => self.readiness(),
-            "/metrics" | "/status" | "/drain" | "/purge" | "/"
+            "/metrics" | "/status" | "/drain" | "/purge" | "/reload" | "/"
                 if !self.is_authorised(request.headers()) =>
             {
                 let why = if request.headers().contains_key(header::AUTHORIZATION) {
@@ -193,7 +198,7 @@ impl Endpoints {
             "/status" if reads => self.status(),
             "/" if reads => text(
                 StatusCode::OK,
-                "scale0 admin: /healthz /readyz /metrics /status, POST /drain /purge\n",
+                "scale0 admin: /healthz /readyz /metrics /status, POST /drain /purge /reload\n",
             ),
             "/drain" if *request.method() == Method::POST => match self.own_page(request.headers())
             {
@@ -205,11 +210,17 @@ impl Endpoints {
                 Ok(()) => self.purge(request.into_body()).await,
                 Err(why) => text(StatusCode::FORBIDDEN, why),
             },
+            "/reload" if *request.method() == Method::POST => {
+                match self.own_page(request.headers()) {
+                    Ok(()) => self.reload().await,
+                    Err(why) => text(StatusCode::FORBIDDEN, why),
+                }
+            }
             "/healthz" | "/readyz" | "/metrics" | "/status" | "/" => not_allowed("GET, HEAD"),
-            "/drain" | "/purge" => not_allowed("POST"),
+            "/drain" | "/purge" | "/reload" => not_allowed("POST"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "no such endpoint: /healthz /readyz /metrics /status, POST /drain /purge\n",
+                "no such endpoint: /healthz /readyz /metrics /status, POST /drain /purge /reload\n",
             ),
         }
     }
@@ -271,6 +282,19 @@ impl Endpoints {
         match (self.config.on_drain)(request) {
             Ok(()) => text(StatusCode::ACCEPTED, "draining\n"),
             Err(why) => text(StatusCode::CONFLICT, why + "\n"),
+        }
+    }
+
+    async fn reload(&self) -> Answer {
+        let Some(on_reload) = self.config.on_reload.clone() else {
+            let why = "this process was started without a file: there is nothing to read again\n";
+            return text(StatusCode::CONFLICT, why);
+        };
+        // It waits for a disk, and this thread serves requests.
+        let done = tokio::task::spawn_blocking(move || on_reload()).await;
+        match done.unwrap_or_else(|error| Err(format!("it was not carried out: {error}"))) {
+            Ok(said) => text(StatusCode::OK, said),
+            Err(why) => text(StatusCode::CONFLICT, why),
         }
     }
 
@@ -424,6 +448,7 @@ mod tests {
                 [purge, ..] if purge.soft => Err("the disk is full".into()),
                 _ => Ok(()),
             })),
+            on_reload: Some(Arc::new(|| Err("line 7 is wrong".into()))),
         };
         (Endpoints { config, port: 8081 }, drains)
     }
@@ -461,6 +486,16 @@ mod tests {
         let (endpoints, _) = endpoints(false, None);
         assert_eq!(ask(&endpoints, "GET", "/readyz", &[]), 503);
         assert_eq!(ask(&endpoints, "GET", "/healthz", &[]), 200);
+    }
+
+    #[test]
+    fn a_reload_that_fails_says_why_and_only_a_post_of_ones_own_asks_for_one() {
+        let (endpoints, _) = endpoints(true, None);
+        let own = [("host", "localhost:8081")];
+        assert_eq!(ask(&endpoints, "POST", "/reload", &own), 409);
+        assert_eq!(ask(&endpoints, "GET", "/reload", &own), 405);
+        let strange = [("host", "localhost:8081"), ("origin", "http://example.com")];
+        assert_eq!(ask(&endpoints, "POST", "/reload", &strange), 403);
     }
 
     #[test]

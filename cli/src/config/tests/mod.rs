@@ -71,6 +71,11 @@ brokers = "tcp://127.0.0.1:6000"
 
 [security]
 insecure = false
+secret_key_file = "./node.key"
+allow = [
+    { name = "shop-1", public_key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7", may = "backend", services = ["shop", "*"] },
+    { name = "page-1", public_key = "JTKVSB%%)wK0E.X)V>+}o?pNmC{O&4W4b!Ni{Lh6", may = ["frontend"] },
+]
 [admin]
 listen = "127.0.0.1:9999"
 token_file = "./token"
@@ -296,6 +301,24 @@ fn the_flags_of_a_bridge_are_a_configuration() {
         problems(Config::of_bridge(&far, &sources())),
         [
             "command line, --broker: \"tcp://10.0.0.1:1\" is dialled beyond this machine without encryption"
+        ]
+    );
+    let key = "1".repeat(40);
+    let proved = |brokers: usize, keys: usize| BridgeArguments {
+        brokers: vec!["tcp://10.0.0.1:1".into(), "tcp://10.0.0.2:1".into()][..brokers].to_vec(),
+        broker_keys: vec![key.clone(); keys],
+        ..flags.clone()
+    };
+    for (brokers, keys) in [(1, 1), (2, 1), (2, 2)] {
+        let config = Config::of_bridge(&proved(brokers, keys), &sources()).unwrap();
+        let addresses = config.bridges[0].brokers.addresses();
+        let known = addresses.iter().filter(|it| it.public_key.is_some());
+        assert_eq!(known.count(), brokers);
+    }
+    assert_eq!(
+        problems(Config::of_bridge(&proved(1, 2), &sources())),
+        [
+            "command line, --broker-key: expected one --broker-key for all brokers, or one for each of the 1, found 2"
         ]
     );
     let insecure = Sources {

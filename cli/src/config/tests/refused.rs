@@ -78,12 +78,8 @@ fn each_wrong_key_or_value_is_named_with_its_place() {
             "2:10: `peer` in [broker] is not in this version",
         ),
         (
-            "[security]\nsecret_key_file = \"x\"\n",
-            "2:1: `secret_key_file` in [security] is not in this version",
-        ),
-        (
-            "[security]\nallow = []\n",
-            "2:1: `allow` in [security] is not in this version",
+            "[security]\nallow = { name = \"a\", site = \"nyc\" }\n",
+            "2:9: `site` in `allow` is not in this version",
         ),
         (
             "[[service]]\nmin_backends = 2\n",
@@ -193,6 +189,85 @@ fn each_contradiction_is_named_with_its_place() {
     ] {
         assert_eq!(problems(load(text)), [expected], "{text}");
     }
+}
+
+#[test]
+fn an_allow_list_that_means_nothing_or_nobody_is_refused() {
+    let key = |digit: char| digit.to_string().repeat(40);
+    let entry = |name: &str, digit, may: &str| {
+        format!(
+            "{{ name = \"{name}\", public_key = \"{}\", {may} }}",
+            key(digit)
+        )
+    };
+    let page = entry("page", '1', "may = \"frontend\"");
+    let with = |allow: &str| {
+        format!("[broker]\n[security]\nsecret_key_file = \"./key\"\nallow = [{allow}]\n")
+    };
+    let full = "{ name = \"shop-1\", public_key = \"…\", may = \"backend\", services = [\"www.example.com\"] }";
+    for (text, expected) in [
+        (
+            with(""),
+            "3:19: a [broker] with a secret key and an empty `allow`: nobody could come in"
+                .to_owned(),
+        ),
+        (
+            format!("[broker]\n[security]\nallow = {page}\n"),
+            "3:9: `allow` without a secret key: nobody could prove who they are".to_owned(),
+        ),
+        (
+            format!(
+                "[frontend]\nbrokers = \"ipc:///a\"\n[security]\nsecret_key_file = \"./key\"\nallow = {page}\n"
+            ),
+            "5:9: `allow` without a [broker]".to_owned(),
+        ),
+        (
+            with(&format!(
+                "{page}, {}",
+                entry("page", '2', "may = \"frontend\"")
+            )),
+            "4:84: \"page\" twice".to_owned(),
+        ),
+        (
+            with(&format!(
+                "{page}, {}",
+                entry("post", '1', "may = \"frontend\"")
+            )),
+            format!("4:84: \"{}\" twice", key('1')),
+        ),
+        (
+            with(&entry("shop", '1', "may = \"backend\"")),
+            "4:9: \"shop\" may be a backend, and no `services` say of what".to_owned(),
+        ),
+        (
+            with(&entry(
+                "page",
+                '1',
+                "may = \"frontend\", services = \"shop\"",
+            )),
+            "4:9: \"page\" has `services`, which only a backend offers, and may not be one"
+                .to_owned(),
+        ),
+        (
+            with(&entry("page", '1', "may = []")),
+            format!("4:9: expected {full}, found no `may`"),
+        ),
+        (
+            with(&entry("page", '1', "mya = 1")),
+            format!("4:9: expected {full}, found the key `mya`; did you mean `may`?"),
+        ),
+        (
+            with("{ name = \"a\", may = \"frontend\" }"),
+            format!("4:9: expected {full}, found no `public_key`"),
+        ),
+    ] {
+        let told = problems(load(&text));
+        let message = |told: &str| told.split_once(": ").map(|it| it.1.to_owned());
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert_eq!(message(&told[0]), message(&expected), "{told:?}\n{text}");
+    }
+    let bound = "[broker]\nfrontends = \"tcp://10.0.0.1:5701\"\n";
+    assert!(load(&with(&page).replace("[broker]\n", bound)).is_ok());
 }
 
 #[test]
