@@ -24,7 +24,7 @@ mod shell;
 
 pub use core::{
     Action, BackendSnapshot, Broker, BrokerConfig, BrokerLimits, ByReason, Counters, Event,
-    FrontendSnapshot, Gauges, Neighbour, QueueLimits, Right, Rights, ServiceConfig,
-    ServiceSnapshot, SessionSnapshot, Snapshot,
+    FrontendSnapshot, Gauges, Neighbour, QuarantineSnapshot, QueueLimits, Right, Rights,
+    ServiceConfig, ServiceSnapshot, SessionSnapshot, Snapshot,
 };
 pub use shell::{BrokerFailed, BrokerHandle, ShellConfig, ShellCounters, StartError, draw};

@@ -19,6 +19,15 @@ macro_rules! counters {
                 Self { $($name: 0,)* refused: ByReason::new(), failed: ByReason::new() }
             }
 
+            /// What no honest peer does.
+            pub(crate) const fn breaches(&self) -> u64 {
+                self.control_floods
+                    + self.dropped_malformed
+                    + self.dropped_metadata
+                    + self.dropped_out_of_place
+                    + self.sessions_broken
+            }
+
             /// Names and values of all but the counts by reason.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name)),*].into_iter()
@@ -100,6 +109,12 @@ counters! {
     services_not_allowed,
     /// Pauses of this process that were longer than a heartbeat.
     pauses,
+    /// Messages about sessions and streams, without content of their own, beyond the rate at which an honest peer can have any.
+    control_floods,
+    /// Peers put into quarantine.
+    quarantines,
+    /// Dropped: from a peer in quarantine, under way already.
+    dropped_muted,
     /// Dropped: bytes that are no message.
     dropped_malformed,
     /// Dropped: metadata that is not what its kind says.

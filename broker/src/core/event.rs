@@ -73,6 +73,20 @@ pub enum Action {
         /// The message.
         message: Message,
     },
+    /// This peer breaks the protocol again and again: hear nothing of it but its end, and refuse its key at handshakes until then.
+    Mute {
+        /// Whose connection.
+        peer: PeerId,
+        /// Its key, where keys are in use.
+        key: Option<PublicKey>,
+        /// Until when its key is refused. The connection is heard again when that is asked for.
+        until: Instant,
+    },
+    /// Hear this peer again.
+    Unmute {
+        /// Whose connection.
+        peer: PeerId,
+    },
     /// The broker has no session with this peer any more: once what is to be sent has been, nothing need be kept for it.
     Forget {
         /// Whose.

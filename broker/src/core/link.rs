@@ -30,6 +30,8 @@ pub(crate) struct Link {
     /// When something was heard last.
     pub(crate) heard: Instant,
     pub(crate) timer: Option<TimerId>,
+    /// How much it may say yet.
+    pub(crate) leave: Leave,
     pulse: Pulse,
     send: SendWindow,
     receive: ReceiveWindow,
@@ -50,6 +52,70 @@ struct Pulse {
     mark: u32,
     is_behind: bool,
     round_trip: Duration,
+}
+
+/// What a peer may say beside content, in messages: about sessions, streams and credit. Each costs a step.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Leave {
+    left: u32,
+    at: Instant,
+}
+
+impl Leave {
+    /// Heartbeats, credit and windows of a peer that has nothing under way are a few a second.
+    const PER_MS: u32 = 2;
+    /// More than lies in a connection when this process goes on after a pause: a high-water mark of 4,096 messages on both sides.
+    const MOST: u32 = 10_000;
+    /// Of each message of a stream that it is sent, and each request of its own, as many come at most: windows, credit, an END.
+    const PER_MESSAGE: u32 = 4;
+
+    const fn new(now: Instant) -> Self {
+        Self {
+            left: Self::MOST,
+            at: now,
+        }
+    }
+
+    /// What makes the other side say something in turn. Answers to what it says of itself are none, or they would earn it leave to go on.
+    const fn is_work(kind: Kind) -> bool {
+        matches!(
+            kind,
+            Kind::Request
+                | Kind::Response
+                | Kind::Chunk
+                | Kind::Upgrade
+                | Kind::Interim
+                | Kind::End
+        )
+    }
+
+    fn earn(&mut self) {
+        self.left = (self.left + Self::PER_MESSAGE).min(Self::MOST);
+    }
+
+    /// Takes in a message; whether there was leave for it.
+    #[must_use]
+    pub(crate) fn take(&mut self, message: &Message, now: Instant) -> bool {
+        match message.header.kind {
+            Kind::Request => {
+                self.earn();
+                return true;
+            }
+            // Windows bound it.
+            _ if !message.content.is_empty() => return true,
+            _ => {}
+        }
+        let elapsed = now.saturating_duration_since(self.at).as_millis();
+        if 0 < elapsed {
+            let earned = u32::try_from(elapsed).unwrap_or(u32::MAX);
+            let earned = earned.saturating_mul(Self::PER_MS);
+            self.left = self.left.saturating_add(earned).min(Self::MOST);
+            self.at = now;
+        }
+        let is_left = 0 < self.left;
+        self.left -= u32::from(is_left);
+        is_left
+    }
 }
 
 /// What could not be appended to a peer's queue, because too much waits there.
@@ -79,6 +145,7 @@ impl Link {
             heartbeat,
             heard: now,
             timer: None,
+            leave: Leave::new(now),
             pulse: Pulse::default(),
             send: SendWindow::new(hello.window),
             receive: ReceiveWindow::connection(),
@@ -113,6 +180,9 @@ impl Link {
     /// Sends what waits for nothing.
     pub(crate) fn tell(&mut self, mut message: Message, actions: &mut Vec<Action>) {
         self.pulse.is_behind = true;
+        if Leave::is_work(message.header.kind) {
+            self.leave.earn();
+        }
         message.header.epoch = self.epoch;
         message.set_version(self.version);
         let to = self.peer;

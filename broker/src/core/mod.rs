@@ -15,6 +15,7 @@ mod hash;
 mod link;
 mod outlier;
 mod overload;
+mod quarantine;
 mod queue;
 mod retry;
 mod rights;
@@ -36,5 +37,6 @@ pub use counters::{ByReason, Counters};
 pub use event::{Action, Event};
 pub use rights::{Right, Rights};
 pub use snapshot::{
-    BackendSnapshot, FrontendSnapshot, Gauges, ServiceSnapshot, SessionSnapshot, Snapshot,
+    BackendSnapshot, FrontendSnapshot, Gauges, QuarantineSnapshot, ServiceSnapshot,
+    SessionSnapshot, Snapshot,
 };

@@ -54,6 +54,19 @@ pub struct Snapshot {
     pub backends: Vec<BackendSnapshot>,
     /// All frontend sessions.
     pub frontends: Vec<FrontendSnapshot>,
+    /// Who is not heard, for having broken the protocol again and again; the longest first.
+    pub quarantined: Vec<QuarantineSnapshot>,
+}
+
+/// Somebody in quarantine at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct QuarantineSnapshot {
+    /// What its key is called in the allow list, or without keys its connection.
+    pub name: String,
+    /// For how long yet, in milliseconds.
+    pub left_ms: u64,
+    /// How often it was in quarantine lately; each is twice as long as the one before, up to ten minutes.
+    pub terms: u32,
 }
 
 /// A service at one moment.

@@ -86,7 +86,7 @@ impl BrokerHandle {
         }
         let broker = Broker::new(config.broker, clock::now());
         let station = Station::new(broker, waker);
-        let sockets = SocketThread::new(Arc::clone(&station), routers, ports);
+        let sockets = SocketThread::new(Arc::clone(&station), routers, ports, gatekeeper.clone());
         let thread = Builder::new()
             .name("scale0-broker".to_owned())
             .spawn(move || sockets.run())?;

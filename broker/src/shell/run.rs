@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scale0_transport::{Frame, Incoming, PeerId, Port, Router, SendOutcome, wait};
+use scale0_transport::{Frame, Gatekeeper, Incoming, PeerId, Port, Router, SendOutcome, wait};
 use scale0_wire::{Kind, Message, RoutingHeader};
 
 use super::clock;
@@ -30,6 +30,8 @@ pub(super) struct SocketThread {
     frames: Vec<VecDeque<Frame>>,
     outboxes: HashMap<PeerId, Outbox>,
     room: Backlog,
+    /// Who refuses keys, where some are in use.
+    gatekeeper: Option<Arc<Gatekeeper>>,
     /// What is to be told to the core next.
     events: Vec<Event>,
     counters: ShellCounters,
@@ -37,7 +39,12 @@ pub(super) struct SocketThread {
 }
 
 impl SocketThread {
-    pub(super) fn new(station: Arc<Station>, routers: Vec<Router>, ports: Vec<Port>) -> Self {
+    pub(super) fn new(
+        station: Arc<Station>,
+        routers: Vec<Router>,
+        ports: Vec<Port>,
+        gatekeeper: Option<Arc<Gatekeeper>>,
+    ) -> Self {
         Self {
             station,
             frames: routers.iter().map(|_| VecDeque::new()).collect(),
@@ -45,6 +52,7 @@ impl SocketThread {
             ports,
             outboxes: HashMap::new(),
             room: outbox::room(),
+            gatekeeper,
             events: Vec::new(),
             counters: ShellCounters::default(),
             logged: None,
@@ -112,11 +120,13 @@ impl SocketThread {
         let sources = self.routers.iter_mut().zip(&mut self.frames);
         for ((router, frames), &port) in sources.zip(&self.ports) {
             while let Some((from, incoming, frame)) = router.receive_framed() {
-                // The core asks whose a session is when it is opened, and no more.
-                if let Incoming::Message(message) = &incoming
-                    && message.header.kind == Kind::Hello
-                    && let Some(key) = router.key_of(from)
-                {
+                // The core asks whose it is when a session is opened, and when something is amiss; no more.
+                let matters = match &incoming {
+                    Incoming::Message(message) => message.header.kind == Kind::Hello,
+                    Incoming::Malformed(_) => true,
+                    Incoming::Up | Incoming::Down => false,
+                };
+                if matters && let Some(key) = router.key_of(from) {
                     self.events.push(Event::Proved { peer: from, key });
                 }
                 self.events.push(match incoming {
@@ -153,6 +163,26 @@ impl SocketThread {
                 self.send(to, message, frame);
             }
             Action::Forget { peer } => self.forget(peer),
+            Action::Mute { peer, key, until } => {
+                self.mute(peer, true);
+                if let (Some(gatekeeper), Some(key)) = (&self.gatekeeper, key) {
+                    gatekeeper.refuse(key, until);
+                }
+                if may_log(&mut self.logged, clock::now()) {
+                    tracing::warn!(
+                        ?peer,
+                        "quarantined a peer that breaks the protocol again and again"
+                    );
+                }
+            }
+            Action::Unmute { peer } => self.mute(peer, false),
+        }
+    }
+
+    fn mute(&mut self, peer: PeerId, is_muted: bool) {
+        let number = peer.router().map(usize::from);
+        if let Some(router) = number.and_then(|number| self.routers.get_mut(number)) {
+            router.mute(peer, is_muted);
         }
     }
 

@@ -318,7 +318,10 @@ impl State {
 
     /// Carries out one action, or leaves it to the socket thread. Returns whose inbox is hopelessly full.
     fn perform(&mut self, action: Action) -> Option<PeerId> {
-        let (Action::Send { to: peer, .. } | Action::Forget { peer }) = action;
+        let (Action::Send { to: peer, .. }
+        | Action::Forget { peer }
+        | Action::Mute { peer, .. }
+        | Action::Unmute { peer }) = action;
         if !peer.is_in_process() {
             self.outbound.push(action);
             return None;

@@ -879,6 +879,8 @@ impl World {
     fn check_broker(&self, core: &Broker) {
         let snapshot = core.snapshot(epoch() + self.now);
         let counters = core.counters();
+        // Whatever breaks, nobody here breaks the protocol.
+        assert_eq!(counters.quarantines, 0, "an honest peer in quarantine");
         for service in &snapshot.services {
             assert!(
                 service.queued - service.queued_repeats - service.queued_flights

@@ -256,6 +256,7 @@ impl Broker {
                     assert!(lives, "a timer of a stream that is over");
                     self.streams[key].timer
                 }
+                Due::Unmute(peer) => self.muted.get(&peer).copied(),
                 Due::Memory(key) => self.services[key.0].memory.map(|(timer, _)| timer),
                 Due::Demand => self.rounds.timer(),
                 Due::CutOff | Due::Leave => {
@@ -274,6 +275,7 @@ impl Broker {
         let due = streams.count()
             + sessions
             + services.count()
+            + self.muted.len()
             + usize::from(self.rounds.timer().is_some())
             + drain.count();
         assert_eq!(self.timers.iter().count(), due, "timers that do not run");

@@ -2,13 +2,14 @@
 //!
 //! This file owns the state and says who is told what; its neighbours are the parts of one story: `sessions` (who is here),
 //! `offers` (who works for which service), `requests` (what frontends say), `placement` (who gets a request), `demand` (what
-//! backends are told), `redirect` (where else to go), `responses` (what backends say), `rights` (who may do what), `endings` (how a
-//! stream or a session ends), `outliers` (who is given a rest), `view` (what an operator
+//! backends are told), `redirect` (where else to go), `responses` (what backends say), `rights` (who may do what), `misconduct` (who
+//! is not heard for a while), `endings` (how a stream or a session ends), `outliers` (who is given a rest), `view` (what an operator
 //! sees), `audit` (what must hold).
 
 mod audit;
 mod demand;
 mod endings;
+mod misconduct;
 mod offers;
 mod outliers;
 mod placement;
@@ -38,11 +39,12 @@ use super::frontend::{Frontend, FrontendKey};
 use super::hash::Secret;
 use super::link::Link;
 use super::outlier::Losses;
+use super::quarantine::Quarantine;
 use super::rng::Rng;
 use super::service::{Service, ServiceKey, Standing};
 use super::service_set::ServiceSet;
 use super::stream::{StreamKey, Streams};
-use super::timers::Timers;
+use super::timers::{TimerId, Timers};
 
 /// Routes the requests of one site: frontends on one side, backends on the other, and between them credit, queues, repeats
 /// and liveness.
@@ -100,6 +102,9 @@ pub struct Broker {
     /// Requests sent so far: the clock of "least recently used".
     uses: u64,
     answers: Answers,
+    quarantine: Quarantine,
+    /// Peers that are not heard now.
+    muted: HashMap<PeerId, TimerId, Secret>,
     is_draining: bool,
     is_gone: bool,
     counters: Counters,
@@ -123,6 +128,8 @@ enum Due {
     Demand,
     /// Nobody has offered this service for long.
     Memory(ServiceKey),
+    /// A peer's quarantine is over.
+    Unmute(PeerId),
     /// The drain's time is over for what is under way.
     CutOff,
     /// It is over for frontends that do not say whether they have read all, too.
@@ -167,6 +174,8 @@ impl Broker {
             timers: Timers::new(),
             uses: 0,
             answers: Answers::new(now),
+            quarantine: Quarantine::new(secret),
+            muted: HashMap::with_hasher(secret),
             is_draining: false,
             is_gone: false,
             counters: Counters::new(),
@@ -198,10 +207,10 @@ impl Broker {
                 port,
                 locality,
                 message,
-            } => self.receive(from, port, locality, message),
+            } => self.receive_watchfully(from, port, locality, message),
             Event::Proved { peer, key } => self.note_key(peer, key),
             Event::Rights(rights) => self.change_rights(rights),
-            Event::Malformed { from: _ } => self.counters.dropped_malformed += 1,
+            Event::Malformed { from } => self.note_garbage(from),
             Event::Lost { peer } => self.lose(peer),
             Event::Stuck { peer } => self.drop_stuck(peer),
             Event::Drain { until } => self.start_drain(until),
@@ -300,6 +309,7 @@ impl Broker {
                 Due::Stream(key) => self.expire(key),
                 Due::Demand => self.tell_demand(),
                 Due::Memory(key) => self.forget_service(key),
+                Due::Unmute(peer) => self.unmute(peer),
                 Due::CutOff => self.cut_off(),
                 Due::Leave => self.leave(),
             }

@@ -525,6 +525,7 @@ impl Broker {
 
     pub(super) fn lose(&mut self, peer: PeerId) {
         self.keys.remove(&peer);
+        self.forget_offender(peer);
         if let Some(&session) = self.peers.get(&peer) {
             self.counters.sessions_lost += 1;
             self.end(session);

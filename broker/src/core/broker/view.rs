@@ -111,6 +111,7 @@ impl Broker {
             services,
             backends: backends.collect(),
             frontends: frontends.collect(),
+            quarantined: self.quarantined(now),
         }
     }
 

@@ -7,6 +7,7 @@ mod credit;
 mod endings;
 mod flow;
 mod many;
+mod misconduct;
 mod redirect;
 mod repeats;
 mod rights;
