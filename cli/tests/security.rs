@@ -364,3 +364,113 @@ async fn no_secret_key_is_in_a_log_a_status_or_a_metric() {
         assert!(!process.stderr().contains(secret.trim()));
     }
 }
+
+/// The block of the page that holds this, between its fences.
+fn block(page: &str, holds: &str) -> String {
+    let block = page
+        .split("```")
+        .skip(1)
+        .step_by(2)
+        .find(|it| it.contains(holds));
+    let (_language, text) = block.unwrap().split_once('\n').unwrap();
+    text.to_owned()
+}
+
+#[tokio::test]
+async fn the_page_on_security_sets_up_a_site_that_serves() {
+    let (keys, origin) = (Keys::new(), origin().await);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/security.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    let folder = keys.0.path().display().to_string();
+    let socket = |name: &str| format!("ipc://{folder}/{name}.sock");
+    // Ports that may be taken are sockets here, and keys are what `scale0 keygen` has made.
+    let here = |text: String| {
+        let mut text = text
+            .replace("tcp://127.0.0.1:5701", &socket("frontends"))
+            .replace("tcp://127.0.0.1:5702", &socket("backends"))
+            .replace("http://127.0.0.1:3000", &origin.url())
+            .replace("127.0.0.1:8080", "127.0.0.1:0");
+        for node in ["broker", "frontend", "shop"] {
+            let (file, public) = keys.of(node);
+            text = text
+                .replace(&format!("{}_KEY", node.to_uppercase()), &public)
+                .replace(&format!("{node}.key"), file.to_str().unwrap());
+        }
+        text
+    };
+    let broker = here(block(&page, "# broker.toml")).replace("[admin]\n", ADMIN);
+    let peers = format!("[broker]\npeers = {:?}\n", socket("peers"));
+    let broker = Scale0::start(&broker.replace("[broker]\n", &peers)).await;
+    let front = here(block(&page, "# frontend.toml"));
+    let front = Scale0::start(&format!("{front}{ADMIN}[cache]\nstore = \"none\"\n")).await;
+
+    let command = here(block(&page, "--broker-key 'BROKER_KEY'"));
+    let command = command.replace("    scale0 bridge", "    exec \"$SCALE0\" bridge");
+    let mut bridge = tokio::process::Command::new("sh")
+        .args(["-c", &command])
+        .env("SCALE0", env!("CARGO_BIN_EXE_scale0"))
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    broker
+        .until_metric("scale0_broker_backends", |it| 0.0 < it)
+        .await;
+    assert_eq!(front.get("/").await.text(), "here");
+    bridge.kill().await.unwrap();
+}
+
+#[tokio::test]
+async fn garbage_from_an_allowed_key_is_muted_and_shown_and_its_key_refused() {
+    let keys = Keys::new();
+    let broker = Scale0::start(&keys.broker(&keys.allow("shop", BACKEND))).await;
+    let decoded = |key: &str| zmq::z85_decode(key.trim()).unwrap();
+    let (file, public) = keys.of("shop");
+    let secret = std::fs::read_to_string(file).unwrap();
+    let context = zmq::Context::new();
+    let dial = || {
+        let socket = context.socket(zmq::DEALER).unwrap();
+        socket.set_linger(0).unwrap();
+        socket
+            .set_curve_serverkey(&decoded(&keys.of("broker").1))
+            .unwrap();
+        socket.set_curve_publickey(&decoded(&public)).unwrap();
+        socket.set_curve_secretkey(&decoded(&secret)).unwrap();
+        socket.connect(broker.broker("backends")).unwrap();
+        socket
+    };
+    let socket = dial();
+    for _ in 0..100 {
+        socket.send("garbage", 0).unwrap();
+    }
+    broker
+        .until_metric("scale0_broker_quarantines_total", |it| it == 1.0)
+        .await;
+    broker
+        .until_metric("scale0_broker_dropped_malformed_total", |it| 8.0 <= it)
+        .await;
+    // Each quarantine is longer than the one before: there is time to look.
+    soon(async {
+        loop {
+            let another = dial();
+            socket.send("garbage", 0).unwrap();
+            another.send("garbage", 0).unwrap();
+            if 0.0 < broker.metrics(&refused("quarantined")).await {
+                break;
+            }
+        }
+    })
+    .await;
+    soon(async {
+        loop {
+            for _ in 0..20 {
+                socket.send("garbage", 0).unwrap();
+            }
+            let status = support::get(broker.admin(), "/status").await.text();
+            let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+            if status["broker"]["quarantined"][0].is_object() {
+                break;
+            }
+        }
+    })
+    .await;
+}

@@ -154,6 +154,15 @@ fn overview(status: &Value) -> String {
             );
         }
     }
+    for offender in broker["quarantined"].as_array().into_iter().flatten() {
+        _ = writeln!(
+            to,
+            "  quarantined {}  for {} ms  terms {}",
+            word(&offender["name"]),
+            number(&offender["left_ms"]),
+            number(&offender["terms"]),
+        );
+    }
     let bridges = match &status["bridge"] {
         Value::Array(several) => several.iter().collect(),
         Value::Null => Vec::new(),
@@ -189,7 +198,7 @@ mod tests {
             } }, "brokers": [{ "node": "b", "state": "live", "lane": 0, "outstanding": 1 }] },
             "broker": { "services": [{ "name": "shop", "backends": 2, "queued": 5, "oldest_ms": 7 }], "backends": [{
                 "session": { "node": "a", "lane": 0, "key": "shop-1" }, "not_allowed": ["blog", "*"], "outstanding": 1, "capacity": 8, "credit": 7,
-            }] },
+            }], "quarantined": [{ "name": "blog-1", "left_ms": 900, "terms": 3 }] },
             "bridge": [{ "services": "shop", "up": false }, { "services": "*", "up": true, "requests": 9 }],
         });
         let text = overview(&status);
@@ -198,6 +207,7 @@ mod tests {
             "  to broker b  lane 0  live  outstanding 1",
             "  service shop  backends 2  queued 5  oldest 7 ms",
             "  backend a/0  outstanding 1 of 8  credit 7  key shop-1  not allowed blog,*",
+            "  quarantined blog-1  for 900 ms  terms 3",
             "bridge    shop  application down",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");

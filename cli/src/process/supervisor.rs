@@ -149,6 +149,17 @@ impl Process {
             .as_ref()
             .is_some_and(|it| dials(&it.brokers))
             || config.bridges.iter().any(|it| dials(&it.brokers));
+        let knows_keys = |brokers: &Brokers| {
+            let mut addresses = brokers.addresses().iter();
+            addresses.any(|address| address.public_key.is_some())
+        };
+        let roles = config.frontend.iter().map(|it| &it.brokers);
+        let mut roles = roles.chain(config.bridges.iter().map(|it| &it.brokers));
+        if keys.is_none() && roles.any(knows_keys) {
+            tracing::warn!(
+                "a broker's public_key is given, and this node has no key of its own: a broker with a key lets nobody in without one; see `secret_key_file` in [security]"
+            );
+        }
         let context = (dials_out || config.broker.is_some())
             .then(|| Context::new(1))
             .transpose()?;
