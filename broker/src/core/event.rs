@@ -61,10 +61,6 @@ pub enum Event {
 
 /// Something to do, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "nearly every action is a message; a box would be an allocation for each"
-)]
 pub enum Action {
     /// Send this message. Messages to one peer are sent in the order of their actions.
     Send {
