@@ -1,30 +1,26 @@
 //! From the file's `[frontend]`, `[[route]]`, `[cache]` and `[limits]` to a running frontend.
 
-use std::sync::Arc;
-
 use anyhow::Context as _;
 use scale0_cache::policy::{self, Policy};
 use scale0_cache::{CacheConfig, StoreConfig, StoreKind};
 use scale0_frontend::{
     AccessLog, Brokers, Coalesce, Frontend, FrontendConfig, HostPattern, Limits, Route, Rules,
-    Service, Threads,
+    Service,
 };
-use scale0_transport::{Context, Hub, KeyPair, LinkOptions};
+use scale0_transport::LinkOptions;
 
+use super::backends::Surroundings;
 use super::{backends, random};
-use crate::config::{self, Config};
+use crate::config;
 
-/// Starts it on these threads.
+/// Starts it on the threads that are there.
 pub(super) fn start(
-    config: &Config,
     frontend: &config::Frontend,
     instance: u64,
-    hub: Option<Arc<dyn Hub>>,
-    context: Option<&Context>,
-    keys: Option<&KeyPair>,
     access_log: AccessLog,
-    threads: &Threads,
+    around: &Surroundings<'_>,
 ) -> anyhow::Result<Frontend> {
+    let config = around.config;
     let endpoints = frontend
         .brokers
         .addresses()
@@ -51,11 +47,11 @@ pub(super) fn start(
             brokers: Brokers {
                 endpoints,
                 options: LinkOptions {
-                    keys: keys.cloned(),
+                    keys: around.keys.clone(),
                     ..LinkOptions::default()
                 },
-                context: context.cloned(),
-                hub: hub.filter(|_| frontend.brokers.in_process()),
+                context: around.context.clone(),
+                hub: around.hub.clone().filter(|_| frontend.brokers.in_process()),
             },
             cache: CacheConfig {
                 memory: frontend.cache.memory.bytes(),
@@ -84,7 +80,7 @@ pub(super) fn start(
             },
             access_log,
         },
-        threads,
+        around.threads,
     );
     started.context("the frontend cannot start")
 }

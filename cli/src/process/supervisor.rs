@@ -174,8 +174,8 @@ impl Process {
 
         let around = Surroundings {
             config,
-            hub: hub.clone(),
-            context: context.clone(),
+            hub,
+            context,
             keys: keys.cloned(),
             threads: &threads,
         };
@@ -196,16 +196,7 @@ impl Process {
         let frontend = match &config.frontend {
             Some(settings) => {
                 let log = access_log.clone();
-                Some(Arc::new(frontend::start(
-                    config,
-                    settings,
-                    instance,
-                    hub,
-                    context.as_ref(),
-                    keys,
-                    log,
-                    &threads,
-                )?))
+                Some(Arc::new(frontend::start(settings, instance, log, &around)?))
             }
             None => None,
         };

@@ -139,7 +139,10 @@ fn everything_the_design_writes_is_understood() {
     let remote = frontend.brokers.addresses();
     assert_eq!(remote.len(), 1, "its own endpoint is not dialled");
     assert_eq!(
-        remote[0].public_key.as_ref().map(|key| key.to_string().len()),
+        remote[0]
+            .public_key
+            .as_ref()
+            .map(|key| key.to_string().len()),
         Some(40)
     );
 
