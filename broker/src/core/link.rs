@@ -62,12 +62,15 @@ pub(crate) struct Leave {
 }
 
 impl Leave {
-    /// Heartbeats, credit and windows of a peer that has nothing under way are a few a second.
-    const PER_MS: u32 = 2;
+    /// A few percent of what a broker can take in, and far beyond what follows from anybody's clock. A frontend under a rush says how many
+    /// wait for a response each time that one more does.
+    const PER_MS: u32 = 20;
     /// More than lies in a connection when this process goes on after a pause: a high-water mark of 4,096 messages on both sides.
-    const MOST: u32 = 10_000;
-    /// Of each message of a stream that it is sent, and each request of its own, as many come at most: windows, credit, an END.
-    const PER_MESSAGE: u32 = 4;
+    const MOST: u32 = 50_000;
+    /// What follows from a request at most: 16 interim responses, the response, its end, credit, deadlines.
+    const PER_REQUEST: u32 = 24;
+    /// What follows from content, to either side: windows.
+    const PER_CONTENT: u32 = 4;
 
     const fn new(now: Instant) -> Self {
         Self {
@@ -76,34 +79,30 @@ impl Leave {
         }
     }
 
-    /// What makes the other side say something in turn. Answers to what it says of itself are none, or they would earn it leave to go on.
-    const fn is_work(kind: Kind) -> bool {
-        matches!(
-            kind,
-            Kind::Request
-                | Kind::Response
-                | Kind::Chunk
-                | Kind::Upgrade
-                | Kind::Interim
-                | Kind::End
-        )
+    /// Takes in what the peer is sent. Answers to what it says of itself earn it nothing, or they would earn it leave to go on.
+    fn earn_by_sending(&mut self, message: &Message) {
+        if message.header.kind == Kind::Request {
+            self.earn(Self::PER_REQUEST);
+        } else if !message.content.is_empty() {
+            self.earn(Self::PER_CONTENT);
+        }
     }
 
-    fn earn(&mut self) {
-        self.left = (self.left + Self::PER_MESSAGE).min(Self::MOST);
+    fn earn(&mut self, more: u32) {
+        self.left = (self.left + more).min(Self::MOST);
     }
 
     /// Takes in a message; whether there was leave for it.
     #[must_use]
     pub(crate) fn take(&mut self, message: &Message, now: Instant) -> bool {
-        match message.header.kind {
-            Kind::Request => {
-                self.earn();
-                return true;
-            }
+        if message.header.kind == Kind::Request {
+            self.earn(Self::PER_REQUEST);
+            return true;
+        }
+        if !message.content.is_empty() {
             // Windows bound it.
-            _ if !message.content.is_empty() => return true,
-            _ => {}
+            self.earn(Self::PER_CONTENT);
+            return true;
         }
         let elapsed = now.saturating_duration_since(self.at).as_millis();
         if 0 < elapsed {
@@ -180,9 +179,7 @@ impl Link {
     /// Sends what waits for nothing.
     pub(crate) fn tell(&mut self, mut message: Message, actions: &mut Vec<Action>) {
         self.pulse.is_behind = true;
-        if Leave::is_work(message.header.kind) {
-            self.leave.earn();
-        }
+        self.leave.earn_by_sending(&message);
         message.header.epoch = self.epoch;
         message.set_version(self.version);
         let to = self.peer;
