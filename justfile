@@ -46,6 +46,11 @@ replay seed:
 replay-flights seed:
     FLIGHTS_SEED={{ seed }} cargo test -p scale0-cache --test flights simulation -- --nocapture
 
+# A site of real processes under load: killed, stopped, cut off, overloaded. `just trial --help` says which trials there are.
+trial *arguments:
+    cargo build --release --locked -p scale0 -p scale0-trials
+    target/release/scale0-trials {{ arguments }}
+
 # The decoders on bytes that a fuzzer makes up. Needs cargo-fuzz; see wire/fuzz/README.md and cache/fuzz/README.md.
 fuzz seconds="60":
     mkdir -p wire/fuzz/found
