@@ -69,7 +69,7 @@ impl Outcomes {
         took.max().unwrap_or_default()
     }
 
-    /// Requests served in each second of this time.
+    /// Requests served in each second of this time, of the last one as far as it goes.
     pub(crate) fn by_second(&self, during: &Range<Duration>) -> Vec<usize> {
         let mut seconds = Vec::new();
         for outcome in self

@@ -21,13 +21,13 @@ pub(crate) struct Arguments {
     /// Seconds: half of it is left alone, in the other half all links are closed again and again.
     #[arg(default_value_t = 60, value_parser = clap::value_parser!(u64).range(2..))]
     seconds: u64,
+    /// Percent of a processor that an idle process may use.
+    #[arg(long, default_value_t = 1.0)]
+    percent: f64,
     /// Keep the processes' files.
     #[arg(long)]
     keep: bool,
 }
-
-/// The part of a processor that an idle process may use.
-const PROCESSOR: f64 = 0.01;
 
 /// What is not counted: a process that has just started is not idle yet.
 const WARM_UP: Duration = Duration::from_millis(500);
@@ -57,14 +57,14 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
     let (after, seconds) = (samples(&pids)?, begun.elapsed().as_secs_f64());
     for (name, now) in &after {
         let then = &before[name];
-        let used = (now.processor - then.processor) / seconds;
+        let used = (now.processor - then.processor).as_secs_f64() / seconds;
         let woken = (now.switches - then.switches) as f64 / seconds;
         verdict.claim(
             format_args!(
-                "{name} idle: at most {:.0} % of a processor",
-                PROCESSOR * 100.0
+                "{name} idle: at most {} % of a processor",
+                arguments.percent
             ),
-            used < PROCESSOR,
+            used * 100.0 <= arguments.percent,
             format_args!(
                 "{:.2} %, woken {woken:.1}/s, {} threads, {} descriptors, {:.1} MiB",
                 used * 100.0,
