@@ -26,7 +26,7 @@ const BEAT: Duration = Duration::from_millis(2);
 /// Who asks, and how fast.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Shape {
-    /// So many clients, each of which asks when it has its answer.
+    /// So many clients, each of which asks, once at least, and again when it has its answer.
     Closed {
         /// How many.
         clients: usize,
@@ -179,8 +179,11 @@ impl Shared {
 
 async fn closed(shared: Arc<Shared>, index: usize, stopped: watch::Receiver<bool>) {
     let mut client = shared.client(index);
-    while !*stopped.borrow() {
+    loop {
         shared.one(&mut client).await;
+        if *stopped.borrow() {
+            return;
+        }
         let broke = shared
             .outcomes
             .lock()

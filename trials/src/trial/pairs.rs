@@ -17,10 +17,10 @@ impl Pairs {
         self.different.push(different[1] / different[0]);
     }
 
-    /// Whether the median ratio of the different is no larger than ratios of the alike are, or than 1 by this part.
+    /// Whether the median ratio of the different is no larger than chance makes one of the alike, up or down; or than 1 by this part.
     pub(super) fn are_unmoved(&self, tolerance: f64) -> bool {
-        let chance = self.alike.iter().copied().fold(1.0 + tolerance, f64::max);
-        median(&self.different) <= chance
+        let apart = self.alike.iter().map(|ratio| ratio.max(ratio.recip()));
+        median(&self.different) <= apart.fold(1.0 + tolerance, f64::max)
     }
 }
 

@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// Clients of the others, each of which asks when it has its answer.
     #[arg(long, default_value_t = 16)]
     clients: usize,
-    /// Idle backends, each with a service of its own, whose memory at the broker is told.
+    /// Idle backends, whose memory at the broker is judged.
     #[arg(long, default_value_t = 200)]
     idle: u32,
     /// Keep the processes' files.
@@ -35,6 +35,9 @@ pub(crate) struct Arguments {
 
 /// The service that only the stuck one offers.
 const STUCK: &str = "stuck.example";
+
+/// The service that all idle ones offer.
+const IDLES: &str = "idle.example";
 
 /// What it grants, and is sent: all of it is unread.
 const CREDIT: u32 = 512;
@@ -62,9 +65,6 @@ const ROUNDS: u32 = 5;
 
 /// What is not told from chance.
 const TOLERANCE: f64 = 0.05;
-
-/// How often something is looked at that cannot be waited for.
-const LOOK: Duration = Duration::from_millis(2);
 
 /// A backend that says what it must and hears nothing.
 struct Deaf {
@@ -127,14 +127,8 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
     let before = Sample::of(pid)?.resident;
     let mut idle = Vec::new();
     for number in 0..arguments.idle {
-        let service = format!("idle-{number}.example");
-        idle.push(Deaf::dial(
-            &context,
-            &broker,
-            1000 + u64::from(number),
-            &service,
-            1,
-        )?);
+        let number = 1000 + u64::from(number);
+        idle.push(Deaf::dial(&context, &broker, number, IDLES, 1)?);
     }
     let all = sessions + f64::from(arguments.idle);
     site.until_metric(0, "scale0_broker_backends", |it| all <= it)
@@ -154,41 +148,39 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
     let (mut medians, mut lates, mut all) = (Pairs::default(), Pairs::default(), Vec::new());
     let mut held = Vec::new();
     for round in 0..ROUNDS {
+        // Pairs alike, and pairs with the stuck one, which is the first of a pair as often as the second.
+        let is_first = round % 2 == 1;
         let mut figures = Vec::new();
-        // Alike, alike, alike, and with the stuck one.
-        for index in 0..4 {
-            let stuck = if index == 3 {
-                let stuck = Deaf::dial(&context, &broker, 1 + u64::from(round), STUCK, CREDIT)?;
+        for (index, is_stuck) in [false, false, is_first, !is_first].into_iter().enumerate() {
+            let stuck = if is_stuck {
+                let number = 1 + u64::from(round);
+                let stuck = Deaf::dial(&context, &broker, number, STUCK, CREDIT)?;
                 fill(&mut site, &others).await?;
                 Some(stuck)
             } else {
                 None
             };
-            eprintln!(
-                "round {}: {}",
-                round + 1,
-                if stuck.is_some() {
-                    "with the stuck backend"
-                } else {
-                    "without"
-                }
-            );
+            eprintln!("round {}, turn {}: stuck: {is_stuck}", round + 1, index + 1);
+            let begun = others.now();
             let outcomes = measure(&others, arguments.clients, turn).await;
-            let now = others.now();
-            let during = Duration::ZERO..now;
+            // Connections are opened first.
+            let during = begun + turn / 4..others.now();
             figures.push([0.5, 0.99].map(|part| outcomes.quantile(&during, part).as_secs_f64()));
             all.push(outcomes);
-            if stuck.is_some() {
+            if is_stuck {
                 held.push(Sample::of(pid)?.resident.saturating_sub(base));
             }
             for deaf in idle.iter().chain(&stuck) {
                 deaf.speak()?;
             }
         }
-        let of = |part: usize| [0, 1, 2, 3].map(|index: usize| figures[index][part]);
-        let ([a, b, c, d], [e, f, g, h]) = (of(0), of(1));
-        medians.add([a, b], [c, d]);
-        lates.add([e, f], [g, h]);
+        if is_first {
+            figures.swap(2, 3);
+        }
+        for (pairs, part) in [(&mut medians, 0), (&mut lates, 1)] {
+            let [a, b, c, d] = [0, 1, 2, 3].map(|turn: usize| figures[turn][part]);
+            pairs.add([a, b], [c, d]);
+        }
     }
     let requests: usize = all.iter().map(Outcomes::len).sum();
     let lost = all
@@ -245,13 +237,9 @@ async fn fill(site: &mut Site, others: &Clients) -> anyhow::Result<()> {
     )
     .await?;
     let askers = others.of(STUCK, CONTENT);
-    let load = askers.start(Shape::Closed {
-        clients: CREDIT as usize,
-    });
-    while load.done() < CREDIT as usize {
-        sleep(LOOK).await;
-    }
-    load.end().await;
+    let clients = CREDIT as usize;
+    // Each asks once: it is told to end when it has begun.
+    askers.start(Shape::Closed { clients }).end().await;
     Ok(())
 }
 
