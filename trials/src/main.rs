@@ -24,6 +24,7 @@ mod verdict;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tokio::signal::unix::{SignalKind, signal};
 
 use trial::Trial;
 
@@ -64,7 +65,7 @@ async fn main() -> ExitCode {
         Command::Trial(trial) => tokio::select! {
             done = trial.run() => done,
             // What has been started ends with the future that is dropped here.
-            _ = tokio::signal::ctrl_c() => Err(anyhow::anyhow!("interrupted")),
+            () = told_to_stop() => Err(anyhow::anyhow!("interrupted")),
         },
     };
     match done {
@@ -74,5 +75,16 @@ async fn main() -> ExitCode {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Waits for Ctrl-C or SIGTERM.
+async fn told_to_stop() {
+    let Ok(mut terminated) = signal(SignalKind::terminate()) else {
+        return;
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use anyhow::ensure;
 use clap::{Args, ValueEnum};
 use tokio::time::{Instant, sleep};
 
@@ -77,6 +78,10 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
         how,
         cut_ms,
     } = arguments;
+    ensure!(
+        options.latency_ms.is_none(),
+        "--latency-ms is for links without cables"
+    );
     let plan = Plan {
         apart: true,
         ..options.plan()
