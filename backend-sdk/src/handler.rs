@@ -163,7 +163,7 @@ where
     let length = body.as_ref().and_then(|body| body.size_hint().exact());
     let Some(body) = body else {
         let head = head(parts, None, shared)?;
-        reply.head(head, Bytes::new(), Shape::Plain, true);
+        reply.head(head, Bytes::new(), shape(parts), true);
         return Ok(());
     };
     let mut body = pin!(body);
@@ -342,7 +342,9 @@ fn shape(parts: &Parts) -> Shape {
                 .eq_ignore_ascii_case(b"text/event-stream")
         })
     });
-    if is_events {
+    if parts.status.is_server_error() {
+        Shape::Failure
+    } else if is_events {
         Shape::EventStream
     } else {
         Shape::Plain
@@ -417,9 +419,13 @@ fn apologise(reply: &mut Reply, shared: &Shared, status: StatusCode, reason: &'s
     match fields {
         Ok(fields) if !reply.has_head() => {
             let content = format!("{status}\n{reason}\n").into();
+            let shape = match status.is_server_error() {
+                true => Shape::Failure,
+                false => Shape::Plain,
+            };
             let status = status.as_u16();
             let head = ResponseHead { status, fields }.encode();
-            reply.head(head, content, Shape::Plain, true);
+            reply.head(head, content, shape, true);
         }
         _ => fail(reply, Reason::AppFailed, reason),
     }

@@ -424,7 +424,7 @@ fn who_would_be_answered_too_late_is_refused_when_it_comes() {
     site.ask(hasty);
     site.pass(MS);
     let outcome = site.asked_within(hasty, Duration::ZERO, SECOND)[0];
-    assert_eq!(outcome.failed, Some(Reason::QueueFull));
+    assert_eq!(outcome.failed, Some(Reason::TooLate));
     assert_eq!(outcome.took, Duration::ZERO);
     assert_eq!(site.broker.counters().too_late, 1);
     site.pass(SECOND * 2);

@@ -266,7 +266,7 @@ impl Session {
                 if *shape == Shape::Upgrade && matches!(stream.upload, Upload::Ended) {
                     stream.upload = Upload::Unread;
                 }
-                if *shape != Shape::Plain {
+                if matches!(shape, Shape::EventStream | Shape::Upgrade) {
                     self.release_credit(id.index);
                 }
             }
@@ -529,7 +529,8 @@ impl Session {
         };
         let flags = Flags::default()
             .with(Flags::FINAL, is_whole)
-            .with(Flags::EVENT_STREAM, shape == Shape::EventStream);
+            .with(Flags::EVENT_STREAM, shape == Shape::EventStream)
+            .with(Flags::APP_ERROR, shape == Shape::Failure);
         self.send_content(broker, kind, correlation, flags, metadata, content, actions);
         if is_whole {
             return Sending::Over;

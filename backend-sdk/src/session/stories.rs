@@ -91,6 +91,19 @@ fn a_message_of_another_epoch_is_dropped_and_counted() {
 }
 
 #[test]
+fn a_broker_is_told_that_an_application_has_failed() {
+    let mut stage = Stage::welcomed(2, 1);
+    for (correlation, shape, has_failed) in [(1, Shape::Plain, false), (2, Shape::Failure, true)] {
+        let stream = stage.request(0, correlation).unwrap();
+        stage.head(stream, b"", shape, true);
+        let response = stage.sent(Kind::Response).remove(0);
+        let flags = response.header.flags;
+        assert_eq!(flags.contains(Flags::APP_ERROR), has_failed);
+        stage.quiet();
+    }
+}
+
+#[test]
 fn a_response_is_sent_as_far_as_its_window_reaches_and_goes_on_when_it_opens() {
     let mut stage = Stage::welcomed(1, 1);
     let stream = stage.request(0, 1).unwrap();

@@ -59,6 +59,8 @@ impl Output {
 pub enum Shape {
     /// An ordinary one.
     Plain,
+    /// One by which the application says that it has failed: a status of 500 or more.
+    Failure,
     /// Events as they happen, for as long as somebody listens.
     EventStream,
     /// 101: opaque bytes in both directions.

@@ -194,10 +194,8 @@ pub(crate) const fn is_fault(reason: Reason) -> bool {
 
 /// Whether a RESPONSE says that the application has failed: a status of 500 or more. Only backends that speak version 2 say so.
 pub(crate) const fn says_failed(flags: Flags) -> bool {
-    flags.contains(APP_ERROR)
+    flags.contains(Flags::APP_ERROR)
 }
-
-const APP_ERROR: Flags = Flags(1 << 8);
 
 #[cfg(test)]
 mod tests {

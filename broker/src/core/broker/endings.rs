@@ -50,7 +50,11 @@ impl Broker {
             let message = about(Kind::End, correlation).with_metadata(end.encode());
             self.say_last(Session::Frontend(frontend), message);
         } else {
-            let retry_after_ms = if matches!(reason, Reason::QueueFull | Reason::QueueBytes) {
+            let is_crowded = matches!(
+                reason,
+                Reason::QueueFull | Reason::QueueBytes | Reason::TooLate
+            );
+            let retry_after_ms = if is_crowded {
                 let drained = self.drain_time(stream.service).as_millis();
                 u32::try_from(drained).unwrap_or(u32::MAX)
             } else {

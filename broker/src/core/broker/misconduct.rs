@@ -80,7 +80,9 @@ impl Broker {
         }
         self.counters.quarantines += 1;
         if let Some(&session) = self.peers.get(&peer) {
-            self.end_with(session, Bye::ProtocolError);
+            let lasts = until.saturating_duration_since(self.now).as_millis();
+            let lasts = u32::try_from(lasts).unwrap_or(u32::MAX);
+            self.end_with(session, Bye::Quarantined(lasts));
         }
         let timer = self.timers.start(until, Due::Unmute(peer));
         self.muted.insert(peer, timer);

@@ -109,7 +109,9 @@ impl Broker {
         if has_room && !is_too_late {
             return Placement::Wait(lane);
         }
-        let reason = if !has_room && queue.limits().bytes < queue.bytes() + size {
+        let reason = if is_too_late {
+            Reason::TooLate
+        } else if queue.limits().bytes < queue.bytes() + size {
             Reason::QueueBytes
         } else {
             Reason::QueueFull

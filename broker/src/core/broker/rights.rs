@@ -62,7 +62,7 @@ impl Broker {
             let right = right_of(rights.as_deref(), link);
             if link.locality.is_none() && !right.is_some_and(|right| right.may_be(role)) {
                 self.counters.sessions_not_allowed += 1;
-                self.end_with(session, Bye::ProtocolError);
+                self.end_with(session, Bye::NotAllowed);
             } else if let Session::Backend(key) = session {
                 self.judge_services(key, rights.as_deref());
             }

@@ -85,7 +85,7 @@ impl Broker {
         }
         if !self.may_come(from, role, locality.is_some(), &hello) {
             self.counters.sessions_not_allowed += 1;
-            return self.answer(from, bye(epoch, Bye::ProtocolError));
+            return self.answer(from, bye(epoch, Bye::NotAllowed.for_version(version)));
         }
         if let Some(&session) = self.peers.get(&from) {
             let now = self.now;

@@ -81,7 +81,7 @@ fn every_kind_of_breach_counts_and_a_session_that_breaks_off_is_told() {
     assert_eq!(site.broker.counters().quarantines, 0);
     step(&mut site, Event::Malformed { from: backend.id });
     site.say(backend, about(Kind::Request, 1));
-    site.is_dismissed(backend, Bye::ProtocolError);
+    site.is_dismissed(backend, Bye::Quarantined(1000));
     assert_eq!(site.broker.counters().quarantines, 1);
     site.hears_nothing(frontend);
 }

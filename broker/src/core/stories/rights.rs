@@ -81,11 +81,11 @@ fn no_key_a_strange_key_and_a_key_for_something_else_open_no_session() {
     let page = site.with_key(Port::Backends, PAGE_KEY);
     for peer in [nobody, stranger, thief, page] {
         site.hello(peer, &[SHOP], 1);
-        site.is_dismissed(peer, Bye::ProtocolError);
+        site.is_dismissed(peer, Bye::NotAllowed);
     }
     let shop = site.with_key(Port::Frontends, SHOP_KEY);
     site.hello(shop, &[], 0);
-    site.is_dismissed(shop, Bye::ProtocolError);
+    site.is_dismissed(shop, Bye::NotAllowed);
     let counters = site.broker.counters();
     assert_eq!(
         (counters.sessions_not_allowed, counters.sessions_opened),
@@ -156,14 +156,14 @@ fn when_rights_change_sessions_without_one_end_and_others_stay() {
     fewer.allow(SHOP_KEY, offers("shop-1", &[SHOP]));
     fewer.allow(PAGE_KEY, asks("page-1"));
     site.step(Event::Rights(Arc::new(fewer)));
-    site.is_dismissed(blog, Bye::ProtocolError);
+    site.is_dismissed(blog, Bye::NotAllowed);
     assert_eq!(site.offered("blog"), 0);
     site.respond(shop, asked);
     site.is_answered(page, 1);
 
     // Its connection stands, and is of no use any more.
     site.hello(blog, &["blog"], 1);
-    site.is_dismissed(blog, Bye::ProtocolError);
+    site.is_dismissed(blog, Bye::NotAllowed);
     assert_eq!(site.broker.counters().sessions_not_allowed, 2);
 }
 
