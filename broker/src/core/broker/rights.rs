@@ -9,6 +9,7 @@ use super::{Broker, Session};
 use crate::core::backend::BackendKey;
 use crate::core::link::Link;
 use crate::core::rights::{Right, Rights};
+use crate::core::service::ServiceKey;
 
 impl Broker {
     /// A peer has proved whose it is.
@@ -69,22 +70,38 @@ impl Broker {
         }
     }
 
+    /// Takes from a backend the services that it may not offer any more, and lets it offer those that it may from now on. Of the others
+    /// nothing changes.
     fn judge_services(&mut self, key: BackendKey, rights: Option<&Rights>) {
         let backend = &self.backends[key.0];
-        let offered: Vec<Arc<str>> = (backend.offers.iter())
-            .map(|offer| Arc::clone(&self.services[offer.service.0].name))
-            .collect();
-        let may = |name: &Arc<str>| may_offer(rights, &backend.link, name);
-        if backend.link.is_draining || (offered.iter().all(may) && !backend.barred.iter().any(may))
-        {
+        if backend.link.is_draining {
             return;
         }
-        let barred = std::mem::take(&mut self.backends[key.0].barred);
-        self.withdraw(key);
-        for name in offered.iter().chain(&barred) {
+        let may = |name: &str| may_offer(rights, &backend.link, name);
+        let offered = backend.offers.iter().map(|offer| offer.service);
+        let lost: Vec<ServiceKey> = offered
+            .filter(|service| !may(&self.services[service.0].name))
+            .collect();
+        let gained: Vec<Arc<str>> = (backend.barred.iter())
+            .filter(|name| may(name))
+            .map(Arc::clone)
+            .collect();
+        for service in &lost {
+            let name = Arc::clone(&self.services[service.0].name);
+            // It is noted there that it may not.
+            self.may_offer(key, &name);
+            self.unregister(key, *service);
+        }
+        for name in &gained {
+            self.backends[key.0].barred.remove(name);
             self.register(key, name);
         }
-        self.use_credit(key);
+        if !lost.is_empty() {
+            self.notice_fewer_services(key);
+        }
+        if !gained.is_empty() {
+            self.use_credit(key);
+        }
     }
 }
 

@@ -296,11 +296,11 @@ impl Broker {
         let Announce { added, withdrawn } = Announce::decode(&message.metadata)?;
         let kept: HashSet<&String> = added.iter().collect();
         for name in withdrawn.iter().filter(|name| !kept.contains(name)) {
+            let barred = &mut self.backends[key.0].barred;
+            barred.remove(name.to_ascii_lowercase().as_str());
             let service = self.service_keys.get(&ServiceId::of(name.as_bytes()));
-            if let Some(&service) = service
-                && self.remove_offer(key, service)
-            {
-                self.notice_withdrawal(service);
+            if let Some(&service) = service {
+                self.unregister(key, service);
             }
         }
         // Who drains takes nothing new, whatever it would take.
@@ -309,11 +309,24 @@ impl Broker {
                 self.register(key, name);
             }
         }
-        // What waits for this backend is something else now.
-        if !withdrawn.is_empty() && 0 < self.backends[key.0].demand {
-            self.tell_demand_of(key);
+        if !withdrawn.is_empty() {
+            self.notice_fewer_services(key);
         }
         Ok(())
+    }
+
+    /// No new requests for this service go to this backend.
+    pub(super) fn unregister(&mut self, key: BackendKey, service: ServiceKey) {
+        if self.remove_offer(key, service) {
+            self.notice_withdrawal(service);
+        }
+    }
+
+    /// What waits for this backend is something else now.
+    pub(super) fn notice_fewer_services(&mut self, key: BackendKey) {
+        if 0 < self.backends[key.0].demand {
+            self.tell_demand_of(key);
+        }
     }
 
     /// The backends of a service have changed, or whether they take work: with the last that does, those who wait do so for as

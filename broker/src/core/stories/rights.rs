@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use scale0_transport::{Port, PublicKey};
-use scale0_wire::{Bye, Kind};
+use scale0_wire::{Announce, Bye, Kind, Message, RoutingHeader};
 
 use crate::core::testing::{Peer, SHOP, Site};
 use crate::core::{Event, Right, Rights};
@@ -108,6 +108,23 @@ fn of_several_services_a_backend_offers_those_that_are_its_own() {
         .collect();
     assert_eq!(barred, ["*", SHOP]);
     assert_eq!(site.broker.counters().services_not_allowed, 2);
+}
+
+#[test]
+fn a_service_that_was_barred_and_is_withdrawn_does_not_come_with_the_right_to_it() {
+    let mut site = site();
+    let blog = site.with_key(Port::Backends, BLOG_KEY);
+    site.join(blog, &["blog", SHOP], 1);
+    let announce = Announce {
+        added: Vec::new(),
+        withdrawn: vec!["Shop".to_owned()],
+    };
+    let message = Message::new(RoutingHeader::new(Kind::Announce));
+    site.say(blog, message.with_metadata(announce.encode()));
+    let mut more = rights();
+    more.allow(BLOG_KEY, offers("blog-1", &["blog", SHOP]));
+    site.step(Event::Rights(Arc::new(more)));
+    assert_eq!((site.offered("blog"), site.offered(SHOP)), (1, 0));
 }
 
 #[test]
