@@ -249,8 +249,8 @@ section! {
         max_connections: Count = Count(10_000),
         /// The largest request head: request line and fields together; then 431. At least 8 KiB; at most the protocol's 128 KiB.
         header_bytes: ByteCount = ByteCount::kib(64),
-        /// The most fields in a request head; then 431. At most the protocol's 1024.
-        header_count: Count = Count(128),
+        /// The most fields in a request head; then 431. At most the protocol's 1024. With more than 100 each request costs a little more.
+        header_count: Count = Count(100),
         /// The largest request body; then 413. Bodies are streamed, so this is about what the application wants to receive, not about
         /// this process's memory. `"0B"`: any.
         body_bytes: ByteCount = ByteCount::gib(1),
