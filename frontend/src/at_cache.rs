@@ -11,7 +11,7 @@ use scale0_cache::policy::{
     ByteRange, CacheStatus, Conditional, Forward, Part, Ranged, Trouble, judge_conditionals,
     judge_range, not_modified_head, not_satisfiable_head, partial_head,
 };
-use scale0_cache::{CacheKey, Hit, Join, Lookup, Reader, ResponseHead, Served, Turn};
+use scale0_cache::{Asker, CacheKey, Hit, Join, Lookup, Reader, ResponseHead, Served, Turn};
 
 use crate::account::Account;
 use crate::body::{Content, ResponseBody, stated_length};
@@ -55,18 +55,18 @@ const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Answers with what is fresh and in memory, which is what most requests are for; else says what was found.
-    pub(crate) fn at_once(&self, asking: &Asking, account: Account) -> AtOnce {
-        match (self.shared.cache).lookup(asking.exchange.started, &asking.asker()) {
+    pub(crate) fn at_once(
+        &self,
+        exchange: &Exchange,
+        asker: &Asker<'_>,
+        account: Account,
+    ) -> AtOnce {
+        match self.shared.cache.lookup(exchange.started, asker) {
             Lookup::Hit(hit) if hit.served == Served::Fresh && hit.response.blocks().is_some() => {
-                let (head, content) = self.delivery(&asking.exchange, &hit);
+                let (head, content) = self.delivery(exchange, &hit);
                 let status = CacheStatus::hit();
                 AtOnce::Answered(Self::deliver(
-                    &asking.exchange,
-                    &hit,
-                    head,
-                    content,
-                    account,
-                    status,
+                    exchange, &hit, head, content, account, status,
                 ))
             }
             found => AtOnce::Found(account, found),

@@ -5,9 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{self, HeaderMap};
+use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Version, request};
-use scale0_cache::{Beginning, CacheKey};
+use scale0_cache::{Asker, Beginning, CacheKey, RequestFacts};
 use scale0_wire::{DecodeError, RequestHead, ServiceId, TraceContext};
 
 use crate::error_response::ErrorResponse;
@@ -51,12 +51,13 @@ impl Exchange {
         peer: SocketAddr,
         started: Instant,
         parts: request::Parts,
+        present: Present,
     ) -> Result<Self, (ErrorResponse, String)> {
         let request::Parts {
             method,
             uri,
             version,
-            headers,
+            mut headers,
             ..
         } = parts;
         let origin = shared
@@ -65,10 +66,10 @@ impl Exchange {
         let id = origin.request_id;
         let refuse = |bad: BadRequest| (ErrorResponse::from(bad), id.clone());
 
-        let present = Present::of(&headers);
         let most_fields = shared.limits.header_count;
         fields::check(&method, version, &headers, present, most_fields).map_err(refuse)?;
-        let authority = Self::authority(&uri, &headers, origin.secure).map_err(refuse)?;
+        let host = headers.remove(header::HOST);
+        let authority = Self::authority(&uri, host, origin.secure).map_err(refuse)?;
         let target = Self::target(&method, &uri).map_err(refuse)?;
         if present.via && passed_here(&headers, &shared.node) {
             let why = "the request has passed this node before";
@@ -122,6 +123,18 @@ impl Exchange {
 
     pub(crate) const fn scheme(&self) -> &'static str {
         scheme(self.secure)
+    }
+
+    /// It as the cache sees it.
+    pub(crate) fn asker(&self, key: CacheKey, facts: RequestFacts) -> Asker<'_> {
+        Asker {
+            key,
+            authority: &self.authority,
+            path_and_query: &self.target,
+            facts,
+            headers: &self.headers,
+            deadline: self.due(),
+        }
     }
 
     pub(crate) const fn trace(&self) -> TraceContext {
@@ -183,10 +196,13 @@ impl Exchange {
     }
 
     /// RFC 9112 §3.2: one authority, and where the target names one too they agree.
-    fn authority(uri: &http::Uri, headers: &HeaderMap, secure: bool) -> Result<String, BadRequest> {
+    fn authority(
+        uri: &http::Uri,
+        host: Option<HeaderValue>,
+        secure: bool,
+    ) -> Result<String, BadRequest> {
         let bad = |error: BadTarget| BadRequest::new(error.0);
-        let host = headers
-            .get(header::HOST)
+        let host = host
             .map(|host| {
                 let host = host.to_str();
                 let host = host.map_err(|_| BadTarget("the host is no valid name or address"));

@@ -87,6 +87,7 @@ pub(crate) struct Present {
     pub(crate) expect: bool,
     pub(crate) traceparent: bool,
     transfer_encoding: bool,
+    upgrade: bool,
     pub(crate) via: bool,
 }
 
@@ -99,6 +100,7 @@ impl Present {
                 header::COOKIE => present.cookie = true,
                 header::EXPECT => present.expect = true,
                 header::TRANSFER_ENCODING => present.transfer_encoding = true,
+                header::UPGRADE => present.upgrade = true,
                 header::VIA => present.via = true,
                 _ if *name == TRACEPARENT => present.traceparent = true,
                 _ => {}
@@ -135,10 +137,15 @@ impl Nominated {
 
 /// Whether the client asks to switch protocols, and to which ours has a way: any but `h2c`, which is not spoken that way
 /// since RFC 9113.
-pub(crate) fn wanted_upgrade(version: Version, headers: &HeaderMap) -> Option<&HeaderValue> {
-    let upgrade = headers
-        .get(header::UPGRADE)
-        .filter(|_| version == Version::HTTP_11)?;
+pub(crate) fn wanted_upgrade(
+    version: Version,
+    headers: &HeaderMap,
+    present: Present,
+) -> Option<&HeaderValue> {
+    if !present.upgrade || version != Version::HTTP_11 {
+        return None;
+    }
+    let upgrade = headers.get(header::UPGRADE)?;
     let asked = Nominated::of(headers).names(&header::UPGRADE);
     let is_h2c = upgrade
         .as_bytes()
@@ -184,7 +191,8 @@ pub(crate) fn check(
     {
         return Err(BadRequest::new("methods are written in upper case"));
     }
-    if 1 < headers.get_all(header::HOST).iter().count() {
+    let has_repeated = headers.keys_len() < headers.len();
+    if has_repeated && 1 < headers.get_all(header::HOST).iter().count() {
         return Err(BadRequest::new("more than one Host"));
     }
     if present.transfer_encoding {
@@ -237,10 +245,9 @@ pub(crate) fn crossing(mut headers: HeaderMap, present: Present) -> HeaderMap {
     } else {
         Nominated::default()
     };
-    headers.remove(header::HOST);
     let stays = |name: &&HeaderName| {
         is_hop_by_hop(name)
-            || **name == header::EXPECT
+            || matches!(**name, header::EXPECT | header::HOST)
             || nominated.names(name)
             || is_ours_to_say(name)
     };
@@ -489,7 +496,10 @@ mod tests {
 
     #[test]
     fn an_upgrade_needs_both_fields_and_is_never_h2c() {
-        let upgrade = |version, fields| wanted_upgrade(version, &headers(fields)).is_some();
+        let upgrade = |version, fields| {
+            let headers = headers(fields);
+            wanted_upgrade(version, &headers, Present::of(&headers)).is_some()
+        };
         assert!(upgrade(
             Version::HTTP_11,
             &[

@@ -51,14 +51,7 @@ pub(crate) struct Asking {
 
 impl Asking {
     pub(crate) fn asker(&self) -> Asker<'_> {
-        Asker {
-            key: self.key,
-            authority: &self.exchange.authority,
-            path_and_query: &self.exchange.target,
-            facts: self.facts,
-            headers: &self.exchange.headers,
-            deadline: self.exchange.due(),
-        }
+        self.exchange.asker(self.key, self.facts)
     }
 }
 

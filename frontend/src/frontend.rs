@@ -158,9 +158,9 @@ impl Frontend {
                     Rc::clone(&worker),
                     Arc::clone(&lanes),
                     index,
-                    draining.clone(),
+                    draining,
                 ));
-                tokio::task::spawn_local(listener::serve(Rc::clone(&worker), accepted, draining));
+                tokio::task::spawn_local(listener::serve(Rc::clone(&worker), accepted));
                 drive(&worker, wiring, &lanes[index], leaving).await;
             });
         }
@@ -314,14 +314,18 @@ async fn look(
 ) {
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let mut told = false;
     loop {
         tokio::select! {
             _ = ticks.tick() => {}
-            _ = draining.wait_for(|stage| *stage != DrainStage::Serving), if !told => {
-                told = true;
-                worker.draining.set(true);
-                worker.dispatcher.drain();
+            Ok(()) = draining.changed() => {
+                let stage = *draining.borrow_and_update();
+                if stage != DrainStage::Serving && !worker.draining.replace(true) {
+                    worker.dispatcher.drain();
+                }
+                if stage == DrainStage::Closing {
+                    worker.closing.set(true);
+                    worker.watch.wake();
+                }
             }
         }
         let counters = &worker.shared.counters;

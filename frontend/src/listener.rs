@@ -1,6 +1,6 @@
 //! Connections: accepted in one place, given to the thread that has the fewest, served there.
 
-use std::convert::Infallible;
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use futures_util::FutureExt;
 use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -201,11 +200,7 @@ fn hand_over(
 }
 
 /// Serves the connections of one thread until no more come and all are done.
-pub(crate) async fn serve(
-    worker: Rc<Worker>,
-    mut connections: UnboundedReceiver<Accepted>,
-    drain: watch::Receiver<DrainStage>,
-) {
+pub(crate) async fn serve(worker: Rc<Worker>, mut connections: UnboundedReceiver<Accepted>) {
     while let Some(accepted) = connections.recv().await {
         let io = accepted
             .stream
@@ -218,7 +213,7 @@ pub(crate) async fn serve(
         let io = WatchedIo::new(stream);
         let watched = Arc::clone(io.watched());
         let guards = (accepted._permit, accepted._seat);
-        let connection = connection(Rc::clone(&worker), io, accepted.peer, drain.clone());
+        let connection = connection(Rc::clone(&worker), io, accepted.peer);
         let task = tokio::task::spawn_local(async move {
             let _guards = guards;
             connection.await;
@@ -227,14 +222,9 @@ pub(crate) async fn serve(
     }
 }
 
-async fn connection(
-    worker: Rc<Worker>,
-    io: WatchedIo<TcpStream>,
-    peer: SocketAddr,
-    mut drain: watch::Receiver<DrainStage>,
-) {
+async fn connection(worker: Rc<Worker>, io: WatchedIo<TcpStream>, peer: SocketAddr) {
     let watched = Arc::clone(io.watched());
-    let over = Arc::clone(&watched);
+    let told = Arc::clone(&watched);
     let limits = &worker.shared.limits;
     let mut builder = auto::Builder::new(OnThisThread);
     // Not `pipeline_flush`: with it hyper holds a response back while its read buffer has bytes, so that a client which has begun
@@ -255,26 +245,25 @@ async fn connection(
         let worker = Rc::clone(&worker);
         service_fn(move |request| {
             let started = crate::clock::now();
-            let answering = watched.request(started);
-            Rc::clone(&worker)
-                .serve(peer, started, answering, request)
-                .map(Ok::<_, Infallible>)
+            let answering = watched.request();
+            Rc::clone(&worker).serve(peer, started, answering, request)
         })
     };
     let connection =
         builder.serve_connection_with_upgrades(TokioIo::new(InterimIo::new(io)), service);
     let mut connection = std::pin::pin!(connection);
-    let served = tokio::select! {
-        biased;
-        served = connection.as_mut() => served,
-        // It reads once more.
-        () = over.over() => connection.await,
-        _ = drain.wait_for(|stage| *stage == DrainStage::Closing) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let mut is_closing = false;
+    let served = poll_fn(|cx| {
+        told.wake_with(cx.waker());
+        let served = connection.as_mut().poll(cx);
+        if served.is_ready() || is_closing || !worker.closing.get() {
+            return served;
         }
-    };
-    if let Err(error) = served {
+        is_closing = true;
+        connection.as_mut().graceful_shutdown();
+        connection.as_mut().poll(cx)
+    });
+    if let Err(error) = served.await {
         worker.shared.counters.connection_errors.add(1);
         tracing::debug!(%error, %peer, "a connection ended in error");
     }

@@ -1,5 +1,6 @@
 //! The life of a request: read, looked up, coalesced, dispatched, answered.
 
+use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,7 +14,7 @@ use http_body::Body;
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use scale0_cache::policy::{CacheStatus, Forward};
-use scale0_cache::{Lookup, RequestFacts, ResponseHead};
+use scale0_cache::{CacheKey, Lookup, RequestFacts, ResponseHead};
 use scale0_wire::FlightKey;
 
 use crate::account::Account;
@@ -23,7 +24,7 @@ use crate::clock;
 use crate::conversation::{Conversation, ReadError, read_ahead};
 use crate::error_response::ErrorResponse;
 use crate::exchange::Exchange;
-use crate::fields;
+use crate::fields::{self, Present};
 use crate::flight::Asking;
 use crate::interim::Interims;
 use crate::response;
@@ -51,7 +52,7 @@ struct Waiting {
 /// Where an answer is to come from.
 enum Source {
     /// The cache, which has found this so far.
-    Cache(Asking, Lookup),
+    Cache(CacheKey, RequestFacts, Lookup),
     /// A backend that is asked for this client alone.
     Alone(Alone),
 }
@@ -66,7 +67,7 @@ impl Worker {
         started: Instant,
         answering: Answering,
         request: Request<Incoming>,
-    ) -> impl Future<Output = Response<ResponseBody>> {
+    ) -> impl Future<Output = Result<Response<ResponseBody>, Infallible>> {
         let may_close = request.version() != Version::HTTP_2;
         let watched = Arc::clone(answering.watched());
         if !may_close {
@@ -74,31 +75,27 @@ impl Worker {
         }
         watched.set_last(request.body().size_hint().exact().is_none());
         match self.begin(peer, started, answering, request) {
-            Begun::Answered(response) => {
-                Either::Left(ready(self.last_or_not(response, may_close, &watched)))
+            Begun::Answered(mut response) => {
+                self.mark_last(&mut response, may_close, &watched);
+                Either::Left(ready(Ok(response)))
             }
             Begun::Waiting(waiting) => Either::Right(Box::pin(async move {
-                let response = self.answer(waiting).await;
+                let mut response = self.answer(waiting).await;
                 watched.interims().written().await;
-                self.last_or_not(response, may_close, &watched)
+                self.mark_last(&mut response, may_close, &watched);
+                Ok(response)
             })),
         }
     }
 
     /// Says so where no other request is read from the connection.
-    fn last_or_not(
-        &self,
-        mut response: Response<ResponseBody>,
-        may_close: bool,
-        watched: &Watched,
-    ) -> Response<ResponseBody> {
+    fn mark_last(&self, response: &mut Response<ResponseBody>, may_close: bool, watched: &Watched) {
         let is_last = self.draining.get() || watched.is_last();
         if may_close && is_last && response.status() != StatusCode::SWITCHING_PROTOCOLS {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
-        response
     }
 
     fn begin(
@@ -108,14 +105,15 @@ impl Worker {
         answering: Answering,
         mut request: Request<Incoming>,
     ) -> Begun {
+        let present = Present::of(request.headers());
         // A request with content is answered as what it is: the protocol may be switched by one without (RFC 9110 §7.8).
-        let upgrade = fields::wanted_upgrade(request.version(), request.headers())
+        let upgrade = fields::wanted_upgrade(request.version(), request.headers(), present)
             .filter(|_| request.body().is_end_stream())
             .cloned();
         let upgrade = upgrade.map(|protocol| (protocol, hyper::upgrade::on(&mut request)));
         let (parts, body) = request.into_parts();
-        let exchange = match Exchange::read(&self.shared, peer, started, parts) {
-            Ok(exchange) => Rc::new(exchange),
+        let exchange = match Exchange::read(&self.shared, peer, started, parts, present) {
+            Ok(exchange) => exchange,
             Err((error, id)) => {
                 let account =
                     Account::refused(&self.shared, Some(answering), peer.ip(), &id, started);
@@ -146,21 +144,17 @@ impl Worker {
             if rules.coalesce == Coalesce::Off {
                 facts = facts.waiting_for_nobody();
             }
-            let asking = Asking {
-                key: exchange.cache_key(),
-                facts,
-                exchange: Rc::clone(&exchange),
-            };
-            match self.at_once(&asking, account) {
+            let key = exchange.cache_key();
+            match self.at_once(&exchange, &exchange.asker(key, facts), account) {
                 AtOnce::Answered(response) => return Begun::Answered(response),
                 AtOnce::Found(opened, found) => {
                     account = opened;
-                    Source::Cache(asking, found)
+                    Source::Cache(key, facts, found)
                 }
             }
         };
         Begun::Waiting(Waiting {
-            exchange,
+            exchange: Rc::new(exchange),
             body,
             account,
             upgrade,
@@ -178,10 +172,17 @@ impl Worker {
         } = waiting;
         let (account, alone) = match source {
             Source::Alone(alone) => (account, alone),
-            Source::Cache(asking, found) => match self.at_cache(asking, account, found).await {
-                AtCache::Answered(response) => return response,
-                AtCache::Alone(account, alone) => (account, alone),
-            },
+            Source::Cache(key, facts, found) => {
+                let asking = Asking {
+                    key,
+                    facts,
+                    exchange: Rc::clone(&exchange),
+                };
+                match self.at_cache(asking, account, found).await {
+                    AtCache::Answered(response) => return response,
+                    AtCache::Alone(account, alone) => (account, alone),
+                }
+            }
         };
         self.forward(exchange, body, account, upgrade, alone).await
     }

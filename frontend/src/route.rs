@@ -120,19 +120,17 @@ impl RouteTable {
         if self.routes.is_empty() {
             return &self.otherwise;
         }
-        let dots = if self.under.is_empty() { "" } else { host }.match_indices('.');
-        let parents = dots.map(|(dot, _)| &host[dot + 1..]);
-        let lists = [self.exact.get(host), Some(&self.any)]
-            .into_iter()
-            .chain(parents.map(|parent| self.under.get(parent)))
-            .flatten();
-        let first = lists
-            .filter_map(|list| {
-                list.iter()
-                    .copied()
-                    .find(|index| starts_with(path, &self.routes[*index].path))
-            })
-            .min();
+        let first_of = |list: &Vec<usize>| {
+            let mut list = list.iter().copied();
+            list.find(|index| starts_with(path, &self.routes[*index].path))
+        };
+        let [exact, any] = [self.exact.get(host), Some(&self.any)].map(|it| it.and_then(first_of));
+        let mut first = [exact, any].into_iter().flatten().min();
+        if !self.under.is_empty() {
+            let parents = host.match_indices('.').map(|(dot, _)| &host[dot + 1..]);
+            let under = parents.filter_map(|parent| self.under.get(parent).and_then(first_of));
+            first = under.chain(first).min();
+        }
         first.map_or(&self.otherwise, |index| &self.routes[index].rules)
     }
 }

@@ -11,14 +11,13 @@ use std::io;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
-use std::sync::{Arc, Weak};
-use std::task::{Context, Poll, ready};
+use std::sync::{Arc, OnceLock, Weak};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use slab::Slab;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 
 use crate::clock;
@@ -54,7 +53,8 @@ pub(crate) struct Watched {
     is_http2: AtomicBool,
     /// The next read finds that it is over.
     is_over: AtomicBool,
-    over: Notify,
+    /// Of its task, which is one and the same for as long as it is open.
+    waker: OnceLock<Waker>,
     /// Requests being answered; more than one on HTTP/2.
     requests: AtomicU32,
     /// Requests whose content is being waited for.
@@ -89,7 +89,7 @@ impl Watched {
             head_began: AtomicBool::new(false),
             is_http2: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
-            over: Notify::new(),
+            waker: OnceLock::new(),
             requests: AtomicU32::new(0),
             uploads: AtomicU32::new(0),
             read: AtomicU64::new(0),
@@ -104,10 +104,10 @@ impl Watched {
     }
 
     /// A request has come in, as far as its head goes; the guard is dropped when it is answered.
-    pub(crate) fn request(self: &Arc<Self>, now: Instant) -> Answering {
+    pub(crate) fn request(self: &Arc<Self>) -> Answering {
         self.requests
             .store(self.requests.load(Relaxed) + 1, Relaxed);
-        self.idle_from(now);
+        self.head_began.store(false, Relaxed);
         Answering(Arc::clone(self))
     }
 
@@ -159,9 +159,16 @@ impl Watched {
         }
     }
 
-    /// Resolves when the connection is to be read once more, to find that it is over.
-    pub(crate) async fn over(&self) {
-        self.over.notified().await;
+    /// Remembers by which its task is woken to see that something has been decided about it, which costs its requests less than a
+    /// look at whatever may decide.
+    pub(crate) fn wake_with(&self, waker: &Waker) {
+        self.waker.get_or_init(|| waker.clone());
+    }
+
+    fn wake(&self) {
+        if let Some(waker) = self.waker.get() {
+            waker.wake_by_ref();
+        }
     }
 
     fn did_write(&self, written: &Poll<io::Result<usize>>) {
@@ -344,6 +351,15 @@ impl Watch {
         self.0.borrow_mut().push((Arc::downgrade(watched), task));
     }
 
+    /// Wakes the task of each connection.
+    pub(crate) fn wake(&self) {
+        for (watched, _) in &*self.0.borrow() {
+            if let Some(watched) = watched.upgrade() {
+                watched.wake();
+            }
+        }
+    }
+
     /// Ends the connections that are too slow; tells of each.
     pub(crate) fn look(&self, now: Instant, limits: &Limits, mut tell: impl FnMut(TooSlow)) {
         self.0.borrow_mut().retain(|(watched, task)| {
@@ -355,7 +371,7 @@ impl Watch {
             };
             if verdict == TooSlow::Head {
                 watched.is_over.store(true, Relaxed);
-                watched.over.notify_one();
+                watched.wake();
             } else {
                 task.abort();
             }
@@ -488,7 +504,7 @@ mod tests {
     fn a_stream_of_http2_has_to_move_whatever_others_do() {
         let watched = Arc::new(Watched::new());
         watched.did_read(HTTP2_PREFACE);
-        let _answering = watched.request(watched.epoch);
+        let _answering = watched.request();
         let at = |seconds| watched.epoch + Duration::from_secs(seconds);
         let turn = |why| Turn::new(&watched, why, &limits()).unwrap();
         let mut reading = turn(TooSlow::Reading);
@@ -528,7 +544,7 @@ mod tests {
     fn a_request_may_take_long_while_nobody_waits_for_its_client() {
         let watched = Arc::new(Watched::new());
         watched.did_read(b"GET / HTTP/1.1");
-        let answering = watched.request(watched.epoch);
+        let answering = watched.request();
         assert_eq!(after(&watched, 3600), None);
         drop(answering);
         assert_eq!(after(&watched, 59), None);
@@ -538,7 +554,7 @@ mod tests {
     fn a_client_that_sends_or_reads_slower_than_the_least_rate_is_ended() {
         for reads in [false, true] {
             let watched = Arc::new(Watched::new());
-            let _answering = watched.request(watched.epoch);
+            let _answering = watched.request();
             let _uploading = (!reads).then(|| watched.upload());
             let moves = |bytes: usize| {
                 if reads {

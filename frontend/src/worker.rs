@@ -50,6 +50,8 @@ pub(crate) struct Worker {
     pub(crate) watch: Watch,
     /// Every response is its connection's last.
     pub(crate) draining: Cell<bool>,
+    /// Connections end with what they are answering.
+    pub(crate) closing: Cell<bool>,
 }
 
 impl Worker {
@@ -59,6 +61,7 @@ impl Worker {
             dispatcher,
             watch: Watch::default(),
             draining: Cell::new(false),
+            closing: Cell::new(false),
         })
     }
 }
