@@ -48,6 +48,9 @@ pub(crate) struct Backend {
     pub(crate) offered: ServiceSet,
     /// The places of services among its offers.
     pub(crate) places: HashMap<ServiceKey, usize, Secret>,
+    /// Nothing has been heard of it for longer than it should be silent, though not for so long that it is dead. It is sent nothing:
+    /// what does not say its heartbeats does not begin with requests either, and what is sent into a link that is cut is lost.
+    pub(crate) is_suspect: bool,
     /// How many of its offers have a rest.
     pub(crate) resting: usize,
     /// Its outstanding requests, by service.
@@ -74,6 +77,14 @@ impl Backend {
     /// Whether it works on requests at all, now; its application may be away. One that has no credit only for being busy does.
     pub(crate) fn takes_work(&self) -> bool {
         0 < self.ledger.capacity()
+    }
+
+    /// Requests that it may be sent now.
+    pub(crate) fn available(&self) -> u32 {
+        if self.is_suspect {
+            return 0;
+        }
+        self.ledger.available()
     }
 
     /// Whether another request may be sent whose content comes at its client's pace. A quarter of what this backend lends us is not

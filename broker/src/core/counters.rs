@@ -75,6 +75,8 @@ counters! {
     budget_spent,
     /// Requests that could not be kept for a repeat because too many bytes were.
     not_kept,
+    /// Backends that were sent nothing for a while, because nothing was heard of them.
+    suspected,
     /// Backends that were sent nothing of a service for a while, because they had failed at it often.
     ejected,
     /// Backends that were sent nothing of a service for a while, because they were far slower at it than others.

@@ -299,6 +299,11 @@ impl Link {
         }
     }
 
+    /// When the peer is suspect unless it is heard before.
+    pub(crate) fn suspect_at(&self) -> Instant {
+        self.heard + self.heartbeat * SUSPECT_AFTER / 2
+    }
+
     /// Whether it is known that the peer has read all that it was sent: it has echoed a heartbeat from behind that.
     pub(crate) fn has_read_all(&self) -> bool {
         let Pulse {
@@ -344,6 +349,9 @@ impl Link {
         self.waiting.push_back(message);
     }
 }
+
+/// In half heartbeats: after so long without a word a peer is suspect. One that lives is heard once in a heartbeat, a little late at times.
+const SUSPECT_AFTER: u32 = 3;
 
 /// The bytes of a message that count against a connection's window.
 fn counted_content(message: &Message) -> usize {

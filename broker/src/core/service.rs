@@ -69,7 +69,7 @@ pub(crate) struct Service {
     pub(crate) name: Arc<str>,
     pub(crate) standing: Standing,
     /// Backends that may be sent new work. Behind the first `awake` of them are such as had no credit when they were looked at,
-    /// and have none yet.
+    /// and have none yet, or were suspect and are.
     pub(crate) members: Vec<Member>,
     pub(crate) awake: usize,
     /// How many of them take work at all.

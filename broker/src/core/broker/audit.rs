@@ -155,7 +155,7 @@ impl Broker {
                 && member.takes_share(key, service.bounds);
             let is_parked = service.awake <= place;
             assert_eq!(member.parked.contains(&offer), is_parked, "{name:?}");
-            let has_credit = 0 < member.ledger.available();
+            let has_credit = 0 < member.available();
             assert!(!(is_parked && has_credit), "credit for {name:?} unseen");
             assert!(
                 !(is_outdone && has_credit && may_have_more),

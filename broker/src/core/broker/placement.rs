@@ -271,7 +271,7 @@ impl Broker {
         let stream = &self.streams[key];
         let backend = &self.backends[backend.0];
         let bounds = self.services[stream.service.0].bounds;
-        0 < backend.ledger.available()
+        0 < backend.available()
             && (stream.request_is_over || backend.takes_upload())
             && backend.takes_share(stream.service, bounds)
             && !stream.tried.contains(&backend.link.instance)
@@ -289,7 +289,7 @@ impl Broker {
             let place = self.rng.below(awake);
             let member = self.services[service.0].members[place];
             let candidate = member.backend;
-            if self.backends[candidate.0].ledger.available() == 0 {
+            if self.backends[candidate.0].available() == 0 {
                 self.park(service, place);
                 continue;
             }
@@ -313,7 +313,7 @@ impl Broker {
         while place < self.services[service.0].awake {
             let member = self.services[service.0].members[place];
             let candidate = member.backend;
-            if self.backends[candidate.0].ledger.available() == 0 {
+            if self.backends[candidate.0].available() == 0 {
                 // Another takes its place.
                 self.park(service, place);
                 continue;
@@ -522,10 +522,10 @@ impl Broker {
         self.await_expiry(key);
     }
 
-    /// A backend may have credit now: those who wait for it are served, its services in turn.
+    /// A backend may have credit now, or be heard again: those who wait for it are served, its services in turn.
     pub(super) fn use_credit(&mut self, key: BackendKey) {
         while let Some(backend) = self.backends.get(key.0)
-            && 0 < backend.ledger.available()
+            && 0 < backend.available()
         {
             let Some((service, stream, lane)) = self.first_waiting_for(backend) else {
                 self.wake(key);

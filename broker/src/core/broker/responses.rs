@@ -17,7 +17,9 @@ const LOSSES: u8 = 2;
 
 impl Broker {
     pub(super) fn hear_backend(&mut self, key: BackendKey, message: Message) {
-        self.backends[key.0].ledger.grant(message.header.credit);
+        let backend = &mut self.backends[key.0];
+        backend.is_suspect = false;
+        backend.ledger.grant(message.header.credit);
         match message.header.kind {
             Kind::Response
             | Kind::Interim

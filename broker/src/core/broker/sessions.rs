@@ -92,7 +92,12 @@ impl Broker {
             let link = self.link(session);
             if link.epoch == epoch {
                 link.heard = now;
-                return self.welcome(session);
+                self.welcome(session);
+                if let Session::Backend(key) = session {
+                    self.backends[key.0].is_suspect = false;
+                    self.use_credit(key);
+                }
+                return;
             }
             // It dialled anew and libzmq kept its routing id: what belonged to the former session is lost.
             self.counters.sessions_replaced += 1;
@@ -164,6 +169,7 @@ impl Broker {
             offers: Vec::new(),
             offered: ServiceSet::default(),
             places: HashMap::with_hasher(Secret::new(self.config.hash_secret)),
+            is_suspect: false,
             resting: 0,
             at_work: AtWork::default(),
             barred: BTreeSet::new(),
@@ -492,9 +498,24 @@ impl Broker {
             return self.end_with(session, Bye::Silent);
         }
         link.beat(load, now, &mut self.actions);
-        let next = silent_at.min(now + link.heartbeat);
+        let mut next = silent_at.min(now + link.heartbeat);
+        if let Session::Backend(key) = session {
+            let suspect_at = link.suspect_at().max(resumed + link.heartbeat / 2);
+            if suspect_at <= now {
+                self.suspect(key);
+            } else if link.heard + link.heartbeat <= now {
+                // Only then: who speaks in time costs no timer of its own.
+                next = next.min(suspect_at);
+            }
+        }
         let timer = self.timers.start(next, Due::Pulse(session));
         self.link(session).timer = Some(timer);
+    }
+
+    /// A backend is silent for too long to be sent anything. It is not dead yet: what it has of ours goes on.
+    fn suspect(&mut self, key: BackendKey) {
+        let was_suspect = std::mem::replace(&mut self.backends[key.0].is_suspect, true);
+        self.counters.suspected += u64::from(!was_suspect);
     }
 
     /// What frontends choose the least loaded broker by.

@@ -13,5 +13,6 @@ mod repeats;
 mod rights;
 mod sessions;
 mod shares;
+mod silence;
 mod slow_and_failing;
 mod waiting;
