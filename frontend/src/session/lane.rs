@@ -53,7 +53,7 @@ pub enum Action {
 /// What has happened, by name; all since the start.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LaneCounters {
-    /// Requests sent to a broker again after theirs was lost.
+    /// Requests sent to a broker again after theirs was lost, or had lost them with its backends.
     pub repeated: u64,
     /// Requests sent to another broker after one had refused them.
     pub refused_elsewhere: u64,

@@ -16,10 +16,15 @@ impl Lane {
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };
+        let is_candidate =
+            |broker: &Broker| broker.state == State::Live && !stream.tried.contains(&broker.link);
+        let candidates = self.brokers.iter().filter(|broker| is_candidate(broker));
+        // One without backends gives it back at once while another could serve it: only the last one waits for somebody to come.
+        let is_last = candidates.count() == 1;
         let candidates = self
             .brokers
             .iter_mut()
-            .filter(|broker| broker.state == State::Live && !stream.tried.contains(&broker.link));
+            .filter(|broker| is_candidate(broker));
         let chosen = if stream.request.header.flight == FlightKey(0) {
             candidates.min_by_key(|broker| (broker.outstanding, broker.load))
         } else {
@@ -31,9 +36,11 @@ impl Lane {
         broker.outstanding += 1;
         let mut request = stream.request.clone();
         request.header.deadline_ms = milliseconds(stream.due.saturating_duration_since(now));
-        // What it was held here or at another broker, it is not held again.
-        let held = now.saturating_duration_since(stream.held_since);
-        request.header.hold_ms = milliseconds(stream.hold.saturating_sub(held));
+        if is_last {
+            // What it was held here or at another broker, it is not held again.
+            let held = now.saturating_duration_since(stream.held_since);
+            request.header.hold_ms = milliseconds(stream.hold.saturating_sub(held));
+        }
         broker.send(request, actions);
         if let (Some(end), Upload::Done) = (&stream.upload_end, &stream.upload) {
             broker.say(Kind::End, id.0, end.clone(), actions);
@@ -78,23 +85,26 @@ impl Lane {
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };
-        if stream.is_repeatable() {
+        let losses = stream.lost.saturating_add(1);
+        if stream.may_survive(losses) {
             // Who refused it before may be all that is left; so few losses bound how often it is asked again.
             stream.tried.clear();
-            self.repeat(now, id, actions);
+            self.repeat(now, id, losses, actions);
         } else {
             self.fail(id, Failure::after_start(Reason::BrokerLost), actions);
         }
     }
 
-    /// The broker has failed it. Where that is because a session ended, before the response's head, it is as good as lost with
-    /// its broker and goes to another, if there is one.
+    /// The broker has failed it. Where that is because a session ended, before the response's head, its own or those of backends, it
+    /// is as good as lost with its broker and goes to another, if there is one. `losses` is how many the broker knows of that it has
+    /// had, these included; 0: it does not say.
     pub(super) fn failed(
         &mut self,
         now: Instant,
         link: LinkId,
         id: StreamId,
         failure: Failure,
+        losses: u8,
         actions: &mut Vec<Action>,
     ) {
         let Some(stream) = find(&mut self.streams, id) else {
@@ -102,11 +112,17 @@ impl Lane {
         };
         let is_loss = matches!(
             failure.reason,
-            Reason::BrokerLost | Reason::SessionEnded | Reason::Draining
+            Reason::BrokerLost
+                | Reason::SessionEnded
+                | Reason::Draining
+                | Reason::BackendLost
+                // Lost, and then there was nobody left to have it.
+                | Reason::NoBackend
         );
-        let may_move = is_loss && stream.is_repeatable();
+        let losses = stream.lost.saturating_add(1).max(losses);
+        let may_move = is_loss && stream.may_survive(losses);
         if may_move && self.has_next(now, link, id, failure.reason) {
-            self.repeat(now, id, actions);
+            self.repeat(now, id, losses, actions);
         } else {
             self.fail(id, failure, actions);
         }
@@ -130,14 +146,14 @@ impl Lane {
         may_wait || self.brokers.iter().any(is_untried)
     }
 
-    /// Sends a request once more that may have been started.
-    fn repeat(&mut self, now: Instant, id: StreamId, actions: &mut Vec<Action>) {
+    /// Sends a request once more that may have been started, and has had so many losses.
+    fn repeat(&mut self, now: Instant, id: StreamId, losses: u8, actions: &mut Vec<Action>) {
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };
-        stream.lost += 1;
+        stream.lost = losses;
         stream.held_since = now;
-        stream.request.header.attempt = stream.request.header.attempt.saturating_add(1);
+        stream.request.header.attempt = losses;
         self.counters.repeated += 1;
         self.leave_broker(id);
         self.place(now, id, actions);

@@ -262,6 +262,7 @@ impl Lane {
                             detail,
                             ..Failure::after_start(reason)
                         },
+                        message.header.attempt,
                         actions,
                     );
                 }

@@ -269,6 +269,18 @@ impl Site {
         self.say(broker, Kind::End, Some(id), end.encode());
     }
 
+    /// The broker has failed it: so many losses it is known to have survived, or not.
+    pub(super) fn fail_after(&mut self, broker: usize, id: StreamId, reason: Reason, losses: u8) {
+        let header = RoutingHeader {
+            correlation: id.0,
+            epoch: self.epochs[broker],
+            attempt: losses,
+            ..RoutingHeader::new(Kind::End)
+        };
+        let message = Message::new(header).with_metadata(broken(reason).encode());
+        self.hear(broker, message);
+    }
+
     pub(super) fn reject(&mut self, broker: usize, id: StreamId, reason: Reason) {
         let reject = Reject {
             reason,
@@ -358,11 +370,15 @@ impl Site {
 
     /// The broker that the stream was sent to just now; anything else that was sent is forgotten.
     pub(super) fn asked(&mut self) -> Option<usize> {
-        let sent = std::mem::take(&mut self.sent);
-        let (link, _) = sent
-            .iter()
-            .find(|(_, message)| message.header.kind == Kind::Request)?;
-        self.links.iter().position(|other| other == link)
+        self.request().map(|(broker, _)| broker)
+    }
+
+    /// The broker that a stream was sent to just now, and its REQUEST; anything else that was sent is forgotten.
+    pub(super) fn request(&mut self) -> Option<(usize, Message)> {
+        let mut sent = std::mem::take(&mut self.sent).into_iter();
+        let (link, request) = sent.find(|(_, message)| message.header.kind == Kind::Request)?;
+        let broker = self.links.iter().position(|other| *other == link)?;
+        Some((broker, request))
     }
 
     /// What must hold whatever happens.

@@ -318,6 +318,19 @@ mod placement {
     }
 
     #[test]
+    fn only_the_last_broker_that_could_serve_holds_a_request() {
+        let mut site = Site::new(3);
+        let id = site.open(post());
+        let mut holds = Vec::new();
+        while let Some((broker, request)) = site.request() {
+            holds.push(request.header.hold_ms);
+            site.reject(broker, id, Reason::NoBackend);
+        }
+        assert_eq!(holds, [0, 0, 10_000]);
+        assert_eq!(site.failure().reason, Reason::NoBackend);
+    }
+
+    #[test]
     fn a_full_queue_is_final() {
         let mut site = Site::new(2);
         let id = site.open(get());
@@ -458,6 +471,48 @@ mod repeats {
             Reason::AppFailed,
             "the broker has a budget for that"
         );
+    }
+
+    #[test]
+    fn a_request_that_a_broker_lost_with_its_backends_goes_to_another_broker() {
+        for reason in [Reason::BackendLost, Reason::NoBackend] {
+            let mut site = Site::new(2);
+            let (safe, unsafe_) = (site.open(get()), site.open(post()));
+            let broker = site.lane.streams[safe.seat()].link;
+            let broker = site.links.iter().position(|link| Some(*link) == broker);
+            let broker = broker.unwrap();
+            site.asked();
+            site.fail_after(broker, safe, reason, 1);
+            let (other, again) = site.request().unwrap();
+            assert_eq!((other, again.header.attempt), (1 - broker, 1));
+            site.fail_after(1 - broker, unsafe_, reason, 1);
+            assert_eq!(site.failure().reason, reason, "it may have run");
+            // No third broker is left.
+            site.fail_after(other, safe, reason, 2);
+            assert_eq!(site.failure().reason, reason);
+            site.check();
+        }
+    }
+
+    #[test]
+    fn losses_of_backends_and_of_brokers_are_counted_together() {
+        for losses in 0..=3 {
+            let mut site = Site::new(4);
+            let id = site.open(get());
+            let broker = site.asked().unwrap();
+            site.fail_after(broker, id, Reason::BackendLost, losses);
+            // A broker that does not say how many has lost one.
+            let losses = losses.max(1);
+            let again = site.request();
+            assert_eq!(again.is_some(), losses <= 2, "{losses}");
+            let Some((broker, again)) = again else {
+                assert_eq!(site.failure().reason, Reason::BackendLost);
+                continue;
+            };
+            assert_eq!(again.header.attempt, losses);
+            site.down(broker);
+            assert_eq!(site.asked().is_some(), losses < 2);
+        }
     }
 
     #[test]

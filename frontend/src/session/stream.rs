@@ -7,7 +7,8 @@ use scale0_wire::{
     DecodeError, Fields, Flags, FlightKey, Message, Reason, ServiceId, TraceContext,
 };
 
-/// How often a request is sent again after the broker it was sent to was lost.
+/// How often a request is sent again after the broker it was sent to was lost, or a backend there: one that kills whoever takes it
+/// must not kill all.
 const REPEATS_AFTER_LOSS: u8 = 2;
 
 /// A stream of a lane; its number on the wire, never used twice.
@@ -153,7 +154,7 @@ pub(super) struct Stream {
     pub(super) link: Option<LinkId>,
     /// What was or is to be sent. Kept until it can no longer be sent again, then without its bytes.
     pub(super) request: Message,
-    /// How often it was sent to a broker that was then lost.
+    /// How often it was lost, with a broker or, as far as brokers say so, with a backend.
     pub(super) lost: u8,
     /// Brokers that have given it back; it is not sent to them again. At most one entry for each broker.
     pub(super) tried: Vec<LinkId>,
@@ -187,11 +188,11 @@ impl Stream {
         self.send.sent() == 0 && !self.head_came
     }
 
-    /// Whether it may be sent once more although it may have been started.
-    pub(super) const fn is_repeatable(&self) -> bool {
+    /// Whether it may be sent once more although it may have been started, having had so many losses.
+    pub(super) const fn may_survive(&self, losses: u8) -> bool {
         self.is_whole()
             && self.request.header.flags.contains(Flags::IDEMPOTENT)
-            && self.lost < REPEATS_AFTER_LOSS
+            && losses <= REPEATS_AFTER_LOSS
     }
 
     /// It can never be sent again: its bytes are not kept.

@@ -47,7 +47,9 @@ impl Broker {
                 reason,
                 detail: String::new(),
             };
-            let message = about(Kind::End, correlation).with_metadata(end.encode());
+            let mut message = about(Kind::End, correlation).with_metadata(end.encode());
+            // The frontend may take it to another broker, and is to know how much it has survived.
+            message.header.attempt = stream.losses;
             self.say_last(Session::Frontend(frontend), message);
         } else {
             let is_crowded = matches!(

@@ -67,8 +67,13 @@ impl Broker {
         let service = &self.services[stream.service.0];
         if service.deserted.is_some() {
             // Somebody may come within `hold`.
-            if stream.hold.is_zero() && service.standing != Standing::Awaited {
-                return Placement::Refuse(stream.failure);
+            if stream.hold.is_zero() {
+                // Whatever kept it from being started where it has been, that is over.
+                return Placement::Refuse(if stream.may_have_run {
+                    stream.failure
+                } else {
+                    Reason::NoBackend
+                });
             }
         } else if !self.has_prospect(key) {
             return Placement::Refuse(stream.failure);

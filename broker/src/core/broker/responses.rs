@@ -158,6 +158,7 @@ impl Broker {
         let stream = &self.streams[key];
         message.header.correlation = stream.correlation;
         message.header.credit = 0;
+        message.header.attempt = stream.losses;
         let frontend = stream.frontend;
         self.say_last(Session::Frontend(frontend), message);
         self.close(key);
@@ -181,8 +182,11 @@ impl Broker {
         stream.may_have_run = true;
         stream.tried.push(instance);
         // The time of its drain is over: had it been killed instead, this would be worth another backend, too.
-        if reason == Some(Reason::Draining) && self.repeat_after_loss(key, Reason::Draining) {
-            return;
+        if reason == Some(Reason::Draining) {
+            stream.losses = stream.losses.saturating_add(1);
+            if self.repeat_after_loss(key, Reason::Draining) {
+                return;
+            }
         }
         if may_differ_elsewhere && self.may_repeat(key) && self.has_prospect(key) {
             let now = self.now;
@@ -229,7 +233,9 @@ impl Broker {
 
     /// The connection to the backend is gone, and with it what we knew of this stream. Its session is out of all tables.
     pub(super) fn backend_lost(&mut self, key: StreamKey) {
-        let phase = self.streams[key].phase;
+        let stream = &mut self.streams[key];
+        stream.losses = stream.losses.saturating_add(1);
+        let phase = stream.phase;
         match phase {
             Phase::Abandoned(_) => return self.close(key),
             Phase::Sent(_) if self.repeat_after_loss(key, Reason::BackendLost) => return,
@@ -239,14 +245,13 @@ impl Broker {
         self.give_up(key, Reason::BackendLost);
     }
 
-    /// Places a request anew whose backend is gone before its response's head, if it may run twice and has not survived too much
-    /// already. Returns whether it does.
+    /// Places a request anew whose backend is gone before its response's head, if it may run twice and this loss, which is counted, is
+    /// not one too many. Returns whether it does.
     fn repeat_after_loss(&mut self, key: StreamKey, failure: Reason) -> bool {
-        if !self.may_repeat(key) || LOSSES <= self.streams[key].losses {
+        if !self.may_repeat(key) || LOSSES < self.streams[key].losses {
             return false;
         }
         let stream = &mut self.streams[key];
-        stream.losses += 1;
         stream.may_have_run = true;
         stream.failure = failure;
         self.counters.repeated_after_loss += 1;

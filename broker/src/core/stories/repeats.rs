@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use scale0_wire::{Flags, Kind, Reason};
+use scale0_wire::{End, Flags, Kind, Reason};
 
-use crate::core::testing::{SHOP, Site, about, chunk, get, response, upload};
+use crate::core::testing::{SHOP, Site, about, chunk, get, post, response, upload};
 
 #[test]
 fn a_get_whose_backend_dies_is_answered_by_another() {
@@ -114,6 +114,51 @@ fn losses_under_other_brokers_count() {
         assert_eq!(starts, 3_u8.saturating_sub(lost_before).max(1));
         site.is_failed(frontend, 1, Reason::BackendLost);
     }
+}
+
+#[test]
+fn a_frontend_hears_how_many_losses_its_request_has_had_and_may_go_elsewhere_below_the_bound() {
+    for (lost_before, backends, hold_ms, reason, losses) in [
+        (0, 1, 0, Reason::BackendLost, 1),
+        (0, 2, 0, Reason::BackendLost, 2),
+        (0, 3, 0, Reason::BackendLost, 3),
+        (1, 1, 0, Reason::BackendLost, 2),
+        (2, 1, 0, Reason::BackendLost, 3),
+        (0, 1, 500, Reason::NoBackend, 1),
+    ] {
+        let mut site = Site::new();
+        let backends: Vec<_> = (0..backends).map(|_| site.backend(SHOP, 1)).collect();
+        let frontend = site.frontend();
+        let mut request = get(1);
+        (request.header.attempt, request.header.hold_ms) = (lost_before, hold_ms);
+        site.say(frontend, request);
+        for &backend in &backends {
+            site.cut(backend);
+        }
+        site.wait(Duration::from_secs(1));
+        let failure = site.hears(frontend, Kind::End);
+        assert_eq!(failure.header.attempt, losses);
+        let said = End::decode(&failure.metadata);
+        assert!(
+            matches!(said, Ok(End::Failed { reason: said, .. }) if said == reason),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
+fn what_was_never_started_and_may_not_be_held_is_refused_for_want_of_a_backend() {
+    let mut site = Site::new();
+    let backend = site.backend(SHOP, 9);
+    let frontend = site.frontend();
+    let mut request = post(1);
+    request.header.hold_ms = 0;
+    site.say(frontend, request);
+    let asked = site.is_asked(backend);
+    site.resize(backend, 0);
+    site.reject(backend, asked, Reason::AppRefused);
+    // Another broker may have other backends: what one of them said of itself is not all there is to say.
+    site.is_refused(frontend, 1, Reason::NoBackend);
 }
 
 #[test]

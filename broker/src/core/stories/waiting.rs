@@ -217,6 +217,16 @@ fn who_waits_for_credit_when_the_last_backend_stops_taking_work_is_held_from_the
 }
 
 #[test]
+fn what_may_not_be_held_is_refused_at_once_by_a_young_broker_too_but_not_as_unknown() {
+    let mut site = Site::new();
+    let frontend = site.frontend();
+    let mut request = get(1);
+    request.header.hold_ms = 0;
+    site.say(frontend, request);
+    site.is_refused(frontend, 1, Reason::NoBackend);
+}
+
+#[test]
 fn a_young_broker_holds_a_service_it_has_not_heard_of_and_an_old_one_refuses_it() {
     let mut site = Site::new();
     let frontend = site.frontend();
