@@ -40,6 +40,9 @@ pub struct BrokerStatus {
     pub round_trip: Duration,
 }
 
+/// In half heartbeats: a broker says at least one in each, a little late at times.
+const SUSPECT_AFTER: u32 = 3;
+
 /// One broker as a lane sees it.
 #[derive(Debug)]
 pub(super) struct Broker {
@@ -152,6 +155,12 @@ impl Broker {
     /// When it is dead unless it is heard before.
     pub(super) fn silent_at(&self) -> Instant {
         self.heard + self.interval * limits::HEARTBEAT_MISSES
+    }
+
+    /// Whether it has been silent for longer than one that lives is: it may be dead, and nothing new is sent to it while others have
+    /// spoken.
+    pub(super) fn is_suspect(&self, now: Instant) -> bool {
+        self.heard + self.interval * SUSPECT_AFTER / 2 <= now
     }
 
     /// It is not judged before another interval has passed.

@@ -16,8 +16,13 @@ impl Lane {
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };
-        let is_candidate =
+        let is_untried =
             |broker: &Broker| broker.state == State::Live && !stream.tried.contains(&broker.link);
+        let mut untried = self.brokers.iter().filter(|broker| is_untried(broker));
+        // Silent ones only where there are no others.
+        let is_one_heard = untried.any(|broker| !broker.is_suspect(now));
+        let is_candidate =
+            |broker: &Broker| is_untried(broker) && !(is_one_heard && broker.is_suspect(now));
         let candidates = self.brokers.iter().filter(|broker| is_candidate(broker));
         // One without backends gives it back at once while another could serve it: only the last one waits for somebody to come.
         let is_last = candidates.count() == 1;

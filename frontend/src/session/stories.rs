@@ -331,6 +331,38 @@ mod placement {
     }
 
     #[test]
+    fn a_silent_broker_is_sent_nothing_new_while_another_speaks_and_is_back_at_its_first_word() {
+        let mut site = Site::new(2);
+        let asked = |site: &mut Site| {
+            let asked = (1..7).map(|key| {
+                let id = site.open(OpenRequest {
+                    flight: FlightKey(key << 60 | key),
+                    ..post()
+                });
+                let (broker, request) = site.request().unwrap();
+                site.answer(broker, id);
+                (broker, request.header.hold_ms)
+            });
+            asked.collect::<Vec<_>>()
+        };
+        site.pass(SECOND * 14 / 10, &[1]);
+        assert!(asked(&mut site).contains(&(0, 0)), "it may be late");
+        site.pass(SECOND * 16 / 10, &[1]);
+        assert_eq!(asked(&mut site), [(1, 10_000); 6]);
+        site.bye(0, Bye::UnknownSession);
+        site.welcome(0);
+        assert!(asked(&mut site).contains(&(0, 0)));
+    }
+
+    #[test]
+    fn brokers_that_are_silent_alike_are_asked_all_the_same() {
+        let mut site = Site::new(2);
+        site.pass(SECOND * 2, &[]);
+        site.open(post());
+        assert!(site.asked().is_some());
+    }
+
+    #[test]
     fn a_full_queue_is_final() {
         let mut site = Site::new(2);
         let id = site.open(get());
