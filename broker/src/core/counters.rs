@@ -73,6 +73,14 @@ counters! {
     repeated_after_error,
     /// Repeats after an error that the budget did not pay for.
     budget_spent,
+    /// Late requests given to a second backend.
+    hedged,
+    /// Those of them that the second backend answered first.
+    hedges_won,
+    /// Those of them that the first backend answered first after all.
+    hedges_cancelled,
+    /// Late requests that were not given to a second backend because too many had been.
+    hedges_refused,
     /// Requests that could not be kept for a repeat because too many bytes were.
     not_kept,
     /// Backends that were sent nothing for a while, because nothing was heard of them.

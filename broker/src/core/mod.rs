@@ -12,6 +12,7 @@ mod credit;
 mod event;
 mod frontend;
 mod hash;
+mod lateness;
 mod link;
 mod outlier;
 mod overload;

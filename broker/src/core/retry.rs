@@ -1,4 +1,4 @@
-//! How many repeats a service may cost.
+//! How many repeats and hedges a service may cost.
 
 use std::time::{Duration, Instant};
 
@@ -8,11 +8,15 @@ const ONE_IN: u32 = 5;
 /// Repeats that are always allowed within a window: a quiet service must survive a hiccup, too.
 const AT_LEAST: u32 = 3;
 
-/// Requests and repeats of the last ten seconds are weighed against each other, in steps of one.
+/// Hedges per request: one in so many, and of fewer requests none. They are for the slowest few; what is slow as a whole they would
+/// only make slower.
+const HEDGE_ONE_IN: u32 = 50;
+
+/// Requests, repeats and hedges of the last ten seconds are weighed against each other, in steps of one.
 const STEP: Duration = Duration::from_secs(1);
 const STEPS: usize = 10;
 
-/// The budget of repeats after errors, of one service: a backend that fails everything must not be sent everything twice.
+/// The budget of repeats after errors and of hedges, of one service: a backend that fails everything must not be sent everything twice.
 ///
 /// Charged when the repeat is decided. Repeats after a lost connection are free: they are bounded per request, and a backend
 /// dies once.
@@ -22,6 +26,7 @@ pub(crate) struct Budget {
     step: u64,
     requests: [u32; STEPS],
     repeats: [u32; STEPS],
+    hedges: [u32; STEPS],
 }
 
 impl Budget {
@@ -31,6 +36,7 @@ impl Budget {
             step: 0,
             requests: [0; STEPS],
             repeats: [0; STEPS],
+            hedges: [0; STEPS],
         }
     }
 
@@ -43,16 +49,23 @@ impl Budget {
     #[must_use]
     pub(crate) fn pay(&mut self, now: Instant) -> bool {
         let slot = self.advance(now);
-        let spent = self.repeats.iter().sum::<u32>();
-        let allowed = AT_LEAST.max(
-            self.requests
-                .iter()
-                .fold(0_u32, |sum, count| sum.saturating_add(*count))
-                / ONE_IN,
-        );
-        let pays = spent < allowed;
+        let pays = self.has_left();
         self.repeats[slot] += u32::from(pays);
         pays
+    }
+
+    /// Pays for one hedge, out of what there is for repeats. Returns false, and pays nothing, if too many have been paid for.
+    #[must_use]
+    pub(crate) fn pay_hedge(&mut self, now: Instant) -> bool {
+        let slot = self.advance(now);
+        let pays = self.has_left() && sum(&self.hedges) < sum(&self.requests) / HEDGE_ONE_IN;
+        self.hedges[slot] += u32::from(pays);
+        pays
+    }
+
+    fn has_left(&self) -> bool {
+        let spent = sum(&self.repeats) + sum(&self.hedges);
+        spent < AT_LEAST.max(sum(&self.requests) / ONE_IN)
     }
 
     /// Clears the steps that have passed since, and returns the slot of this one.
@@ -61,13 +74,17 @@ impl Budget {
         for passed in self.step + 1..=step.min(self.step + STEPS as u64) {
             let slot = slot(passed);
             (self.requests[slot], self.repeats[slot]) = (0, 0);
-        }
-        if self.step + (STEPS as u64) < step {
-            (self.requests, self.repeats) = ([0; STEPS], [0; STEPS]);
+            self.hedges[slot] = 0;
         }
         self.step = step.max(self.step);
         slot(self.step)
     }
+}
+
+fn sum(counts: &[u32; STEPS]) -> u32 {
+    counts
+        .iter()
+        .fold(0, |sum, &count| sum.saturating_add(count))
 }
 
 fn slot(step: u64) -> usize {
@@ -86,6 +103,21 @@ mod tests {
         assert!((0..3).all(|_| budget.pay(start)));
         assert!(!budget.pay(start + Duration::from_secs(9)));
         assert!(budget.pay(start + Duration::from_secs(10)));
+    }
+
+    #[test]
+    fn one_request_in_fifty_is_hedged_and_a_hedge_is_one_repeat_less() {
+        let start = epoch();
+        let mut budget = Budget::new(start);
+        assert!(!budget.pay_hedge(start), "of none");
+        for index in 0..100 {
+            budget.count_request(start + Duration::from_millis(index * 50));
+        }
+        let now = start + Duration::from_secs(5);
+        assert_eq!((0..100).filter(|_| budget.pay_hedge(now)).count(), 2);
+        assert_eq!((0..100).filter(|_| budget.pay(now)).count(), 18);
+        (0..100).for_each(|_| budget.count_request(now));
+        assert!(budget.pay_hedge(now));
     }
 
     #[test]

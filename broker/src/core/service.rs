@@ -8,6 +8,7 @@ use scale0_wire::ServiceId;
 use super::backend::BackendKey;
 use super::choice::Mean;
 use super::config::QueueLimits;
+use super::lateness::Lateness;
 use super::queue::Queue;
 use super::retry::Budget;
 use super::timers::TimerId;
@@ -83,6 +84,8 @@ pub(crate) struct Service {
     pub(crate) outstanding: usize,
     /// How long requests take.
     pub(crate) time: Mean,
+    /// How long they take to be late, once some of them may be hedged.
+    pub(crate) lateness: Option<Box<Lateness>>,
     /// The time of backends that those of its requests have had that waited for them: in seconds, from what others had when it had nobody
     /// waiting.
     pub(crate) spent: f64,
@@ -118,6 +121,7 @@ impl Service {
             is_open: true,
             outstanding: 0,
             time: Mean::of_service(),
+            lateness: None,
             spent: 0.0,
             queue: Queue::new(limits),
             budget: Budget::new(now),

@@ -104,6 +104,12 @@ pub(crate) struct Stream {
     pub(crate) holds_credit: bool,
     /// It was whole when it was sent: how long its answer takes says something of the backend.
     pub(crate) is_timed: bool,
+    /// It may be given to a second backend when it is late.
+    pub(crate) may_hedge: bool,
+    /// It is what the second backend has been given: its frontend knows of its twin only.
+    pub(crate) is_copy: bool,
+    /// The other one of a request that two backends work on, until the first answers.
+    pub(crate) twin: Option<StreamKey>,
     /// By it the backend is judged, which has had a rest.
     pub(crate) is_probe: bool,
     /// Part of it may have been executed: its frontend must not hear that it was never started.
@@ -134,6 +140,25 @@ impl Stream {
         }
     }
 
+    /// The same request for a second backend.
+    pub(crate) fn copy(of: &Self, its: StreamKey, request: Message) -> Self {
+        Self {
+            request: Some(request),
+            request_is_over: true,
+            is_idempotent: true,
+            is_copy: true,
+            twin: Some(its),
+            may_have_run: true,
+            failure: of.failure,
+            losses: of.losses,
+            attempts: of.attempts,
+            tried: of.tried.clone(),
+            deadline: of.deadline,
+            hold: of.hold,
+            ..Self::new(of.frontend, of.correlation, of.service, of.since)
+        }
+    }
+
     /// Its place in the slab is given by [`Streams::insert`].
     pub(crate) const fn new(
         frontend: FrontendKey,
@@ -157,6 +182,9 @@ impl Stream {
             is_pinned: false,
             is_uploading: false,
             is_timed: false,
+            may_hedge: false,
+            is_copy: false,
+            twin: None,
             is_probe: false,
             holds_credit: false,
             may_have_run: false,

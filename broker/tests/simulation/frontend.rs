@@ -256,7 +256,9 @@ impl Frontend {
         message.header.flags = Flags(0)
             .with(Flags::FINAL, call.upload.is_none())
             .with(Flags::IDEMPOTENT, call.is_idempotent)
-            .with(Flags::UPGRADE, call.is_tunnel);
+            .with(Flags::UPGRADE, call.is_tunnel)
+            // Whatever it is: a broker knows what must not be given to two.
+            .with(Flags::HEDGE, context.dice.percent(50));
         message.header.service = ServiceId::of(call.service.as_bytes());
         message.header.deadline_ms = u32::try_from(left.as_millis()).unwrap();
         message.header.hold_ms = u32::try_from(call.hold.as_millis()).unwrap();

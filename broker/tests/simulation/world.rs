@@ -914,6 +914,11 @@ impl World {
             counters.repeated_after_error <= budget,
             "repeats are over their budget"
         );
+        // One in fifty of what came within ten seconds, of which each request is in two at the most.
+        assert!(
+            counters.hedged <= counters.requests / 25,
+            "hedges are over their budget"
+        );
     }
 
     /// Nothing is under way: nobody holds anything.

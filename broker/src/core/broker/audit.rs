@@ -6,7 +6,7 @@ use super::{Broker, Due, Session};
 use crate::core::backend::{Backend, BackendKey, Offer};
 use crate::core::queue::Queue;
 use crate::core::service::{Member, Service, ServiceKey, Standing};
-use crate::core::stream::{Lane, Phase};
+use crate::core::stream::{Lane, Phase, Stream, StreamKey};
 
 /// What the streams say of those they belong to.
 #[derive(Debug, Default)]
@@ -16,6 +16,7 @@ struct Sums {
     /// Those of them that backends work on.
     outstanding: Vec<usize>,
     abandoned: usize,
+    copies: usize,
     long: usize,
     queued: usize,
     kept_bytes: usize,
@@ -35,6 +36,7 @@ impl Broker {
         }
         let sums = self.audit_streams();
         assert_eq!(sums.abandoned, self.abandoned, "abandoned streams");
+        assert_eq!(sums.copies, self.copies, "copies of streams");
         assert_eq!(sums.long, self.long_streams, "event streams and tunnels");
         assert_eq!(sums.queued, self.queued, "streams in queues");
         assert_eq!(sums.kept_bytes, self.kept_bytes, "kept bytes");
@@ -88,7 +90,9 @@ impl Broker {
             let is_at_work = stream.backend().is_some() && stream.holds_credit;
             sums.outstanding[stream.service.0] += usize::from(is_at_work);
             let is_abandoned = matches!(stream.phase, Phase::Abandoned(_));
-            if !is_abandoned {
+            self.audit_twin(key, stream);
+            sums.copies += usize::from(stream.is_copy);
+            if !is_abandoned && !stream.is_copy {
                 let its = &self.frontends[stream.frontend.0].streams;
                 assert_eq!(its.get(&stream.correlation), Some(&key), "{stream:?}");
             }
@@ -107,11 +111,36 @@ impl Broker {
                 Phase::Responding(_) => {}
                 Phase::Abandoned(_) => sums.abandoned += 1,
             }
-            let has_deadline = matches!(stream.phase, Phase::Queued(_) | Phase::Sent(_));
+            let has_deadline =
+                matches!(stream.phase, Phase::Queued(_) | Phase::Sent(_)) && !stream.is_copy;
             assert_eq!(stream.timer.is_some(), has_deadline, "{stream:?}");
             sums.long += usize::from(stream.backend().is_some() && !stream.holds_credit);
         }
         sums
+    }
+
+    /// Of two backends that have a request one has a copy, and neither has answered.
+    fn audit_twin(&self, key: StreamKey, stream: &Stream) {
+        let Some(twin) = stream.twin else {
+            return assert!(!stream.is_copy, "a copy of nothing: {stream:?}");
+        };
+        let other = &self.streams[twin];
+        assert_eq!(other.twin, Some(key), "{stream:?}");
+        assert_ne!(other.is_copy, stream.is_copy, "{stream:?}");
+        assert_eq!(
+            (other.frontend, other.correlation, other.service),
+            (stream.frontend, stream.correlation, stream.service),
+            "twins of two requests"
+        );
+        let instance = |stream: &Stream| match stream.phase {
+            Phase::Sent(backend) => self.backends[backend.0].link.instance,
+            _ => panic!("one of two is with nobody, or has answered: {stream:?}"),
+        };
+        assert_ne!(instance(stream), instance(other), "twice at one backend");
+        assert!(
+            !stream.is_copy || stream.request.is_none(),
+            "a copy is kept: {stream:?}"
+        );
     }
 
     fn audit_service(&self, key: ServiceKey, service: &Service) {
@@ -242,7 +271,8 @@ impl Broker {
         assert_eq!(self.peers.len(), count, "peers without a session");
         assert_eq!(self.identities.len(), count, "identities without a session");
         let open: usize = self.frontends.iter().map(|(_, it)| it.streams.len()).sum();
-        assert_eq!(open, self.streams.len() - self.abandoned, "open requests");
+        let requests = self.streams.len() - self.abandoned - self.copies;
+        assert_eq!(open, requests, "open requests");
     }
 
     /// Every timer belongs to what lives, and is the one that it knows of.

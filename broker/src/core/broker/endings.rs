@@ -36,6 +36,9 @@ impl Broker {
         if matches!(stream.phase, Phase::Abandoned(_)) {
             return;
         }
+        if stream.is_copy {
+            return self.cancel_copy(key, reason);
+        }
         let (frontend, correlation) = (stream.frontend, stream.correlation);
         self.services[stream.service.0].refused += 1;
         let has_started =
@@ -69,8 +72,11 @@ impl Broker {
 
     /// The frontend has had its last word, or is gone. What a backend still has to say is awaited.
     pub(super) fn abandon(&mut self, key: StreamKey, reason: Reason) {
-        let stream = &mut self.streams[key];
-        let backend = match stream.phase {
+        let stream = &self.streams[key];
+        if let Some(copy) = stream.twin {
+            self.cancel_copy(copy, reason);
+        }
+        let backend = match self.streams[key].phase {
             Phase::Unplaced | Phase::Queued(_) => return self.close(key),
             Phase::Abandoned(_) => return,
             Phase::Sent(backend) | Phase::Responding(backend) => backend,
@@ -91,7 +97,9 @@ impl Broker {
     /// Ends a stream for good.
     pub(super) fn close(&mut self, key: StreamKey) {
         let phase = self.streams[key].phase;
-        if !matches!(phase, Phase::Abandoned(_)) {
+        if self.streams[key].is_copy {
+            self.part(key);
+        } else if !matches!(phase, Phase::Abandoned(_)) {
             self.leave_frontend(key);
         }
         match phase {

@@ -1,7 +1,7 @@
 //! The broker: all of a site's requests, and where each stands.
 //!
 //! This file owns the state and says who is told what; its neighbours are the parts of one story: `sessions` (who is here),
-//! `offers` (who works for which service), `requests` (what frontends say), `placement` (who gets a request), `demand` (what
+//! `offers` (who works for which service), `requests` (what frontends say), `placement` (who gets a request), `hedges` (who else gets it), `demand` (what
 //! backends are told), `redirect` (where else to go), `responses` (what backends say), `rights` (who may do what), `misconduct` (who
 //! is not heard for a while), `endings` (how a stream or a session ends), `outliers` (who is given a rest), `view` (what an operator
 //! sees), `audit` (what must hold).
@@ -9,6 +9,7 @@
 mod audit;
 mod demand;
 mod endings;
+mod hedges;
 mod misconduct;
 mod offers;
 mod outliers;
@@ -75,6 +76,8 @@ pub struct Broker {
     streams: Streams,
     /// Streams whose frontend has had its last word.
     abandoned: usize,
+    /// Streams that are copies of others, for a second backend.
+    copies: usize,
     /// Event streams and tunnels.
     long_streams: usize,
     /// Services for which streams wait, and how many streams that are.
@@ -157,6 +160,7 @@ impl Broker {
             wildcard: ServiceId::of(ServiceId::ANY_NAME.as_bytes()),
             streams: Streams::new(),
             abandoned: 0,
+            copies: 0,
             long_streams: 0,
             waiting: ServiceSet::default(),
             queued: 0,

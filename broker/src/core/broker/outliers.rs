@@ -66,7 +66,11 @@ impl Broker {
         let Some(place) = backend.offer(service) else {
             return;
         };
-        let typical = &mut self.services[service.0].time;
+        let of = &mut self.services[service.0];
+        if let Some(lateness) = &mut of.lateness {
+            lateness.take_in(time);
+        }
+        let typical = &mut of.time;
         let offer = &mut backend.offers[place];
         typical.take_in(time);
         offer.time.take_in(time);

@@ -474,7 +474,9 @@ impl Broker {
             return self.give_up(key, Reason::ProtocolError);
         };
         let size = request.size();
-        if self.kept_bytes + size <= self.config.limits.kept_bytes {
+        if stream.is_copy {
+            // What it is a copy of is kept.
+        } else if self.kept_bytes + size <= self.config.limits.kept_bytes {
             self.kept_bytes += size;
             let kept = request.clone();
             stream.request = Some(if std::mem::take(&mut stream.is_pinned) {
@@ -612,9 +614,14 @@ impl Broker {
         backend.link.tell(Message::new(header), &mut self.actions);
     }
 
-    /// Sets a stream's timer to when its patience ends.
+    /// Sets a stream's timer to when its patience ends, or when it is late.
     pub(super) fn await_expiry(&mut self, key: StreamKey) {
+        if self.streams[key].is_copy {
+            // Its request has one.
+            return;
+        }
         let at = self.expiry(key);
+        let at = self.late_at(key).map_or(at, |late| at.min(late));
         let stream = &mut self.streams[key];
         match stream.timer {
             Some(timer) => self.timers.restart(timer, at),
@@ -642,7 +649,8 @@ impl Broker {
     pub(super) fn expire(&mut self, key: StreamKey) {
         self.streams[key].timer = None;
         if self.now < self.expiry(key) {
-            // A backend has come, or gone, since the timer was set.
+            // A backend has come, or gone, since the timer was set, or it is late.
+            self.hedge_if_late(key);
             return self.await_expiry(key);
         }
         let stream = &self.streams[key];

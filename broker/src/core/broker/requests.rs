@@ -64,6 +64,9 @@ impl Broker {
         service.open += 1;
         service.requests += 1;
         service.budget.count_request(now);
+        if header.flags.contains(Flags::HEDGE) {
+            self.allow_hedge(stream);
+        }
         self.place(stream);
     }
 
@@ -179,6 +182,7 @@ impl Broker {
             stream.deadline = self.now + Duration::from_millis(header.deadline_ms.into());
             self.await_expiry(key);
         }
+        self.tell_twin(key, &message);
         if let Some(backend) = self.streams[key].backend() {
             message.header.correlation = key.correlation();
             self.tell(Session::Backend(backend), message);
@@ -200,7 +204,8 @@ impl Broker {
             let limit = u32::try_from(window.0).unwrap_or(u32::MAX);
             request.header.window = request.header.window.max(limit);
         }
-        if let Some(backend) = stream.backend() {
+        self.tell_twin(key, &message);
+        if let Some(backend) = self.streams[key].backend() {
             message.header.correlation = key.correlation();
             self.tell(Session::Backend(backend), message);
         }

@@ -97,6 +97,7 @@ impl Broker {
         let Phase::Sent(backend) = self.streams[key].phase else {
             return;
         };
+        self.win(key);
         let flags = message.header.flags;
         let is_long = message.header.kind == Kind::Upgrade
             || (flags.contains(Flags::EVENT_STREAM) && !flags.contains(Flags::FINAL));
@@ -181,6 +182,10 @@ impl Broker {
         let stream = &mut self.streams[key];
         stream.may_have_run = true;
         stream.tried.push(instance);
+        if self.leaves_it_to_its_twin(key) {
+            return;
+        }
+        let stream = &mut self.streams[key];
         // The time of its drain is over: had it been killed instead, this would be worth another backend, too.
         if reason == Some(Reason::Draining) {
             stream.losses = stream.losses.saturating_add(1);
@@ -223,7 +228,10 @@ impl Broker {
         if !is_worth_another {
             stream.tried.push(instance);
         }
-        if stream.request.is_none() {
+        if self.leaves_it_to_its_twin(key) {
+            return;
+        }
+        if self.streams[key].request.is_none() {
             self.leave_backend(key);
             return self.give_up(key, reason);
         }
@@ -238,6 +246,7 @@ impl Broker {
         let phase = stream.phase;
         match phase {
             Phase::Abandoned(_) => return self.close(key),
+            Phase::Sent(_) if self.leaves_it_to_its_twin(key) => return,
             Phase::Sent(_) if self.repeat_after_loss(key, Reason::BackendLost) => return,
             Phase::Unplaced | Phase::Queued(_) | Phase::Sent(_) | Phase::Responding(_) => {}
         }

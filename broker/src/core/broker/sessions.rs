@@ -520,7 +520,7 @@ impl Broker {
 
     /// What frontends choose the least loaded broker by.
     pub(super) fn load(&self) -> Heartbeat {
-        let open = self.streams.len() - self.abandoned;
+        let open = self.streams.len() - self.abandoned - self.copies;
         Heartbeat {
             outstanding: u32::try_from(open).unwrap_or(u32::MAX),
             capacity: u32::try_from(self.capacity).unwrap_or(u32::MAX),

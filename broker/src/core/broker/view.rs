@@ -43,7 +43,7 @@ impl Broker {
     pub fn gauges(&self, now: Instant) -> Gauges {
         let services = self.services.iter();
         Gauges {
-            open_requests: self.streams.len() - self.abandoned,
+            open_requests: self.streams.len() - self.abandoned - self.copies,
             streams: self.long_streams,
             queued_bytes: self.queued_bytes,
             waiting_bytes: self.backlog.bytes(),

@@ -6,6 +6,7 @@ mod bounds;
 mod credit;
 mod endings;
 mod flow;
+mod hedges;
 mod many;
 mod misconduct;
 mod redirect;
