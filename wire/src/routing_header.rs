@@ -30,6 +30,16 @@ impl ServiceId {
         hasher.finalize_xof().fill(&mut id);
         Self(id)
     }
+
+    /// What requests of this service say that belong together by this value, whoever says it: never 0, which is no preference.
+    #[must_use]
+    pub fn affinity(self, value: &[u8]) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0).update(value);
+        let mut first = [0; 8];
+        hasher.finalize_xof().fill(&mut first);
+        u64::from_le_bytes(first).max(1)
+    }
 }
 
 /// A flight: requests with an equal key may be answered by one response. All zero: never shared.
