@@ -151,6 +151,13 @@ impl Exchange {
         self.method.is_idempotent() || self.headers.contains_key("idempotency-key")
     }
 
+    /// Whom it belongs to, as it is said on the wire; 0: nobody.
+    pub(crate) fn affinity(&self) -> u64 {
+        let (path, _) = target::split_query(&self.target);
+        let affinity = &self.rules.affinity;
+        affinity.of(self.service, &self.headers, path, self.client)
+    }
+
     pub(crate) const fn expects_continue(&self) -> bool {
         self.expects_continue
     }

@@ -237,6 +237,11 @@ pub(crate) fn check(
     Ok(())
 }
 
+/// Whether a client's field of this name goes further, unless `Connection` names it.
+pub(crate) fn crosses(name: &HeaderName) -> bool {
+    !is_hop_by_hop(name) && !matches!(*name, header::EXPECT | header::HOST) && !is_ours_to_say(name)
+}
+
 /// What goes further of a client's fields: not those of its connection, nor those that are ours to say, nor what is said by
 /// other means. Cache and backend see the same, so that no stored response hangs on a field that is not in its key.
 pub(crate) fn crossing(mut headers: HeaderMap, present: Present) -> HeaderMap {
@@ -245,12 +250,7 @@ pub(crate) fn crossing(mut headers: HeaderMap, present: Present) -> HeaderMap {
     } else {
         Nominated::default()
     };
-    let stays = |name: &&HeaderName| {
-        is_hop_by_hop(name)
-            || matches!(**name, header::EXPECT | header::HOST)
-            || nominated.names(name)
-            || is_ours_to_say(name)
-    };
+    let stays = |name: &&HeaderName| !crosses(name) || nominated.names(name);
     let staying: Vec<HeaderName> = headers.keys().filter(stays).cloned().collect();
     for name in staying {
         headers.remove(name);

@@ -8,6 +8,7 @@
 mod access_log;
 mod account;
 pub mod admin;
+mod affinity;
 mod at_cache;
 mod body;
 mod clock;
@@ -53,7 +54,9 @@ mod watch;
 mod worker;
 
 pub use access_log::{AccessLog, Destination};
+pub use affinity::Affinity;
 pub use config::{Brokers, FrontendConfig, Limits};
 pub use frontend::{Frontend, StartError};
 pub use route::{Coalesce, HostPattern, Route, Rules, Service};
+pub use scale0_wire::Priority;
 pub use threads::Threads;

@@ -291,7 +291,12 @@ impl Worker {
             whole: upload.is_none(),
             idempotent: exchange.is_idempotent(),
             upgrade: upgrade.is_some(),
+            hedge: exchange.rules.allow_hedging(&exchange.method)
+                && upload.is_none()
+                && upgrade.is_none(),
+            priority: exchange.rules.priority,
             service: exchange.service,
+            affinity: exchange.affinity(),
             flight: FlightKey(0),
             // Short content was waited for: the backend's time begins when it has come.
             timeout: exchange.rules.timeout,

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use scale0_wire::ServiceId;
+use http::Method;
+use scale0_wire::{Priority, ServiceId};
 
+use crate::affinity::Affinity;
 use crate::target;
 
 /// What a request has to match in its host.
@@ -43,6 +45,21 @@ pub struct Rules {
     pub coalesce: Coalesce,
     /// Whether responses are stored, and answered from the store.
     pub cache: bool,
+    /// Who goes first where requests wait for a backend.
+    pub priority: Priority,
+    /// Which requests go to one backend.
+    pub affinity: Affinity,
+    /// Whether a second backend may be asked when the first is late. Only of what may run twice at a time: methods that are
+    /// idempotent, without content that is still under way.
+    pub hedge: bool,
+}
+
+impl Rules {
+    /// Whether a request with this method may run at two backends at a time. One that says of itself that it may be executed twice
+    /// (`Idempotency-Key`) does not mean that.
+    pub(crate) fn allow_hedging(&self, method: &Method) -> bool {
+        self.hedge && method.is_idempotent()
+    }
 }
 
 /// A service by name and by what it is called on the wire.
@@ -156,6 +173,9 @@ mod tests {
             hold: Duration::from_secs(10),
             coalesce: Coalesce::Frontend,
             cache: true,
+            priority: Priority::Interactive,
+            affinity: Affinity::Off,
+            hedge: false,
         }
     }
 
@@ -189,6 +209,17 @@ mod tests {
         assert_eq!(service(&table, "b.a.example.com", "/any"), "wild");
         assert_eq!(service(&table, "example.com", "/any/x"), "any");
         assert_eq!(service(&table, "example.com", "/"), "otherwise");
+    }
+
+    #[test]
+    fn only_what_is_idempotent_may_run_twice_at_a_time_and_only_where_the_route_says_so() {
+        let on = Rules {
+            hedge: true,
+            ..rules("a")
+        };
+        assert!(on.allow_hedging(&Method::GET) && on.allow_hedging(&Method::PUT));
+        assert!(!on.allow_hedging(&Method::POST) && !on.allow_hedging(&Method::PATCH));
+        assert!(!rules("a").allow_hedging(&Method::GET));
     }
 
     #[test]

@@ -66,6 +66,59 @@ impl fmt::Display for SetCookie {
     }
 }
 
+/// Who goes first where requests wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Priority {
+    /// Somebody waits for the answer.
+    Interactive,
+    /// Ordinary.
+    Normal,
+    /// Takes what is left.
+    Background,
+}
+
+impl Text for Priority {
+    const EXPECTED: &'static str = "\"interactive\", \"normal\" or \"background\"";
+
+    fn read(text: &str) -> Result<Self, &'static str> {
+        match text {
+            "interactive" => Ok(Self::Interactive),
+            "normal" => Ok(Self::Normal),
+            "background" => Ok(Self::Background),
+            _ => Err(""),
+        }
+    }
+}
+
+impl fmt::Display for Priority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Interactive => "interactive",
+            Self::Normal => "normal",
+            Self::Background => "background",
+        })
+    }
+}
+
+/// Which requests go to one backend, in the words of those who say it on the wire.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Affinity(pub(crate) scale0_frontend::Affinity);
+
+impl Text for Affinity {
+    const EXPECTED: &'static str =
+        "\"off\", \"path\", \"client\", \"header:NAME\" or \"cookie:NAME\"";
+
+    fn read(text: &str) -> Result<Self, &'static str> {
+        text.parse().map(Self)
+    }
+}
+
+impl fmt::Display for Affinity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 /// Where responses are stored behind the memory tier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Store {
@@ -241,7 +294,9 @@ impl Text for Unavailable {
 }
 
 deserialize_text!(
+    Affinity,
     Coalesce,
+    Priority,
     SetCookie,
     Store,
     Switch,
@@ -251,7 +306,9 @@ deserialize_text!(
     SecretFile,
     Unavailable
 );
-serialize_text!(Coalesce, SetCookie, Store, AccessLog, LogLevel);
+serialize_text!(
+    Affinity, Coalesce, Priority, SetCookie, Store, AccessLog, LogLevel
+);
 
 #[cfg(test)]
 mod tests {

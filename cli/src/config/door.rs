@@ -31,6 +31,9 @@ const MOST_HEADER_COUNT: usize = 1024;
 /// A stream's windows to both sides and some room; with less, a single transfer would stand still.
 const LEAST_IN_FLIGHT_BYTES: ByteCount = ByteCount::mib(1);
 
+/// A few of the largest requests; with less, a single one could be refused for ever.
+const LEAST_QUEUED_BYTES: ByteCount = ByteCount::mib(1);
+
 const INSECURE: &str = "`insecure = true` in [security], or SCALE0__SECURITY__INSECURE=true, says that the network itself is trusted";
 
 /// Instead of that, for what is bound and what is dialled.
@@ -176,6 +179,7 @@ impl Door<'_> {
             raw.in_flight_bytes,
             LEAST_IN_FLIGHT_BYTES,
         );
+        self.at_least("limits.queued_bytes", raw.queued_bytes, LEAST_QUEUED_BYTES);
         Limits {
             max_connections: raw.max_connections.0,
             header_bytes: raw.header_bytes,
@@ -190,6 +194,7 @@ impl Door<'_> {
             timeout: self.some_time("limits.timeout", raw.timeout),
             idle_timeout: self.some_time("limits.idle_timeout", raw.idle_timeout),
             hold: raw.hold.0,
+            queued_bytes: raw.queued_bytes,
         }
     }
 

@@ -15,6 +15,7 @@ mod layers;
 pub(crate) mod model;
 pub(crate) mod names;
 mod nearest;
+mod others;
 mod problem;
 mod redact;
 mod roles;
@@ -36,7 +37,7 @@ use crate::args::BridgeArguments;
 
 pub(crate) use address::BrokerAddress;
 pub(crate) use allowed::May;
-pub(crate) use choices::{AccessLog, Coalesce, SetCookie, Store};
+pub(crate) use choices::{AccessLog, Coalesce, Priority, SetCookie, Store};
 pub(crate) use files::{key_pair, token};
 pub(crate) use model::{Bridge, Broker, Brokers, Cache, Config, Frontend, Log, Route, Security};
 pub(crate) use names::HostPattern;

@@ -11,9 +11,10 @@ use serde::{Serialize, Serializer};
 
 use super::address::{BrokerAddress, Endpoint, Upstream};
 use super::allowed::Allowed;
-use super::choices::{AccessLog, Coalesce, LogLevel, SetCookie, Store};
+use super::choices::{AccessLog, Affinity, Coalesce, LogLevel, Priority, SetCookie, Store};
 use super::names::{HostPattern, Name, RequestPath, ServiceName};
-use super::units::{ByteCount, Time};
+use super::others::OtherBroker;
+use super::units::{ByteCount, Percent, Time};
 
 /// What a process is and does. At least one of `frontend`, `broker` and `bridges` is there; no two listeners share an address.
 ///
@@ -130,6 +131,13 @@ pub(crate) struct Route {
     /// How long a request waits for a backend to come. May be zero.
     #[serde(serialize_with = "time")]
     pub(crate) hold: Duration,
+    /// Who goes first.
+    pub(crate) priority: Priority,
+    /// Which requests go to one backend.
+    pub(crate) affinity: Affinity,
+    /// Whether a late request is sent to a second backend.
+    #[serde(serialize_with = "switch")]
+    pub(crate) hedge: bool,
 }
 
 /// What a frontend keeps of responses.
@@ -186,6 +194,8 @@ pub(crate) struct Limits {
     /// [`Route::hold`] where no route matches.
     #[serde(serialize_with = "time")]
     pub(crate) hold: Duration,
+    /// Bytes of requests that wait in a broker.
+    pub(crate) queued_bytes: ByteCount,
 }
 
 /// Brings requests and backends together.
@@ -197,6 +207,12 @@ pub(crate) struct Broker {
     pub(crate) backends: Endpoint,
     /// Where other sites' brokers connect.
     pub(crate) peers: Endpoint,
+    /// Where its peers may go when it leaves: no two of one node, no more than a message names.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) others: Vec<OtherBroker>,
+    /// How often both sides of a link are heard: between one second and the protocol's most.
+    #[serde(serialize_with = "time")]
+    pub(crate) heartbeat: Duration,
     /// Services known from the start, no two of one name.
     #[serde(skip)]
     pub(crate) services: Vec<Service>,
@@ -211,6 +227,13 @@ pub(crate) struct Service {
     pub(crate) queue: usize,
     /// The most bytes they hold.
     pub(crate) queue_bytes: ByteCount,
+    /// Backends that must have come before the first request is sent. Not zero.
+    pub(crate) min_backends: usize,
+    /// The most requests at all backends; none: what these take. Not zero.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) outstanding: Option<usize>,
+    /// The part of a shared backend's room that it may fill.
+    pub(crate) share: Percent,
 }
 
 /// Makes an application a backend.

@@ -4,10 +4,11 @@ use super::address::{BrokerAddress, Endpoint};
 use super::choices::Store;
 use super::door::Door;
 use super::model::{Bridge, Broker, Brokers, Cache, Frontend, Limits, Route, Service};
-use super::names::ServiceName;
+use super::names::{Name, ServiceName};
+use super::others::OtherBroker;
 use super::settings::{RawBridge, RawBroker, RawCache, RawFrontend, RawRoute, RawService};
 use super::text::List;
-use super::units::ByteCount;
+use super::units::{ByteCount, Time};
 
 /// One message's content: with less, a flight could not hold the piece it has just received.
 const LEAST_FLIGHT_BUFFER: ByteCount = ByteCount::kib(64);
@@ -21,6 +22,13 @@ const SHARE_OF_ONE_OBJECT: u64 = 16;
 /// A HELLO names no more services.
 const MOST_SERVICES: usize = 1024;
 
+/// A REDIRECT names no more brokers.
+const MOST_OTHERS: usize = 16;
+
+/// Frontends and backends ask for no shorter interval of heartbeats, and agree to no longer one.
+const LEAST_HEARTBEAT: Time = Time::seconds(1);
+const MOST_HEARTBEAT: Time = Time::seconds(30);
+
 impl Door<'_> {
     pub(super) fn broker(&mut self, raw: RawBroker, services: &[RawService]) -> Broker {
         self.bind_endpoint("broker.frontends", &raw.frontends);
@@ -31,12 +39,48 @@ impl Door<'_> {
             .enumerate()
             .filter_map(|(index, service)| self.service(index, service, services))
             .collect();
+        let heartbeat = raw.heartbeat;
+        if !(LEAST_HEARTBEAT..=MOST_HEARTBEAT).contains(&heartbeat) {
+            self.refuse(self.at(
+                "broker.heartbeat",
+                format!("expected a time from {LEAST_HEARTBEAT} to {MOST_HEARTBEAT}, which frontends and backends agree to, found {heartbeat}"),
+            ));
+        }
+        self.others(&raw.others.0);
         Broker {
             frontends: raw.frontends,
             backends: raw.backends,
             peers: raw.peers,
+            others: raw.others.0,
+            heartbeat: heartbeat.0,
             services,
         }
+    }
+
+    /// Looks whether peers could dial what they would be told.
+    fn others(&mut self, others: &[OtherBroker]) {
+        const PATH: &str = "broker.others";
+        self.at_most(
+            PATH,
+            others.len(),
+            MOST_OTHERS,
+            "the most a message can name",
+        );
+        for (index, other) in others.iter().enumerate() {
+            let path = format!("{PATH}.{index}");
+            for endpoint in [&other.frontends, &other.backends].into_iter().flatten() {
+                if !endpoint.can_be_dialled() {
+                    self.refuse(self.at(
+                        &path,
+                        format!("expected a host and a port to connect to, found \"{endpoint}\""),
+                    ));
+                } else if other.public_key.is_none() {
+                    self.dial_in_the_clear(&path, endpoint);
+                }
+            }
+        }
+        let nodes: Vec<&Name> = others.iter().map(|other| &other.node).collect();
+        self.no_two_equal(PATH, &nodes);
     }
 
     fn service(&mut self, index: usize, raw: &RawService, all: &[RawService]) -> Option<Service> {
@@ -61,6 +105,9 @@ impl Door<'_> {
             name,
             queue: raw.queue.0,
             queue_bytes: raw.queue_bytes,
+            min_backends: raw.min_backends.0,
+            outstanding: raw.outstanding.map(|count| count.0),
+            share: raw.share,
         })
     }
 
@@ -149,6 +196,9 @@ impl Door<'_> {
             coalesce: raw.coalesce,
             cache: raw.cache.0,
             hold: raw.hold.map_or(limits.hold, |time| time.0),
+            priority: raw.priority,
+            affinity: raw.affinity.clone(),
+            hedge: raw.hedge.0,
         })
     }
 

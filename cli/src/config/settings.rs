@@ -10,11 +10,13 @@ use toml_edit::Value;
 use super::address::{BrokerAddress, Endpoint, Listen, Net, Upstream};
 use super::allowed::Allowed;
 use super::choices::{
-    AccessLog, Coalesce, FileName, LogLevel, SecretFile, SetCookie, Store, Switch, Unavailable,
+    AccessLog, Affinity, Coalesce, FileName, LogLevel, Priority, SecretFile, SetCookie, Store,
+    Switch, Unavailable,
 };
 use super::names::{HostPattern, Name, RequestPath, ServiceName};
+use super::others::OtherBroker;
 use super::text::List;
-use super::units::{ByteCount, Count, Time};
+use super::units::{ByteCount, Count, Percent, Time};
 
 /// One setting of a section.
 pub(super) struct Key {
@@ -211,6 +213,17 @@ section! {
         /// How long a request waits for a known service that has no backend just now; then 503. Long enough for a restart, short
         /// enough that nobody gives up first; `"0s"` answers at once. Without it: `limits.hold`.
         hold: Option<Time> = None,
+        /// Which requests go first while a service's backends are all busy: `"interactive"` before `"normal"` before `"background"`. A
+        /// class is served only while none before it waits, so put exports and imports behind what people wait for.
+        priority: Priority = Priority::Interactive,
+        /// Which requests go to one backend: `"path"`, `"client"`, `"header:NAME"` or `"cookie:NAME"`, those with the same one. It
+        /// holds while that backend has at most a quarter more to do than others. For applications that keep things in memory for a
+        /// user or an object, and can do without. A request without the field or cookie goes anywhere; `"off"`: all do.
+        affinity: Affinity = Affinity(scale0_frontend::Affinity::Off),
+        /// Whether a request that is late may be sent to a second backend, whose answer counts if it comes first. Shortens the slowest
+        /// answers for a few per cent more work at most; only for idempotent methods, and only where running them twice at a time
+        /// does no harm.
+        hedge: Switch = Switch(false),
     } later []
 }
 
@@ -277,6 +290,9 @@ section! {
         idle_timeout: Time = Time::seconds(60),
         /// How long a request waits for a known service that has no backend just now, likewise; then 503.
         hold: Time = Time::seconds(10),
+        /// The most bytes of requests that wait for backends in a broker, all services together. A queue is refused what would make it
+        /// longer than the room that is left, so one service alone can take half of it.
+        queued_bytes: ByteCount = ByteCount::mib(128),
     } later []
 }
 
@@ -289,6 +305,12 @@ section! {
         backends: Endpoint = Endpoint::loopback(5702),
         /// Where the brokers of other sites are to connect: bound, but other sites are not in this version.
         peers: Endpoint = Endpoint::loopback(5703),
+        /// The other brokers of this site, which frontends and backends that do not know them dial when this one drains. Each is
+        /// `{ node = "…", frontends = "…", backends = "…", public_key = "…" }`. Not needed where all of them name all brokers.
+        others: List<OtherBroker> = List(Vec::new()),
+        /// How often this broker and its frontends and backends hear of each other; who misses three is taken for dead. Longer costs less on
+        /// thousands of idle links and notices a cut link later; a process that dies is noticed at once either way.
+        heartbeat: Time = Time::seconds(1),
     } later ["peer"]
 }
 
@@ -303,7 +325,16 @@ section! {
         queue: Count = Count(1000),
         /// The most bytes those waiting requests hold. Whichever of `queue` and `queue_bytes` is reached first refuses.
         queue_bytes: ByteCount = ByteCount::mib(64),
-    } later ["min_backends", "sites", "spill", "max_round_trip", "priority"]
+        /// How many backends, counted by process, must have come since the broker's start before it sends the first request; until then
+        /// requests are held. So that the first of many to come up is not sent what all of them are for.
+        min_backends: Count = Count(1),
+        /// The most requests that all backends together work on, as far as one broker sends them; more wait. For what stands behind
+        /// them, a database for instance. Without it: what the backends take.
+        outstanding: Option<Count> = None,
+        /// The part of a backend's room that this service may fill where the backend offers other services too. Below `"100%"` a
+        /// service with long requests leaves room for the others; one request may always be there.
+        share: Percent = Percent(75),
+    } later ["sites", "spill", "max_round_trip"]
 }
 
 section! {

@@ -172,8 +172,31 @@ impl Visitor<'_> for CountVisitor {
     }
 }
 
-deserialize_text!(ByteCount, Time);
-serialize_text!(ByteCount, Time);
+/// A part of a whole, written `"75%"`: at least one hundredth, at most all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Percent(pub(crate) u8);
+
+impl Text for Percent {
+    const EXPECTED: &'static str = "a percentage from \"1%\" to \"100%\"";
+
+    fn read(text: &str) -> Result<Self, &'static str> {
+        let (count, unit) = split(text)?;
+        match (u8::try_from(count), unit) {
+            (_, unit) if unit != "%" => Err("the unit is %"),
+            (Ok(count @ 1..=100), _) => Ok(Self(count)),
+            _ => Err(""),
+        }
+    }
+}
+
+impl fmt::Display for Percent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}%", self.0)
+    }
+}
+
+deserialize_text!(ByteCount, Time, Percent);
+serialize_text!(ByteCount, Time, Percent);
 
 #[cfg(test)]
 mod tests {
@@ -230,6 +253,17 @@ mod tests {
         ] {
             assert_eq!(ByteCount::read(text), Err(why), "{text}");
         }
+        assert_eq!(Percent::read("75%"), Ok(Percent(75)));
+        assert_eq!(Percent::read("75%").unwrap().to_string(), "75%");
+        for (text, why) in [
+            ("75", "the unit is missing"),
+            ("75.5%", "whole numbers only; take the next smaller unit"),
+            ("75B", "the unit is %"),
+            ("0%", ""),
+            ("101%", ""),
+        ] {
+            assert_eq!(Percent::read(text), Err(why), "{text}");
+        }
         for (text, why) in [
             ("10", "the unit is missing"),
             ("10min", "the units are ms, s, m and h"),
@@ -251,6 +285,7 @@ mod tests {
         fn no_text_makes_a_reader_panic(text in "\\PC*") {
             let _ = ByteCount::read(&text);
             let _ = Time::read(&text);
+            let _ = Percent::read(&text);
         }
     }
 }

@@ -4,8 +4,8 @@ use anyhow::Context as _;
 use scale0_cache::policy::{self, Policy};
 use scale0_cache::{CacheConfig, StoreConfig, StoreKind};
 use scale0_frontend::{
-    AccessLog, Brokers, Coalesce, Frontend, FrontendConfig, HostPattern, Limits, Route, Rules,
-    Service,
+    AccessLog, Affinity, Brokers, Coalesce, Frontend, FrontendConfig, HostPattern, Limits,
+    Priority, Route, Rules, Service,
 };
 use scale0_transport::LinkOptions;
 
@@ -43,6 +43,9 @@ pub(super) fn start(
                 hold: limits.hold,
                 coalesce: Coalesce::Frontend,
                 cache: true,
+                priority: Priority::Interactive,
+                affinity: Affinity::Off,
+                hedge: false,
             },
             brokers: Brokers {
                 endpoints,
@@ -116,6 +119,13 @@ fn route(route: &config::Route) -> Route {
                 config::Coalesce::Frontend => Coalesce::Frontend,
             },
             cache: route.cache,
+            priority: match route.priority {
+                config::Priority::Interactive => Priority::Interactive,
+                config::Priority::Normal => Priority::Normal,
+                config::Priority::Background => Priority::Background,
+            },
+            affinity: route.affinity.0.clone(),
+            hedge: route.hedge,
         },
     }
 }

@@ -302,13 +302,16 @@ fn stream(now: Instant, id: StreamId, open: OpenRequest, window: u32) -> Stream 
     let flags = Flags(0)
         .with(Flags::FINAL, open.whole)
         .with(Flags::IDEMPOTENT, open.idempotent)
-        .with(Flags::UPGRADE, open.upgrade);
+        .with(Flags::UPGRADE, open.upgrade)
+        .with(Flags::HEDGE, open.hedge);
     let header = RoutingHeader {
         flags,
         correlation: id.0,
+        priority: open.priority,
         waiters: 1,
         window,
         flight: open.flight,
+        affinity: open.affinity,
         service: open.service,
         trace: open.trace,
         ..RoutingHeader::new(Kind::Request)

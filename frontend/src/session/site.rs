@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use scale0_transport::{Hub, Inbox, LinkId, Links, PeerId, Port};
 use scale0_wire::{
-    Bye, End, Flags, FlightKey, Heartbeat, Kind, Message, OtherBroker, Reason, Reject,
+    Bye, End, Flags, FlightKey, Heartbeat, Kind, Message, OtherBroker, Priority, Reason, Reject,
     RoutingHeader, ServiceId, TraceContext, VERSION, Welcome, Window, limits,
 };
 
@@ -58,7 +58,10 @@ pub(super) fn get() -> OpenRequest {
         whole: true,
         idempotent: true,
         upgrade: false,
+        hedge: false,
+        priority: Priority::Interactive,
         service: ServiceId::of(b"shop"),
+        affinity: 0,
         flight: FlightKey(0),
         timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(60),

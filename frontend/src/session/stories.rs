@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use scale0_wire::{
-    Bye, Cancel, Fields, Flags, FlightKey, Heartbeat, Kind, Message, Reason, RoutingHeader, Window,
-    limits,
+    Bye, Cancel, Fields, Flags, FlightKey, Heartbeat, Kind, Message, Priority, Reason,
+    RoutingHeader, Window, limits,
 };
 
 use super::site::{STREAMS, Site, broken, complete, get, post, put};
@@ -223,6 +223,37 @@ mod placement {
         site.open(get());
         assert_eq!(site.asked(), Some(1));
         site.check();
+    }
+
+    #[test]
+    fn every_broker_that_a_request_comes_to_hears_what_its_route_says_of_it() {
+        let mut site = Site::new(2);
+        let open = OpenRequest {
+            priority: Priority::Background,
+            affinity: 7,
+            hedge: true,
+            ..get()
+        };
+        site.open(open);
+        let first = site.sent_to(0);
+        site.down(0);
+        let second = site.sent_to(1);
+        for sent in [first, second] {
+            let header = sent[0].header;
+            assert_eq!(header.kind, Kind::Request);
+            assert_eq!(
+                (header.priority, header.affinity),
+                (Priority::Background, 7)
+            );
+            assert!(header.flags.contains(Flags::HEDGE));
+        }
+        site.open(get());
+        let header = site.sent_to(1)[0].header;
+        assert_eq!(
+            (header.priority, header.affinity),
+            (Priority::Interactive, 0)
+        );
+        assert!(!header.flags.contains(Flags::HEDGE));
     }
 
     #[test]

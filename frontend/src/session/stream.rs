@@ -4,7 +4,7 @@ use bytes::Bytes;
 use scale0_transport::LinkId;
 use scale0_wire::flow::{ReceiveWindow, SendWindow};
 use scale0_wire::{
-    DecodeError, Fields, Flags, FlightKey, Message, Reason, ServiceId, TraceContext,
+    DecodeError, Fields, Flags, FlightKey, Message, Priority, Reason, ServiceId, TraceContext,
 };
 
 /// How often a request is sent again after the broker it was sent to was lost, or a backend there: one that kills whoever takes it
@@ -44,8 +44,14 @@ pub struct OpenRequest {
     pub idempotent: bool,
     /// Whether the client asks to switch protocols.
     pub upgrade: bool,
+    /// Whether a second backend may be asked when the first is late, and whoever answers first is heard.
+    pub hedge: bool,
+    /// Who goes first where requests wait.
+    pub priority: Priority,
     /// Who is to answer.
     pub service: ServiceId,
+    /// Whom it belongs to, see [`ServiceId::affinity`]; 0: to nobody.
+    pub affinity: u64,
     /// What it can be coalesced with; 0: nothing.
     pub flight: FlightKey,
     /// How long until the response's head.

@@ -7,7 +7,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::address::{Endpoint, Upstream};
-use super::choices::{AccessLog, Coalesce};
+use super::choices::{AccessLog, Affinity, Coalesce, Priority};
+use super::units::Percent;
 use super::*;
 
 /// A configuration with a bit of everything.
@@ -35,6 +36,9 @@ idle_timeout = "250ms"
 coalesce = "off"
 cache = "off"
 hold = "0s"
+priority = "background"
+affinity = "header:X-User"
+hedge = "on"
 [[route]]
 host = "*.example.com"
 service = "*"
@@ -51,13 +55,24 @@ capacity = "10GiB"
 max_connections = 16000
 header_timeout = "5s"
 min_rate = "0B"
+queued_bytes = "32MiB"
 
 [broker]
 frontends = "tcp://127.0.0.1:5701"
+others = [
+    { node = "fra-2", frontends = "tcp://10.0.0.6:5701", backends = "tcp://10.0.0.6:5702", public_key = "rq:rM>}U?@Lns47E1%kR.o@n%FcmmsL/@{H8]yf7" },
+    { node = "fra-3", backends = "ipc:///run/fra-3" },
+]
+heartbeat = "5s"
 [[service]]
 name = "API"
 queue = 10
 queue_bytes = "1MiB"
+min_backends = 3
+outstanding = 40
+share = "50%"
+[[service]]
+name = "blog"
 
 [[bridge]]
 services = ["www.example.com", "api"]
@@ -157,6 +172,16 @@ fn everything_the_design_writes_is_understood() {
         (api.coalesce, api.cache, api.hold),
         (Coalesce::Off, false, Duration::ZERO)
     );
+    let by_user = Affinity("header:x-user".parse().unwrap());
+    assert_eq!(
+        (api.priority, &api.affinity, api.hedge),
+        (Priority::Background, &by_user, true)
+    );
+    let nobody = Affinity(scale0_frontend::Affinity::Off);
+    assert_eq!(
+        (rest.priority, &rest.affinity, rest.hedge),
+        (Priority::Interactive, &nobody, false)
+    );
     assert_eq!(
         (rest.timeout, rest.coalesce, rest.cache),
         (Duration::from_secs(30), Coalesce::Frontend, true)
@@ -169,10 +194,26 @@ fn everything_the_design_writes_is_understood() {
 
     let broker = config.broker.expect("a broker");
     assert_eq!(broker.backends, Endpoint::loopback(5702));
+    let [api, blog] = &broker.services[..] else {
+        panic!("two services")
+    };
+    assert_eq!((&*api.name, api.queue), ("api", 10));
     assert_eq!(
-        (&*broker.services[0].name, broker.services[0].queue),
-        ("api", 10)
+        (api.min_backends, api.outstanding, api.share),
+        (3, Some(40), Percent(50))
     );
+    assert_eq!(
+        (blog.min_backends, blog.outstanding, blog.share),
+        (1, None, Percent(75))
+    );
+    assert_eq!(broker.heartbeat, Duration::from_secs(5));
+    let [two, three] = &broker.others[..] else {
+        panic!("two others")
+    };
+    assert_eq!((&*two.node, &*three.node), ("fra-2", "fra-3"));
+    assert!(two.public_key.is_some() && two.frontends.is_some());
+    assert_eq!(three.backends, Some(Endpoint::Ipc("/run/fra-3".into())));
+    assert_eq!(config.limits.queued_bytes, ByteCount::mib(32));
     assert_eq!(
         config.bridges[0].upstream[1],
         Upstream::Unix("/run/app.sock".into())

@@ -37,6 +37,10 @@ const VALUES: &[&str] = &[
     "\"frontend\"",
     "\"refuse\"",
     "\"./f\"",
+    "\"normal\"",
+    "\"75%\"",
+    "\"path\"",
+    "{ node = \"b\", frontends = \"ipc:///f\" }",
 ];
 
 /// A setting and one of the values it takes, by their positions.

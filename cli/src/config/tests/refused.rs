@@ -82,8 +82,38 @@ fn each_wrong_key_or_value_is_named_with_its_place() {
             "2:9: `site` in `allow` is not in this version",
         ),
         (
-            "[[service]]\nmin_backends = 2\n",
-            "2:1: `min_backends` in [[service]] is not in this version",
+            "[[service]]\nspill = \"on\"\n",
+            "2:1: `spill` in [[service]] is not in this version",
+        ),
+        (
+            "[[service]]\nshare = 0.5\n",
+            "2:9: expected a percentage from \"1%\" to \"100%\", found floating point `0.5`",
+        ),
+        (
+            "[[service]]\nshare = \"0%\"\n",
+            "2:9: expected a percentage from \"1%\" to \"100%\", found \"0%\"",
+        ),
+        (
+            "[[service]]\npriority = \"normal\"\n",
+            "2:1: unknown key `priority` in [[service]]",
+        ),
+        (
+            "[[route]]\npriority = \"high\"\n",
+            "2:12: expected \"interactive\", \"normal\" or \"background\", found \"high\"",
+        ),
+        (
+            "[[route]]\naffinity = \"header\"\n",
+            "2:12: expected \"off\", \"path\", \"client\", \"header:NAME\" or \"cookie:NAME\", found \"header\": \
+             behind a colon it says which one",
+        ),
+        (
+            "[[route]]\naffinity = \"header:X-Real-IP\"\n",
+            "2:12: expected \"off\", \"path\", \"client\", \"header:NAME\" or \"cookie:NAME\", found \"header:X-Real-IP\": \
+             this field stays behind at the frontend, and is not looked at",
+        ),
+        (
+            "[[route]]\nhedge = true\n",
+            "2:9: expected \"on\" or \"off\", found boolean `true`",
         ),
         (
             "[route]\n",
@@ -183,6 +213,14 @@ fn each_contradiction_is_named_with_its_place() {
             "5:21: expected at most 1MiB, what `memory` holds in all, found 2MiB".to_owned(),
         ),
         (
+            "[broker]\n[limits]\nqueued_bytes = \"1KiB\"\n",
+            "3:16: expected at least 1MiB, found 1KiB".to_owned(),
+        ),
+        (
+            "[broker]\nheartbeat = \"500ms\"\n",
+            "2:13: expected a time from 1s to 30s, which frontends and backends agree to, found 500ms".to_owned(),
+        ),
+        (
             "[broker]\n[frontend]\n[cache]\ncapacity = \"1MiB\"\n",
             "4:12: expected at least 16MiB, found 1MiB".to_owned(),
         ),
@@ -268,6 +306,59 @@ fn an_allow_list_that_means_nothing_or_nobody_is_refused() {
     }
     let bound = "[broker]\nfrontends = \"tcp://10.0.0.1:5701\"\n";
     assert!(load(&with(&page).replace("[broker]\n", bound)).is_ok());
+}
+
+#[test]
+fn another_broker_that_nobody_could_dial_is_refused() {
+    let full = "{ node = \"fra-2\", frontends = \"tcp://10.0.0.6:5701\", backends = \"tcp://10.0.0.6:5702\", public_key = \"…\" }";
+    let local = "frontends = \"ipc:///f\"";
+    for (others, expected) in [
+        (
+            format!("{{ {local} }}"),
+            format!("expected {full}, found no `node`"),
+        ),
+        (
+            "{ node = \"b\" }".to_owned(),
+            format!("expected {full}, found neither `frontends` nor `backends`"),
+        ),
+        (
+            "{ node = \"b\", frontend = \"ipc:///f\" }".to_owned(),
+            format!("expected {full}, found the key `frontend`; did you mean `frontends`?"),
+        ),
+        (
+            "\"ipc:///f\"".to_owned(),
+            format!("expected {full}, found string \"ipc:///f\""),
+        ),
+        (
+            "{ node = \"b\", backends = \"tcp://*:5702\" }".to_owned(),
+            "expected a host and a port to connect to, found \"tcp://*:5702\"".to_owned(),
+        ),
+        (
+            "{ node = \"b\", backends = \"tcp://10.0.0.1:5702\" }".to_owned(),
+            "\"tcp://10.0.0.1:5702\" is dialled beyond this machine without encryption".to_owned(),
+        ),
+        (
+            format!("[{{ node = \"b\", {local} }}, {{ node = \"b\", backends = \"ipc:///b\" }}]"),
+            "\"b\" twice".to_owned(),
+        ),
+        (
+            format!(
+                "[{}]",
+                (0..17)
+                    .map(|node| format!("{{ node = \"b{node}\", {local} }}"))
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            ),
+            "expected at most 16, the most a message can name, found 17".to_owned(),
+        ),
+    ] {
+        let told = problems(load(&format!("[broker]\nothers = {others}\n")));
+        let [told] = &told[..] else {
+            panic!("{told:?}")
+        };
+        assert!(told.starts_with("2:"), "{told}");
+        assert!(told.ends_with(&format!(": {expected}")), "{told}");
+    }
 }
 
 #[test]
