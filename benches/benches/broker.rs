@@ -281,7 +281,7 @@ impl Site {
             from: PeerId::in_process(number),
             port,
             locality: None,
-            message,
+            message: message.into(),
         };
         self.broker.step(self.now, event, &mut self.actions);
         self.now += STEP;

@@ -263,7 +263,7 @@ impl Site {
             from,
             port,
             locality: None,
-            message,
+            message: message.into(),
         });
     }
 
@@ -280,7 +280,7 @@ impl Site {
                 let mut all = 0..self.backends.len();
                 let index = all.find(|&index| backend(index) == to);
                 if let Some(index) = index {
-                    self.schedule(ONE_WAY, What::ToBackend(index, message));
+                    self.schedule(ONE_WAY, What::ToBackend(index, *message));
                 }
             }
         }

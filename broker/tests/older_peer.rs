@@ -62,7 +62,7 @@ impl Site {
         self.broker.step(self.now, event, &mut actions);
         for action in actions {
             if let Action::Send { to, message } = action {
-                self.mail.push_back((to, message));
+                self.mail.push_back((to, *message));
             }
         }
     }
@@ -98,7 +98,7 @@ impl Site {
             from: from.id,
             port: from.port,
             locality: None,
-            message,
+            message: message.into(),
         });
     }
 

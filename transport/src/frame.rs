@@ -1,7 +1,5 @@
 //! Messages as frames of a socket: what is copied and what is not.
 
-use std::ptr;
-
 use bytes::Bytes;
 use scale0_wire::{DecodeError, Message, RoutingHeader};
 
@@ -9,8 +7,8 @@ use crate::raw_frame::RawFrame;
 use crate::socket::{Errno, Socket};
 
 /// A received frame up to this size is copied: it shares libzmq's receive buffer with its neighbours, and a message of
-/// 200 bytes that somebody keeps would keep 64 KiB.
-const COPY_RECEIVED: usize = 4 * 1024;
+/// 200 bytes that somebody keeps would keep 64 KiB. So a message that has no more bytes than this in all keeps no others alive.
+pub const COPY_RECEIVED: usize = 4 * 1024;
 
 /// Content from this size on is sent by reference; below, a copy costs less than the reference's allocations.
 const SHARE_SENT: usize = 1024;
@@ -20,44 +18,54 @@ const SHARE_SENT: usize = 1024;
 /// What is read of it lies in a copy: whoever keeps the message keeps that. libzmq's receive buffer is free once the frame has left for a
 /// peer that reads, which is why a router sends on few to one that says nothing.
 #[derive(Debug)]
-pub struct Frame {
-    raw: RawFrame,
-    /// The copy. While it is held here, nothing else can lie in its place.
-    copy: Bytes,
-}
+pub struct Frame(RawFrame);
 
 impl Frame {
-    /// Whether all of this message but its header is what was received in this frame: not only equal, but the very copy.
+    /// Whether all of this message but its header is what was received in this frame.
+    ///
+    /// Its bytes are compared: where they lie says nothing once somebody has dropped a copy.
     #[must_use]
     pub fn is_of(&self, message: &Message) -> bool {
-        let mut at = RoutingHeader::LENGTH;
-        for part in [&message.extension, &message.metadata, &message.content] {
-            let is_here = ptr::eq(part.as_ptr(), self.copy.as_ptr().wrapping_add(at));
-            if !part.is_empty() && !is_here {
-                return false;
-            }
-            at += part.len();
-        }
-        RoutingHeader::LENGTH < at && at == self.copy.len()
+        self.0.len() == message.size() && ends_with(&self.0, message)
+    }
+
+    /// Where it lies.
+    pub(crate) fn address(&self) -> usize {
+        self.0.as_ptr().addr()
     }
 
     /// The same frame with the header of its message, unless that is not to be had.
     fn under(mut self, message: &Message) -> Option<RawFrame> {
-        let is_written = self.is_of(message) && message.encode_over(self.raw.bytes_mut()?);
-        is_written.then_some(self.raw)
+        let bytes = self.0.bytes_mut()?;
+        let is_written = bytes.len() == message.size()
+            && ends_with(bytes, message)
+            && message.encode_over(bytes);
+        is_written.then_some(self.0)
     }
+}
+
+/// Whether this is what a message has behind its header, in a frame of its length.
+fn ends_with(frame: &[u8], message: &Message) -> bool {
+    let mut at = RoutingHeader::LENGTH;
+    let mut parts = [&message.extension, &message.metadata, &message.content].into_iter();
+    parts.all(|part| {
+        let end = at + part.len();
+        let is_here = part.is_empty() || frame.get(at..end) == Some(&part[..]);
+        at = end;
+        is_here
+    })
 }
 
 /// Takes in the frame and the rest of its message.
 pub(crate) fn receive(
     socket: &Socket,
     first: RawFrame,
-) -> Result<(Message, Option<Frame>), DecodeError> {
+) -> Result<(Box<Message>, Option<Frame>), DecodeError> {
     let mut more = first.has_more();
     if !more && first.len() <= COPY_RECEIVED {
         let copy = Bytes::copy_from_slice(&first);
-        let message = Message::decode(&copy, None)?;
-        return Ok((message, Some(Frame { raw: first, copy })));
+        let message = Message::decode_owned(copy, None)?;
+        return Ok((Box::new(message), Some(Frame(first))));
     }
     let head = into_bytes(first);
     let mut content = None;
@@ -77,7 +85,8 @@ pub(crate) fn receive(
             content: content.map_or(0, |content| content.len()),
         });
     }
-    Ok((Message::decode(&head, content)?, None))
+    let message = Message::decode_owned(head, content)?;
+    Ok((Box::new(message), None))
 }
 
 /// Drops the rest of a message of which this was the first frame.
@@ -201,7 +210,7 @@ mod tests {
             Message::new(RoutingHeader::new(Kind::Response)).with_content(content.clone());
         assert!(send(&mut there, None, &message, &mut Vec::new()).is_ok());
         let (message, frame) = receive(&here, here.receive().unwrap()).unwrap();
-        (message, frame.unwrap())
+        (*message, frame.unwrap())
     }
 
     fn send_on_and_receive(message: &Message, frame: Frame) -> RawFrame {
@@ -217,7 +226,7 @@ mod tests {
         let content = Bytes::from(vec![1; 1000]);
         let (mut message, frame) = received(&content);
         let kept = message.clone();
-        let at = frame.raw.as_ptr();
+        let at = frame.0.as_ptr();
         message.header.correlation = 7;
         let sent = send_on_and_receive(&message, frame);
         assert_eq!(sent.as_ptr(), at);
@@ -230,11 +239,11 @@ mod tests {
     #[test]
     fn another_message_is_not_sent_in_a_frame_however_much_it_is_like_it() {
         let (message, frame) = received(&Bytes::from(vec![1; 1000]));
-        let equal = message.clone().with_content(Bytes::from(vec![1; 1000]));
-        assert_eq!(equal, message);
-        assert!(frame.is_of(&message) && !frame.is_of(&equal));
-
-        let other = message.with_content(Bytes::from(vec![2; 1000]));
+        assert!(frame.is_of(&message));
+        let mut content = vec![1; 1000];
+        content[999] = 2;
+        let other = message.clone().with_content(content.into());
+        assert!(!frame.is_of(&other));
         let sent = send_on_and_receive(&other, frame);
         let sent = Message::decode(&Bytes::copy_from_slice(&sent), None).unwrap();
         assert_eq!(sent, other);
@@ -242,8 +251,17 @@ mod tests {
         let (message, frame) = received(&Bytes::from(vec![1; 1000]));
         let shorter = message.content.slice(..999);
         assert!(!frame.is_of(&message.clone().with_content(shorter)));
+        let divided = message.clone().with_metadata(vec![1; 10].into());
+        assert!(!frame.is_of(&divided));
+        // The same bytes with another meaning: lengths are in the header, which is written anew.
+        let divided = divided.with_content(message.content.slice(10..));
+        assert!(frame.is_of(&divided));
+        let sent = send_on_and_receive(&divided, frame);
+        let sent = Message::decode(&Bytes::copy_from_slice(&sent), None).unwrap();
+        assert_eq!(sent, divided);
+
         // In a message of this kind content is never in the first frame.
-        let mut chunk = message;
+        let (mut chunk, frame) = received(&Bytes::from(vec![1; 1000]));
         chunk.header.kind = Kind::Chunk;
         assert!(frame.is_of(&chunk) && frame.under(&chunk).is_none());
     }

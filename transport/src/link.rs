@@ -109,7 +109,7 @@ impl Link {
             return Some(Incoming::Down);
         }
         match frame::receive(&self.socket, first) {
-            Ok((message, _)) => Some(Incoming::Message(message)),
+            Ok((message, _)) => Some(Incoming::Message(*message)),
             Err(error) => {
                 counters.malformed += 1;
                 Some(Incoming::Malformed(error))

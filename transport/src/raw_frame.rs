@@ -20,7 +20,8 @@ pub(crate) struct RawFrame {
 }
 
 impl RawFrame {
-    fn new() -> Self {
+    /// An empty one.
+    pub(crate) fn new() -> Self {
         let mut message = sys::zmq_msg_t::default();
         #[expect(unsafe_code, reason = "libzmq makes its messages in place")]
         // SAFETY: it writes an empty message, which may be moved as bytes, over memory of its size and alignment.
@@ -30,18 +31,19 @@ impl RawFrame {
         Self { message, length: 0 }
     }
 
-    /// The next frame of a socket, which must be open.
+    /// Becomes the next frame of a socket, which must be open. What it was is gone, also if there is none.
     #[expect(unsafe_code, reason = "the socket is libzmq's pointer")]
-    pub(crate) unsafe fn receive(socket: *mut c_void, flags: c_int) -> Result<Self, Errno> {
-        let mut frame = Self::new();
-        // SAFETY: the caller's socket is open, and the message is a valid one, which libzmq replaces.
-        let length = unsafe { sys::zmq_msg_recv(&raw mut frame.message, socket, flags) };
+    pub(crate) unsafe fn receive_over(
+        &mut self,
+        socket: *mut c_void,
+        flags: c_int,
+    ) -> Result<(), Errno> {
+        self.length = 0;
+        // SAFETY: the caller's socket is open, and the message is a valid one, which libzmq closes, replaces and leaves valid.
+        let length = unsafe { sys::zmq_msg_recv(&raw mut self.message, socket, flags) };
         // It says how many bytes there are, of which no frame of ours has more than fit.
-        let Ok(length) = usize::try_from(length) else {
-            return Err(Errno::last());
-        };
-        frame.length = length;
-        Ok(frame)
+        self.length = usize::try_from(length).map_err(|_| Errno::last())?;
+        Ok(())
     }
 
     /// Sends it to a socket, which must be open. It is gone, sent or not.

@@ -7,7 +7,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
-use scale0_wire::Message;
+use scale0_wire::{DecodeError, Message};
 
 use crate::context::Context;
 use crate::curve::PublicKey;
@@ -17,14 +17,14 @@ use crate::frame::{self, Frame, NotSent};
 use crate::io_thread::{self, Source, ThreadWaker};
 use crate::links::{Incoming, PASS, SendOutcome};
 use crate::monitor::{Failure, Handshake, Monitor};
-use crate::options::{self, RouterOptions};
+use crate::options::{self, BUFFER, RouterOptions};
 use crate::peer_id::PeerId;
 use crate::raw_frame::RawFrame;
 use crate::socket::{Errno, Interest, Socket};
 
-/// So many frames are sent on to a peer that says nothing, and the others copied: until it reads, each of them keeps the buffer alive that
-/// it was received in, which may be 145 KiB with libzmq's books, whatever the frame's own length.
-const FRAMES_UNHEARD: u8 = 64;
+/// Frames of so many buffers are sent on to a peer that says nothing, and the others copied: until it reads, each of them keeps the buffer
+/// alive that it was received in, which may be 145 KiB with libzmq's books, whatever the frame's own length.
+const BUFFERS_UNHEARD: u8 = 64;
 
 /// Peers are numbered by libzmq, one after the other: there is nobody to hide the order of a table from.
 type Numbered = BuildHasherDefault<Number>;
@@ -67,20 +67,58 @@ pub struct Router {
     /// Tells of handshakes that failed.
     monitor: Monitor,
     received_in_pass: usize,
+    /// The identity frame of the latest message.
+    identity: RawFrame,
     scratch: Vec<u8>,
     counters: RouterCounters,
     backstop_saves: Cell<u64>,
 }
 
+/// What comes to a router, for whoever sends it on.
+#[derive(Debug)]
+pub enum Arrival {
+    /// A message, and the frame that it came in if that was one, and short.
+    Message(Box<Message>, Option<Frame>),
+    /// See [`Incoming::Malformed`].
+    Malformed(DecodeError),
+    /// See [`Incoming::Down`].
+    Down,
+}
+
 /// One connection.
 #[derive(Clone, Copy, Debug, Default)]
 struct Peer {
-    /// How many frames were sent on to it since it was heard last.
-    unheard: u8,
+    /// What was sent on to it since it was heard last.
+    unheard: Unheard,
     /// What it says is not heard.
     is_muted: bool,
     /// What it has proved to be.
     key: Option<PublicKey>,
+}
+
+/// Frames that may wait in libzmq for a peer that has said nothing since.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unheard {
+    /// Buffers that they were received in, at most.
+    buffers: u8,
+    /// Where the latest lies.
+    latest: usize,
+}
+
+impl Unheard {
+    /// Whether the frame at this address may wait too.
+    ///
+    /// One nearer to the latest than a buffer has bytes keeps no further buffer alive: behind those bytes libzmq has its books, which are
+    /// wider than that, so that no such step leads from one buffer to the next.
+    fn take(&mut self, address: usize) -> bool {
+        let is_near = 0 < self.buffers && address.abs_diff(self.latest) < BUFFER;
+        let may = is_near || self.buffers < BUFFERS_UNHEARD;
+        if may {
+            self.buffers += u8::from(!is_near);
+            self.latest = address;
+        }
+        may
+    }
 }
 
 /// The property of a connection in which libzmq keeps what the gatekeeper has said of it.
@@ -146,6 +184,7 @@ impl Router {
             has_keys: options.secret_key.is_some() && options.port.is_some(),
             monitor,
             received_in_pass: 0,
+            identity: RawFrame::new(),
             scratch: Vec::new(),
             counters: RouterCounters::default(),
             backstop_saves: Cell::new(0),
@@ -161,23 +200,28 @@ impl Router {
     /// The next message or event of any peer. Never waits. `None` ends a pass: there is nothing more now, or 256 were
     /// received; the next call begins a new pass.
     pub fn receive(&mut self) -> Option<(PeerId, Incoming)> {
-        let (from, incoming, _) = self.receive_framed()?;
+        let (from, arrival) = self.receive_framed()?;
+        let incoming = match arrival {
+            Arrival::Message(message, _) => Incoming::Message(*message),
+            Arrival::Malformed(error) => Incoming::Malformed(error),
+            Arrival::Down => Incoming::Down,
+        };
         Some((from, incoming))
     }
 
     /// As [`receive`](Self::receive), with the frame that a short message came in: to be sent on by [`send_on`](Self::send_on),
     /// of this router or another.
-    pub fn receive_framed(&mut self) -> Option<(PeerId, Incoming, Option<Frame>)> {
+    pub fn receive_framed(&mut self) -> Option<(PeerId, Arrival)> {
         while self.received_in_pass < PASS {
-            let Some(identity) = self.socket.receive() else {
+            if !self.socket.receive_over(&mut self.identity) {
                 break;
-            };
+            }
             self.received_in_pass += 1;
             // A ROUTER puts the identity frame before every message, so that there is one behind it.
             let Some(first) = self.socket.receive() else {
                 break;
             };
-            let Some(peer) = PeerId::from_routing_id(self.number, &identity) else {
+            let Some(peer) = PeerId::from_routing_id(self.number, &self.identity) else {
                 frame::skip(&self.socket, &first);
                 self.counters.foreign += 1;
                 continue;
@@ -191,7 +235,7 @@ impl Router {
                 self.refused.get_mut().remove(&peer);
                 self.peers.remove(&peer);
                 self.counters.lost += 1;
-                return Some((peer, Incoming::Down, None));
+                return Some((peer, Arrival::Down));
             }
             match self.peers.get_mut(&peer) {
                 Some(known) if known.is_muted => {
@@ -199,7 +243,7 @@ impl Router {
                     self.counters.muted += 1;
                     continue;
                 }
-                Some(known) => known.unheard = 0,
+                Some(known) => known.unheard = Unheard::default(),
                 None => {
                     let user = first.connection(USER).filter(|_| self.has_keys);
                     let known = Peer {
@@ -209,13 +253,14 @@ impl Router {
                     self.peers.insert(peer, known);
                 }
             }
-            return Some(match frame::receive(&self.socket, first) {
-                Ok((message, frame)) => (peer, Incoming::Message(message), frame),
+            let arrival = match frame::receive(&self.socket, first) {
+                Ok((message, frame)) => Arrival::Message(message, frame),
                 Err(error) => {
                     self.counters.malformed += 1;
-                    (peer, Incoming::Malformed(error), None)
+                    Arrival::Malformed(error)
                 }
-            });
+            };
+            return Some((peer, arrival));
         }
         self.received_in_pass = 0;
         self.count_failures();
@@ -271,7 +316,7 @@ impl Router {
         if to.router() != Some(self.number) {
             return SendOutcome::Down;
         }
-        let frame = frame.filter(|_| self.may_pin_more(to));
+        let frame = frame.filter(|frame| self.may_wait(to, frame));
         let identity = to.routing_id();
         match frame::send_on(
             &mut self.socket,
@@ -295,11 +340,10 @@ impl Router {
         }
     }
 
-    /// Whether one more received buffer may wait in libzmq for this peer to read.
-    fn may_pin_more(&mut self, to: PeerId) -> bool {
+    /// Whether this frame may wait in libzmq for this peer to read.
+    fn may_wait(&mut self, to: PeerId, frame: &Frame) -> bool {
         let known = self.peers.entry(to).or_default();
-        let may = known.unheard < FRAMES_UNHEARD;
-        known.unheard += u8::from(may);
+        let may = known.unheard.take(frame.address());
         self.counters.sent_on += u64::from(may);
         may
     }
@@ -358,4 +402,25 @@ impl fmt::Debug for Router {
 pub fn wait(routers: &[Router], waker: &ThreadWaker, deadline: Option<Instant>) -> io::Result<()> {
     let missed = |router: &Router| router.backstop_saves.set(router.backstop_saves.get() + 1);
     io_thread::wait(&routers.iter(), waker, deadline, missed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_of_few_buffers_wait_for_a_peer_that_says_nothing_however_many_they_are() {
+        let mut unheard = Unheard::default();
+        // As libzmq lays them out: the bytes, then its books.
+        let buffers = (1..=usize::from(BUFFERS_UNHEARD)).map(|number| number * 145 * 1024);
+        for buffer in buffers {
+            for frame in (buffer..buffer + BUFFER).step_by(200) {
+                assert!(unheard.take(frame));
+            }
+        }
+        assert!(!unheard.take(0));
+        let again = usize::from(BUFFERS_UNHEARD) * 145 * 1024;
+        assert!(unheard.take(again + BUFFER / 2));
+        assert!(!unheard.take(again - 145 * 1024));
+    }
 }

@@ -158,20 +158,26 @@ impl Socket {
     }
 
     /// The next frame, if one is there.
-    #[expect(unsafe_code, reason = "the frame is ours, not the zmq crate's")]
     pub(crate) fn receive(&self) -> Option<RawFrame> {
+        let mut frame = RawFrame::new();
+        self.receive_over(&mut frame).then_some(frame)
+    }
+
+    /// Makes the next frame of this one, if there is a next.
+    #[expect(unsafe_code, reason = "the frame is ours, not the zmq crate's")]
+    pub(crate) fn receive_over(&self, frame: &mut RawFrame) -> bool {
         loop {
             // SAFETY: the socket is open as long as `self` is.
-            match unsafe { RawFrame::receive(self.pointer, sys::ZMQ_DONTWAIT as c_int) } {
-                Ok(frame) => {
+            match unsafe { frame.receive_over(self.pointer, sys::ZMQ_DONTWAIT as c_int) } {
+                Ok(()) => {
                     self.settled.set(false);
-                    return Some(frame);
+                    return true;
                 }
                 Err(Errno(sys::errno::EINTR)) => {}
                 // EAGAIN: after having taken in all that had happened. Others mean that the context is gone.
                 Err(_) => {
                     self.settled.set(true);
-                    return None;
+                    return false;
                 }
             }
         }

@@ -6,7 +6,7 @@ mod support;
 
 use std::time::Duration;
 
-use scale0_transport::{Incoming, RouterOptions, SendOutcome};
+use scale0_transport::{Arrival, Incoming, RouterOptions, SendOutcome};
 use scale0_wire::{Kind, Message, RoutingHeader};
 use support::{Bound, Dialling, context, local};
 
@@ -49,11 +49,11 @@ fn what_is_sent_on_arrives_unaltered_and_so_stays_what_is_kept() {
             dialling.send(asker, &message(sent));
             sent += 1;
         }
-        while let Some((_, incoming, frame)) = front.router.receive_framed() {
-            let Incoming::Message(mut incoming) = incoming else {
-                panic!("{incoming:?}");
+        while let Some((_, arrival)) = front.router.receive_framed() {
+            let Arrival::Message(mut incoming, frame) = arrival else {
+                panic!("{arrival:?}");
             };
-            assert_eq!(incoming, message(sent_on));
+            assert_eq!(*incoming, message(sent_on));
             if sent_on % 5 == 0 {
                 kept.push(incoming.clone());
             }
@@ -81,12 +81,13 @@ fn what_is_sent_on_arrives_unaltered_and_so_stays_what_is_kept() {
     let sent_on = back.router.counters().sent_on;
     assert!(MESSAGES / 4 < sent_on, "{sent_on}");
     for message_kept in kept {
-        assert_eq!(message_kept, message(message_kept.header.correlation));
+        assert_eq!(*message_kept, message(message_kept.header.correlation));
     }
 }
 
 #[test]
-fn few_frames_wait_for_a_peer_that_says_nothing_and_the_other_messages_are_copied() {
+fn frames_of_many_buffers_are_sent_on_to_a_peer_that_says_nothing_and_then_messages_arrive_by_copy()
+{
     let context = context();
     let options = RouterOptions::default();
     let mut front = Bound::new(&context, &local(), &options);
@@ -103,7 +104,7 @@ fn few_frames_wait_for_a_peer_that_says_nothing_and_the_other_messages_are_copie
             let (mut incoming, mut frame) = (None, None);
             while incoming.is_none() {
                 match front.router.receive_framed() {
-                    Some((_, Incoming::Message(message), its)) => {
+                    Some((_, Arrival::Message(message, its))) => {
                         (incoming, frame) = (Some(message), its);
                     }
                     Some(other) => panic!("{other:?}"),
@@ -115,8 +116,11 @@ fn few_frames_wait_for_a_peer_that_says_nothing_and_the_other_messages_are_copie
         }
         back.router.counters().sent_on
     };
-    assert_eq!(pass_on(&mut back, &mut dialling), 64);
+    // How many are received into one buffer is libzmq's choice.
+    let sent_on = pass_on(&mut back, &mut dialling);
+    assert!(64 <= sent_on, "{sent_on}");
     dialling.send(answerer, &message(0));
     back.next_message();
-    assert_eq!(pass_on(&mut back, &mut dialling), 128);
+    let sent_on = pass_on(&mut back, &mut dialling) - sent_on;
+    assert!(64 <= sent_on, "{sent_on}");
 }

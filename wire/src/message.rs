@@ -1,6 +1,6 @@
 //! A message in memory, and how it becomes frames and back.
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 
 use crate::codec::exactly;
 use crate::routing_header::Lengths;
@@ -117,29 +117,32 @@ impl Message {
     /// # Errors
     /// Whatever is wrong with the bytes; see [`DecodeError`].
     pub fn decode(frame: &Bytes, content: Option<Bytes>) -> Result<Self, DecodeError> {
-        let (header, lengths) = RoutingHeader::decode(frame)?;
-        let metadata_at = usize::from(lengths.header);
-        let metadata_end = metadata_at + lengths.metadata as usize;
-        let stated = lengths.content as usize;
-        match &content {
-            None => exactly(metadata_end + stated, frame.len())?,
-            Some(content) => {
-                exactly(metadata_end, frame.len())?;
-                exactly(stated, content.len())?;
-            }
-        }
-        if lengths.content_is_inline(header.kind) != content.is_none() {
-            return Err(DecodeError::Framing {
-                frames: 1 + usize::from(content.is_some()),
-                content: stated,
-            });
-        }
+        let (header, [metadata_at, metadata_end]) = read(frame, content.as_ref())?;
         Ok(Self {
             header,
             extension: frame.slice(RoutingHeader::LENGTH..metadata_at),
             metadata: frame.slice(metadata_at..metadata_end),
             content: content.unwrap_or_else(|| frame.slice(metadata_end..)),
         })
+    }
+
+    /// As [`decode`](Self::decode), for whoever needs the frame no longer: each owner of it beyond the first would cost an allocation
+    /// or an atomic operation.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the bytes; see [`DecodeError`].
+    pub fn decode_owned(mut frame: Bytes, content: Option<Bytes>) -> Result<Self, DecodeError> {
+        let (header, [metadata_at, metadata_end]) = read(&frame, content.as_ref())?;
+        frame.advance(RoutingHeader::LENGTH);
+        let mut message = Self::new(header);
+        message.extension = frame.split_to(metadata_at - RoutingHeader::LENGTH);
+        message.metadata = frame.split_to(metadata_end - metadata_at);
+        // Of what is empty nobody is to keep the buffer.
+        message.content = content.unwrap_or_else(|| match frame.is_empty() {
+            true => Bytes::new(),
+            false => frame,
+        });
+        Ok(message)
     }
 
     fn lengths(&self) -> Result<Lengths, DecodeError> {
@@ -149,4 +152,27 @@ impl Message {
             self.content.len(),
         )
     }
+}
+
+/// The header of a message in these frames, and where its metadata begins and ends in the first.
+#[inline]
+fn read(frame: &[u8], content: Option<&Bytes>) -> Result<(RoutingHeader, [usize; 2]), DecodeError> {
+    let (header, lengths) = RoutingHeader::decode(frame)?;
+    let metadata_at = usize::from(lengths.header);
+    let metadata_end = metadata_at + lengths.metadata as usize;
+    let stated = lengths.content as usize;
+    match content {
+        None => exactly(metadata_end + stated, frame.len())?,
+        Some(content) => {
+            exactly(metadata_end, frame.len())?;
+            exactly(stated, content.len())?;
+        }
+    }
+    if lengths.content_is_inline(header.kind) != content.is_none() {
+        return Err(DecodeError::Framing {
+            frames: 1 + usize::from(content.is_some()),
+            content: stated,
+        });
+    }
+    Ok((header, [metadata_at, metadata_end]))
 }

@@ -246,7 +246,7 @@ impl Site {
             from,
             port,
             locality: None,
-            message,
+            message: message.into(),
         };
         self.broker(broker, event);
     }
@@ -263,7 +263,7 @@ impl Site {
                 if message.header.kind == Kind::Request {
                     self.outstanding += 1;
                 }
-                self.schedule(ONE_WAY, What::ToBackend(index, message));
+                self.schedule(ONE_WAY, What::ToBackend(index, *message));
             } else {
                 self.answer(index, &message);
             }

@@ -35,7 +35,7 @@ pub(crate) struct Link {
     pulse: Pulse,
     send: SendWindow,
     receive: ReceiveWindow,
-    waiting: VecDeque<Message>,
+    waiting: VecDeque<Box<Message>>,
     waiting_bytes: usize,
 }
 
@@ -164,7 +164,7 @@ impl Link {
 
     /// What must hold of it: see [`Broker::audit`](super::Broker::audit).
     pub(crate) fn audit(&self) {
-        let bytes: usize = self.waiting.iter().map(Message::size).sum();
+        let bytes: usize = self.waiting.iter().map(|message| message.size()).sum();
         assert_eq!(
             bytes, self.waiting_bytes,
             "bytes that wait for {:?}",
@@ -177,7 +177,8 @@ impl Link {
     }
 
     /// Sends what waits for nothing.
-    pub(crate) fn tell(&mut self, mut message: Message, actions: &mut Vec<Action>) {
+    pub(crate) fn tell(&mut self, message: impl Into<Box<Message>>, actions: &mut Vec<Action>) {
+        let mut message = message.into();
         self.pulse.is_behind = true;
         self.leave.earn_by_sending(&message);
         message.header.epoch = self.epoch;
@@ -189,7 +190,7 @@ impl Link {
     /// Sends the next message of a stream: at once, or behind what waits for the connection's window.
     pub(crate) fn send(
         &mut self,
-        message: Message,
+        message: Box<Message>,
         backlog: &mut Backlog,
         actions: &mut Vec<Action>,
     ) -> Result<(), Full> {
@@ -212,10 +213,11 @@ impl Link {
     #[must_use]
     pub(crate) fn send_last(
         &mut self,
-        mut message: Message,
+        message: impl Into<Box<Message>>,
         backlog: &mut Backlog,
         actions: &mut Vec<Action>,
     ) -> bool {
+        let mut message = message.into();
         if self.waiting.is_empty() {
             self.tell(message, actions);
             return true;
@@ -342,8 +344,8 @@ impl Link {
         self.pulse.is_behind = false;
     }
 
-    fn wait(&mut self, message: Message, backlog: &mut Backlog) {
-        let message = unpinned(message);
+    fn wait(&mut self, mut message: Box<Message>, backlog: &mut Backlog) {
+        unpin(&mut message);
         backlog.add(message.size());
         self.waiting_bytes += message.size();
         self.waiting.push_back(message);
@@ -361,15 +363,21 @@ fn counted_content(message: &Message) -> usize {
     }
 }
 
-/// A message that waits keeps the buffer alive that it was received in, which may be much larger: below this size it is copied.
+/// A message that waits keeps the buffer alive that it was received in, which may be much larger: below this size it is copied, …
 const PINNED_FROM: usize = 16 * 1024;
 
-/// The same message, in memory of its own if it is short.
-pub(crate) fn unpinned(mut message: Message) -> Message {
+/// … unless it was when it was received.
+const COPIED_ALREADY: usize = scale0_transport::COPY_RECEIVED;
+
+/// Moves what a message holds into memory of its own, if it is short.
+pub(crate) fn unpin(message: &mut Message) {
+    if message.size() <= COPIED_ALREADY {
+        return;
+    }
     let (metadata, content) = (message.metadata.len(), message.content.len());
     let length = message.extension.len() + metadata + content;
-    if length == 0 || PINNED_FROM <= length {
-        return message;
+    if PINNED_FROM <= length {
+        return;
     }
     let mut copy = bytes::BytesMut::with_capacity(length);
     copy.extend_from_slice(&message.metadata);
@@ -379,5 +387,4 @@ pub(crate) fn unpinned(mut message: Message) -> Message {
     message.metadata = copy.split_to(metadata);
     message.content = copy.split_to(content);
     message.extension = copy;
-    message
 }

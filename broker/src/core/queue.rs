@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use scale0_wire::{Message, Priority};
+use scale0_wire::Priority;
 
 use super::backend::Backend;
 use super::config::QueueLimits;
@@ -126,7 +126,7 @@ impl Queue {
     pub(crate) fn push(&mut self, key: StreamKey, lane: Lane, streams: &mut Streams) {
         self.lanes[lane as usize].push(key, streams);
         streams[key].phase = Phase::Queued(lane);
-        self.bytes += streams[key].request.as_ref().map_or(0, Message::size);
+        self.bytes += streams[key].size();
     }
 
     /// Puts a stream that has waited in another lane where its age belongs, which is mostly near the end.
@@ -134,13 +134,13 @@ impl Queue {
         let since = streams[key].since;
         self.lanes[lane as usize].insert(key, streams, |other| other.since <= since);
         streams[key].phase = Phase::Queued(lane);
-        self.bytes += streams[key].request.as_ref().map_or(0, Message::size);
+        self.bytes += streams[key].size();
     }
 
     /// Takes a stream out of `lane`, where it must be.
     pub(crate) fn remove(&mut self, key: StreamKey, lane: Lane, streams: &mut Streams) {
         self.lanes[lane as usize].remove(key, streams);
-        self.bytes -= streams[key].request.as_ref().map_or(0, Message::size);
+        self.bytes -= streams[key].size();
         if self.is_empty() {
             self.pace.emptied();
             self.overload.emptied();

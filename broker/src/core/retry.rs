@@ -24,16 +24,19 @@ const STEPS: usize = 10;
 pub(crate) struct Budget {
     started: Instant,
     step: u64,
+    /// When it is over.
+    until: Instant,
     requests: [u32; STEPS],
     repeats: [u32; STEPS],
     hedges: [u32; STEPS],
 }
 
 impl Budget {
-    pub(crate) const fn new(now: Instant) -> Self {
+    pub(crate) fn new(now: Instant) -> Self {
         Self {
             started: now,
             step: 0,
+            until: now + STEP,
             requests: [0; STEPS],
             repeats: [0; STEPS],
             hedges: [0; STEPS],
@@ -70,6 +73,9 @@ impl Budget {
 
     /// Clears the steps that have passed since, and returns the slot of this one.
     fn advance(&mut self, now: Instant) -> usize {
+        if now < self.until {
+            return slot(self.step);
+        }
         let step = now.saturating_duration_since(self.started).as_secs() / STEP.as_secs();
         for passed in self.step + 1..=step.min(self.step + STEPS as u64) {
             let slot = slot(passed);
@@ -77,6 +83,7 @@ impl Budget {
             self.hedges[slot] = 0;
         }
         self.step = step.max(self.step);
+        self.until = self.started + Duration::from_secs(self.step + 1);
         slot(self.step)
     }
 }

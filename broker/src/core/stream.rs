@@ -88,7 +88,7 @@ pub(crate) struct Stream {
     pub(crate) correlation: u64,
     pub(crate) service: ServiceKey,
     /// The REQUEST, while it may be sent (again).
-    pub(crate) request: Option<Message>,
+    pub(crate) request: Option<Box<Message>>,
     /// The END of a streamed request that came before there was anywhere to send it.
     pub(crate) request_end: Option<Box<Message>>,
     /// Nothing more of the request is to come.
@@ -140,8 +140,13 @@ impl Stream {
         }
     }
 
+    /// Bytes of its REQUEST, as bounds count them.
+    pub(crate) fn size(&self) -> usize {
+        self.request.as_ref().map_or(0, |request| request.size())
+    }
+
     /// The same request for a second backend.
-    pub(crate) fn copy(of: &Self, its: StreamKey, request: Message) -> Self {
+    pub(crate) fn copy(of: &Self, its: StreamKey, request: Box<Message>) -> Self {
         Self {
             request: Some(request),
             request_is_over: true,

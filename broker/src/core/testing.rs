@@ -76,7 +76,7 @@ impl Site {
                     let heartbeat = Heartbeat::decode(&message.metadata).unwrap();
                     self.beats.insert(to, heartbeat.sequence);
                 }
-                self.mail.entry(to).or_default().push_back(message);
+                self.mail.entry(to).or_default().push_back(*message);
             }
         }
     }
@@ -152,7 +152,7 @@ impl Site {
             from: peer.id,
             port: peer.port,
             locality: peer.locality,
-            message,
+            message: message.into(),
         });
     }
 

@@ -23,7 +23,7 @@ pub(super) const fn room() -> Backlog {
 /// What waits for one peer, in order.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    waiting: VecDeque<Message>,
+    waiting: VecDeque<Box<Message>>,
     bytes: usize,
 }
 
@@ -34,7 +34,7 @@ impl Outbox {
 
     /// Appends a message. Returns false, and takes nothing in, if that is more than may wait.
     #[must_use]
-    pub(super) fn push(&mut self, message: Message, room: &mut Backlog) -> bool {
+    pub(super) fn push(&mut self, message: Box<Message>, room: &mut Backlog) -> bool {
         let size = message.size();
         let is_let_in = room.admits(self.bytes, size);
         if is_let_in {
@@ -54,7 +54,7 @@ impl Outbox {
     pub(super) fn flush(
         &mut self,
         room: &mut Backlog,
-        mut send: impl FnMut(Message) -> Option<Message>,
+        mut send: impl FnMut(Box<Message>) -> Option<Box<Message>>,
     ) {
         while let Some(message) = self.waiting.pop_front() {
             let size = message.size();
@@ -74,11 +74,11 @@ mod tests {
 
     use super::*;
 
-    fn message(correlation: u64) -> Message {
-        Message::new(RoutingHeader {
+    fn message(correlation: u64) -> Box<Message> {
+        Box::new(Message::new(RoutingHeader {
             correlation,
             ..RoutingHeader::new(Kind::Chunk)
-        })
+        }))
     }
 
     #[test]
@@ -108,7 +108,8 @@ mod tests {
 
     /// How many chunks may wait for one more peer.
     fn let_in(outboxes: &mut Vec<Outbox>, room: &mut Backlog) -> usize {
-        let chunk = message(1).with_content(vec![0; limits::CONTENT].into());
+        let mut chunk = message(1);
+        chunk.content = vec![0; limits::CONTENT].into();
         let mut outbox = Outbox::default();
         let mut count = 0;
         while outbox.push(chunk.clone(), room) {

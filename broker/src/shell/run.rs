@@ -5,7 +5,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use scale0_transport::{Frame, Gatekeeper, Incoming, PeerId, Port, Router, SendOutcome, wait};
+use scale0_transport::{Arrival, Frame, Gatekeeper, PeerId, Port, Router, SendOutcome, wait};
 use scale0_wire::{Kind, Message, RoutingHeader};
 
 use super::clock;
@@ -119,34 +119,34 @@ impl SocketThread {
     fn receive(&mut self, now: Instant) {
         let sources = self.routers.iter_mut().zip(&mut self.frames);
         for ((router, frames), &port) in sources.zip(&self.ports) {
-            while let Some((from, incoming, frame)) = router.receive_framed() {
+            while let Some((from, arrival)) = router.receive_framed() {
                 // The core asks whose it is when a session is opened, and when something is amiss; no more.
-                let matters = match &incoming {
-                    Incoming::Message(message) => message.header.kind == Kind::Hello,
-                    Incoming::Malformed(_) => true,
-                    Incoming::Up | Incoming::Down => false,
+                let matters = match &arrival {
+                    Arrival::Message(message, _) => message.header.kind == Kind::Hello,
+                    Arrival::Malformed(_) => true,
+                    Arrival::Down => false,
                 };
                 if matters && let Some(key) = router.key_of(from) {
                     self.events.push(Event::Proved { peer: from, key });
                 }
-                self.events.push(match incoming {
-                    Incoming::Message(message) => Event::Received {
-                        from,
-                        port,
-                        locality: None,
-                        message,
-                    },
-                    Incoming::Malformed(error) => {
+                self.events.push(match arrival {
+                    Arrival::Message(message, frame) => {
+                        frames.extend(frame);
+                        Event::Received {
+                            from,
+                            port,
+                            locality: None,
+                            message,
+                        }
+                    }
+                    Arrival::Malformed(error) => {
                         if may_log(&mut self.logged, now) {
                             tracing::warn!(?from, %error, "dropped bytes that are no message");
                         }
                         Event::Malformed { from }
                     }
-                    Incoming::Down => Event::Lost { peer: from },
-                    // Bound sockets do not say it: HELLO does.
-                    Incoming::Up => continue,
+                    Arrival::Down => Event::Lost { peer: from },
                 });
-                frames.extend(frame);
             }
         }
     }
@@ -186,7 +186,7 @@ impl SocketThread {
         }
     }
 
-    fn send(&mut self, to: PeerId, message: Message, frame: Option<Frame>) {
+    fn send(&mut self, to: PeerId, message: Box<Message>, frame: Option<Frame>) {
         if self.outboxes.is_empty() || !self.outboxes.contains_key(&to) {
             match self.offer(to, &message, frame) {
                 SendOutcome::Full => {}
@@ -270,7 +270,9 @@ impl SocketThread {
 /// that it is mostly the first, and those before it are of messages that were not passed on.
 fn take_first<T>(frames: &mut VecDeque<T>, is_it: impl Fn(&T) -> bool) -> Option<T> {
     let place = frames.iter().position(is_it)?;
-    frames.drain(..place);
+    if 0 < place {
+        frames.drain(..place);
+    }
     frames.pop_front()
 }
 

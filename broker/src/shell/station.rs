@@ -267,7 +267,7 @@ impl Hub for Station {
                 from,
                 port: local.port,
                 locality: Some(local.locality),
-                message,
+                message: message.into(),
             };
             // It has read what there was, or it would not speak.
             if state.waiting.contains(&from) {
@@ -333,12 +333,12 @@ impl State {
             return None;
         };
         let message = if local.outbox.is_empty() {
-            match local.inbox.push(message) {
+            match local.inbox.push(*message) {
                 Ok(waker) => {
                     self.wakers.extend(waker);
                     return None;
                 }
-                Err(message) => message,
+                Err(message) => message.into(),
             }
         } else {
             message
@@ -374,12 +374,12 @@ impl State {
         let (inbox, wakers) = (&local.inbox, &mut self.wakers);
         local
             .outbox
-            .flush(&mut self.room, |message| match inbox.push(message) {
+            .flush(&mut self.room, |message| match inbox.push(*message) {
                 Ok(waker) => {
                     wakers.extend(waker);
                     None
                 }
-                Err(message) => Some(message),
+                Err(message) => Some(message.into()),
             });
         if local.outbox.is_empty() || inbox.is_closed() {
             self.forget(peer);

@@ -280,7 +280,7 @@ impl World {
                         from,
                         port,
                         locality,
-                        message,
+                        message: message.into(),
                     };
                     self.tell_broker(broker, event);
                 }
@@ -462,7 +462,7 @@ impl World {
                 if is_unread && is_farewell(&message) {
                     self.record.left_unread.insert(message.header.epoch);
                 }
-                self.send_to_node(to, message);
+                self.send_to_node(to, *message);
             }
         }
         self.actions = actions;

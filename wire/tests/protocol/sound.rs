@@ -41,7 +41,10 @@ metadata! {
 
 /// These frames are refused, or read as a message that is written as these very frames. Returns it.
 pub(crate) fn check_frames(frame: &Bytes, content: Option<&Bytes>) -> Result<Message, DecodeError> {
-    let message = Message::decode(frame, content.cloned())?;
+    let message = Message::decode(frame, content.cloned());
+    let owned = Message::decode_owned(frame.clone(), content.cloned());
+    assert_eq!(owned, message);
+    let message = message?;
     let mut again = Vec::new();
     let content_again = message
         .encode(&mut again)

@@ -1,7 +1,5 @@
 //! What must hold between any two steps, looked up from the inside.
 
-use scale0_wire::Message;
-
 use super::{Broker, Due, Session};
 use crate::core::backend::{Backend, BackendKey, Offer};
 use crate::core::queue::Queue;
@@ -101,12 +99,12 @@ impl Broker {
                 Phase::Queued(lane) => {
                     sums.queued += 1;
                     if lane != Lane::Repeats {
-                        sums.new_bytes += stream.request.as_ref().map_or(0, Message::size);
+                        sums.new_bytes += stream.size();
                     }
                     assert!(stream.request.is_some(), "nothing to send: {stream:?}");
                 }
                 Phase::Sent(_) => {
-                    sums.kept_bytes += stream.request.as_ref().map_or(0, Message::size);
+                    sums.kept_bytes += stream.size();
                 }
                 Phase::Responding(_) => {}
                 Phase::Abandoned(_) => sums.abandoned += 1,
@@ -152,13 +150,13 @@ impl Broker {
             count += 1;
             let stream = &self.streams[waiting];
             assert_eq!(stream.service, key, "in another's queue: {stream:?}");
-            bytes += stream.request.as_ref().map_or(0, Message::size);
+            bytes += stream.size();
             is_outdone |= matches!(
                 stream.phase,
                 Phase::Queued(Lane::Flights | Lane::Interactive | Lane::Normal | Lane::Background)
             );
             if !matches!(stream.phase, Phase::Queued(Lane::Repeats | Lane::Flights)) {
-                new_bytes += stream.request.as_ref().map_or(0, Message::size);
+                new_bytes += stream.size();
             }
         }
         assert_eq!(count, service.queue.len(), "the queue of {name:?}");

@@ -18,20 +18,20 @@ impl Broker {
         from: PeerId,
         port: Port,
         locality: Option<u32>,
-        message: Message,
+        message: Box<Message>,
     ) {
+        let session = self.peers.get(&from).copied();
         if locality.is_some() {
-            return self.receive(from, port, locality, message);
+            return self.receive((from, session), port, locality, message);
         }
         if !self.muted.is_empty() && self.muted.contains_key(&from) {
             self.counters.dropped_muted += 1;
             return;
         }
         let breaches = self.counters.breaches();
-        let session = self.peers.get(&from).copied();
         let leave = session.map(|session| self.take_leave(session, &message));
         let is_hello = message.header.kind == Kind::Hello;
-        self.receive(from, port, locality, message);
+        self.receive((from, session), port, locality, message);
         if is_hello && let (Some(leave), Some(&session)) = (leave, self.peers.get(&from)) {
             // Or each HELLO of a new epoch would give leave for more.
             self.link(session).leave = leave;

@@ -255,7 +255,11 @@ impl Broker {
 
     /// After a pause of its own, what peers have sent lies in the sockets: their silence is ours. They get one more interval.
     fn notice_time(&mut self, now: Instant) {
-        self.now = now.max(self.now);
+        if now <= self.now {
+            // One of several events of one round.
+            return;
+        }
+        self.now = now;
         let is_late = self
             .timers
             .next()
@@ -266,7 +270,14 @@ impl Broker {
         }
     }
 
-    fn receive(&mut self, from: PeerId, port: Port, locality: Option<u32>, message: Message) {
+    /// Takes in a message of a peer that has this session.
+    fn receive(
+        &mut self,
+        (from, session): (PeerId, Option<Session>),
+        port: Port,
+        locality: Option<u32>,
+        message: Box<Message>,
+    ) {
         self.counters.received += 1;
         let session = match (port, message.header.kind) {
             (Port::Peers, _) => return self.answer_peer(from, &message),
@@ -276,8 +287,8 @@ impl Broker {
             (Port::Backends, Kind::Hello) => {
                 return self.hello(from, Role::Backend, locality, &message);
             }
-            (Port::Frontends | Port::Backends, _) => match self.peers.get(&from) {
-                Some(&session) => session,
+            (Port::Frontends | Port::Backends, _) => match session {
+                Some(session) => session,
                 None => return self.answer_stranger(from, &message),
             },
         };
@@ -328,7 +339,7 @@ impl Broker {
     }
 
     /// Sends what waits for nothing.
-    fn tell(&mut self, session: Session, message: Message) {
+    fn tell(&mut self, session: Session, message: impl Into<Box<Message>>) {
         let link = match session {
             Session::Frontend(key) => &mut self.frontends[key.0].link,
             Session::Backend(key) => &mut self.backends[key.0].link,
@@ -337,7 +348,7 @@ impl Broker {
     }
 
     /// Sends a stream's last word, behind what waits for the connection's window.
-    fn say_last(&mut self, session: Session, message: Message) {
+    fn say_last(&mut self, session: Session, message: impl Into<Box<Message>>) {
         let link = match session {
             Session::Frontend(key) => &mut self.frontends[key.0].link,
             Session::Backend(key) => &mut self.backends[key.0].link,

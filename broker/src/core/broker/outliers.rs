@@ -21,8 +21,8 @@ const LOOKED_AT: usize = 15;
 /// What came of a request, for the backend's account.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Judgement {
-    /// It was answered.
-    Well,
+    /// It was answered, after so long.
+    Well(Duration),
     /// It failed, at the backend.
     Failed,
 }
@@ -33,19 +33,19 @@ impl Broker {
         let now = self.now;
         let stream = &mut self.streams[key];
         let is_probe = std::mem::take(&mut stream.is_probe);
-        let (service, since, is_timed) = (stream.service, stream.since, stream.is_timed);
+        let (service, is_timed) = (stream.service, stream.is_timed);
         let backend = &mut self.backends[at.0];
-        let Some(offer) = backend.offer(service) else {
+        let Some(place) = backend.offer(service) else {
             // It drains.
             return;
         };
-        let offer = &mut backend.offers[offer];
-        if judgement == Judgement::Failed {
+        let offer = &mut backend.offers[place];
+        let Judgement::Well(time) = judgement else {
             if offer.health.failed(is_probe, now) {
                 self.counters.ejected += u64::from(self.give_rest(at, service));
             }
             return;
-        }
+        };
         self.losses.is_well(backend.seed);
         let returns = offer.health.succeeded(is_probe, now);
         if returns {
@@ -57,21 +57,19 @@ impl Broker {
             self.counters.returned += 1;
         }
         if is_timed {
-            self.take_time(at, service, now.saturating_duration_since(since));
+            self.take_time(at, place, time);
         }
     }
 
-    fn take_time(&mut self, at: BackendKey, service: ServiceKey, time: Duration) {
-        let backend = &mut self.backends[at.0];
-        let Some(place) = backend.offer(service) else {
-            return;
-        };
+    /// A request of the service at this place among a backend's offers has taken so long.
+    fn take_time(&mut self, at: BackendKey, place: usize, time: Duration) {
+        let offer = &mut self.backends[at.0].offers[place];
+        let service = offer.service;
         let of = &mut self.services[service.0];
         if let Some(lateness) = &mut of.lateness {
             lateness.take_in(time);
         }
         let typical = &mut of.time;
-        let offer = &mut backend.offers[place];
         typical.take_in(time);
         offer.time.take_in(time);
         offer.timed = Some(self.now);

@@ -9,7 +9,7 @@ use super::{Broker, Due, Session};
 use crate::core::affinity;
 use crate::core::backend::{Backend, BackendKey};
 use crate::core::choice::EVEN;
-use crate::core::link::unpinned;
+use crate::core::link::unpin;
 use crate::core::overload::Overload;
 use crate::core::service::{Member, ServiceKey, Standing};
 use crate::core::stream::{Lane, Phase, Stream, StreamKey};
@@ -395,8 +395,10 @@ impl Broker {
     fn enqueue(&mut self, key: StreamKey, lane: Lane) {
         let stream = &mut self.streams[key];
         stream.since = self.now;
-        if std::mem::take(&mut stream.is_pinned) {
-            stream.request = stream.request.take().map(unpinned);
+        if std::mem::take(&mut stream.is_pinned)
+            && let Some(request) = &mut stream.request
+        {
+            unpin(request);
         }
         let service = stream.service;
         self.counters.queued += 1;
@@ -478,12 +480,11 @@ impl Broker {
             // What it is a copy of is kept.
         } else if self.kept_bytes + size <= self.config.limits.kept_bytes {
             self.kept_bytes += size;
-            let kept = request.clone();
-            stream.request = Some(if std::mem::take(&mut stream.is_pinned) {
-                unpinned(kept)
-            } else {
-                kept
-            });
+            let mut kept = request.clone();
+            if std::mem::take(&mut stream.is_pinned) {
+                unpin(&mut kept);
+            }
+            stream.request = Some(kept);
         } else {
             self.counters.not_kept += 1;
         }
@@ -522,7 +523,7 @@ impl Broker {
         backend.streams.push(key, &mut self.streams);
         backend.link.tell(request, &mut self.actions);
         if let Some(end) = &self.streams[key].request_end {
-            let mut end = Message::clone(end);
+            let mut end = end.clone();
             end.header.correlation = key.correlation();
             self.say_last(Session::Backend(to), end);
         }

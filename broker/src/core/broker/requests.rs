@@ -10,7 +10,7 @@ use crate::core::service::{Service, ServiceKey, Standing};
 use crate::core::stream::{Phase, Stream, StreamKey};
 
 impl Broker {
-    pub(super) fn hear_frontend(&mut self, key: FrontendKey, message: Message) {
+    pub(super) fn hear_frontend(&mut self, key: FrontendKey, message: Box<Message>) {
         match message.header.kind {
             Kind::Request => self.request(key, message),
             Kind::Chunk | Kind::End => self.request_content(key, message),
@@ -23,7 +23,7 @@ impl Broker {
         }
     }
 
-    fn request(&mut self, key: FrontendKey, message: Message) {
+    fn request(&mut self, key: FrontendKey, message: Box<Message>) {
         let header = message.header;
         let open = &self.frontends[key.0].streams;
         if header.correlation == 0 || open.contains_key(&header.correlation) {
@@ -106,7 +106,7 @@ impl Broker {
     }
 
     /// CHUNK and END of a streamed request.
-    fn request_content(&mut self, key: FrontendKey, mut message: Message) {
+    fn request_content(&mut self, key: FrontendKey, mut message: Box<Message>) {
         let Some(key) = self.stream_of(key, message.header.correlation) else {
             return;
         };
@@ -127,7 +127,7 @@ impl Broker {
             }
         };
         if is_end && stream.request.is_some() {
-            stream.request_end = Some(Box::new(message.clone()));
+            stream.request_end = Some(message.clone());
         } else if !is_end && matches!(stream.phase, Phase::Sent(_)) {
             // Part of the content is gone for good.
             self.drop_kept(key);
@@ -146,10 +146,10 @@ impl Broker {
     }
 
     /// An END before there is anywhere to send it: it follows its REQUEST, unless the content broke off.
-    fn keep_end(&mut self, key: StreamKey, message: Message) {
+    fn keep_end(&mut self, key: StreamKey, message: Box<Message>) {
         match End::decode(&message.metadata) {
             Ok(End::Complete(_)) => {
-                self.streams[key].request_end = Some(Box::new(message));
+                self.streams[key].request_end = Some(message);
                 self.become_whole(key);
             }
             Ok(End::Failed { reason, .. }) => self.give_up(key, reason),
@@ -171,7 +171,7 @@ impl Broker {
     }
 
     /// Another deadline, another number of waiters.
-    fn update(&mut self, key: FrontendKey, mut message: Message) {
+    fn update(&mut self, key: FrontendKey, mut message: Box<Message>) {
         let Some(key) = self.stream_of(key, message.header.correlation) else {
             return;
         };
@@ -190,7 +190,7 @@ impl Broker {
     }
 
     /// The reader has room for more of the response.
-    fn response_window(&mut self, key: FrontendKey, mut message: Message) {
+    fn response_window(&mut self, key: FrontendKey, mut message: Box<Message>) {
         let Some(key) = self.stream_of(key, message.header.correlation) else {
             return;
         };

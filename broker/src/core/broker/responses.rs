@@ -16,7 +16,7 @@ const BREATHLESS_ATTEMPTS: u8 = 3;
 const LOSSES: u8 = 2;
 
 impl Broker {
-    pub(super) fn hear_backend(&mut self, key: BackendKey, message: Message) {
+    pub(super) fn hear_backend(&mut self, key: BackendKey, message: Box<Message>) {
         let backend = &mut self.backends[key.0];
         backend.is_suspect = false;
         backend.ledger.grant(message.header.credit);
@@ -53,7 +53,7 @@ impl Broker {
         stream
     }
 
-    fn response(&mut self, key: BackendKey, message: Message) {
+    fn response(&mut self, key: BackendKey, message: Box<Message>) {
         let Some(key) = self.stream_at(key, message.header.correlation) else {
             return;
         };
@@ -93,7 +93,7 @@ impl Broker {
     }
 
     /// The response begins. From here on nothing is repeated, and only its reader's patience counts.
-    fn head(&mut self, key: StreamKey, message: Message) {
+    fn head(&mut self, key: StreamKey, message: Box<Message>) {
         let Phase::Sent(backend) = self.streams[key].phase else {
             return;
         };
@@ -107,14 +107,14 @@ impl Broker {
         }
         self.drop_kept(key);
         let stream = &mut self.streams[key];
-        self.averages
-            .answered(self.now.saturating_duration_since(stream.since));
+        let time = self.now.saturating_duration_since(stream.since);
+        self.averages.answered(time);
         stream.phase = Phase::Responding(backend);
         stream.request_end = None;
         let judgement = if outlier::says_failed(flags) {
             Judgement::Failed
         } else {
-            Judgement::Well
+            Judgement::Well(time)
         };
         self.judge(key, backend, judgement);
         let stream = &mut self.streams[key];
@@ -132,7 +132,7 @@ impl Broker {
     }
 
     /// Passes a stream's next message on. Returns false if its reader was too slow, and it has been given up.
-    fn forward(&mut self, key: StreamKey, mut message: Message) -> bool {
+    fn forward(&mut self, key: StreamKey, mut message: Box<Message>) -> bool {
         let stream = &self.streams[key];
         message.header.correlation = stream.correlation;
         message.header.credit = 0;
@@ -146,7 +146,7 @@ impl Broker {
     }
 
     /// Passes the backend's last word on.
-    fn forward_end(&mut self, key: StreamKey, mut message: Message) {
+    fn forward_end(&mut self, key: StreamKey, mut message: Box<Message>) {
         match End::decode(&message.metadata) {
             Ok(End::Complete(_)) => self.counters.answered += 1,
             Ok(End::Failed { .. }) => self.counters.failed_by_backend += 1,
@@ -166,7 +166,7 @@ impl Broker {
     }
 
     /// The backend has failed before its response's head.
-    fn failed(&mut self, key: StreamKey, backend: BackendKey, message: Message) {
+    fn failed(&mut self, key: StreamKey, backend: BackendKey, message: Box<Message>) {
         let reason = match End::decode(&message.metadata) {
             Ok(End::Failed { reason, .. }) => Some(reason),
             Ok(End::Complete(_)) | Err(_) => None,
@@ -289,7 +289,7 @@ impl Broker {
     }
 
     /// The backend reads the request's content.
-    fn request_window(&mut self, key: BackendKey, mut message: Message) {
+    fn request_window(&mut self, key: BackendKey, mut message: Box<Message>) {
         let Some(key) = self.stream_at(key, message.header.correlation) else {
             return;
         };

@@ -551,7 +551,10 @@ impl Broker {
             self.counters.answers_withheld += 1;
             return;
         }
-        self.actions.push(Action::Send { to, message });
+        self.actions.push(Action::Send {
+            to,
+            message: message.into(),
+        });
         if !self.peers.contains_key(&to) {
             self.actions.push(Action::Forget { peer: to });
         }

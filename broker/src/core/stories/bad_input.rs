@@ -309,7 +309,7 @@ proptest! {
                         .with_metadata(metadata.into())
                         .with_content(Bytes::from(vec![0; content]));
                     let Peer { id: from, port, locality, .. } = peers[peer];
-                    site.step(Event::Received { from, port, locality, message });
+                    site.step(Event::Received { from, port, locality, message: message.into() });
                 }
                 Happening::Hello(peer) => {
                     peers[peer].epoch += 1;
