@@ -112,7 +112,7 @@ const BATCH: c_int = 64 * 1024;
 
 /// With libzmq's 8 KiB it is the ends that are measured.
 #[expect(unsafe_code, reason = "the zmq crate lacks the options")]
-fn set_batches(socket: &mut zmq::Socket) -> anyhow::Result<()> {
+pub(crate) fn set_batches(socket: &mut zmq::Socket) -> anyhow::Result<()> {
     for option in [zmq_sys::ZMQ_IN_BATCH_SIZE, zmq_sys::ZMQ_OUT_BATCH_SIZE] {
         let value = BATCH.to_ne_bytes();
         // SAFETY: the socket is open, and libzmq reads as many bytes as it is told, during the call.

@@ -10,6 +10,7 @@ mod dealers;
 mod nats;
 mod report;
 mod server;
+mod steps;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -43,6 +44,9 @@ struct Arguments {
     /// This program, built from another state of the sources: its broker is measured too.
     #[arg(long)]
     against: Option<PathBuf>,
+    /// Measures what is left of the broker without its features too: a loop between two sockets, and one that reads messages.
+    #[arg(long)]
+    steps: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,7 +94,7 @@ fn main() -> anyhow::Result<()> {
     }
     let measured = Duration::try_from_secs_f64(arguments.seconds)?;
     for &link in &arguments.links {
-        let systems = systems(link, arguments.against.as_ref())?;
+        let systems = systems(link, arguments.against.as_ref(), arguments.steps)?;
         for &size in &arguments.sizes {
             let load = Load {
                 size: size.into(),
@@ -116,7 +120,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// The first is what the others are compared with.
-fn systems(link: Link, against: Option<&PathBuf>) -> anyhow::Result<Vec<System>> {
+fn systems(link: Link, against: Option<&PathBuf>, steps: bool) -> anyhow::Result<Vec<System>> {
     let this = std::env::current_exe()?;
     let of = |name, kind, speech| {
         let server = Server::start(&this, kind, link)?;
@@ -136,6 +140,10 @@ fn systems(link: Link, against: Option<&PathBuf>) -> anyhow::Result<Vec<System>>
             server: Server::start(other, server::Kind::Broker, link)?,
             speech: Speech::Session,
         });
+    }
+    if steps {
+        systems.push(of("loop", server::Kind::Loop, Speech::Session)?);
+        systems.push(of("loop, reading", server::Kind::Routers, Speech::Session)?);
     }
     systems.push(of("zmq_proxy", server::Kind::Proxy, Speech::Messages)?);
     systems.push(of("zmq_proxy, bare", server::Kind::Proxy, Speech::Bare)?);

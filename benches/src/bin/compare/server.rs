@@ -10,9 +10,9 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use scale0_broker::{BrokerConfig, BrokerHandle, ShellConfig};
-use scale0_transport::{Context, Endpoint, Port, RouterOptions};
+use scale0_transport::{Context, Endpoint, Port, Router, RouterOptions};
 
-use crate::{Link, cpu, report};
+use crate::{Link, cpu, dealers, report, steps};
 
 /// What a process of this program serves as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,6 +21,10 @@ pub(crate) enum Kind {
     Broker,
     /// libzmq's own, with its sockets as they come.
     Proxy,
+    /// Two ROUTERs of libzmq and the least of loops between them: what is left of a broker without any of its features.
+    Loop,
+    /// The same loop with our routers, which read messages and pass them on.
+    Routers,
 }
 
 /// A running server. Killed when dropped.
@@ -143,6 +147,37 @@ pub(crate) fn serve(kind: Kind, link: Link) -> anyhow::Result<()> {
             let answerers = bound(zmq::DEALER, &back)?;
             // It ends with the process.
             thread::spawn(move || zmq::proxy(&askers, &answerers));
+            wait_for_the_end()?;
+        }
+        Kind::Loop => {
+            let context = zmq::Context::new();
+            let bound = |address: &str| {
+                let mut socket = context.socket(zmq::ROUTER)?;
+                dealers::set_batches(&mut socket)?;
+                socket.bind(address)?;
+                report::say(&socket.get_last_endpoint()?.unwrap_or_default())?;
+                anyhow::Ok(socket)
+            };
+            let [front, back] = addresses(link);
+            let ends = [bound(&front)?, bound(&back)?];
+            thread::spawn(move || steps::pass_on_frames(&ends));
+            wait_for_the_end()?;
+        }
+        Kind::Routers => {
+            let context = Context::new(1)?;
+            let bound = |number, address: &str| {
+                let router = Router::bind(
+                    &context,
+                    &address.parse()?,
+                    number,
+                    &RouterOptions::default(),
+                )?;
+                report::say(&router.local_endpoint())?;
+                anyhow::Ok(router)
+            };
+            let [front, back] = addresses(link);
+            let ends = [bound(0, &front)?, bound(1, &back)?];
+            thread::spawn(move || steps::pass_on_messages(ends));
             wait_for_the_end()?;
         }
     }
