@@ -12,6 +12,7 @@ mod app;
 mod client;
 mod ledger;
 mod load;
+mod messages;
 mod network;
 mod outcomes;
 mod process;

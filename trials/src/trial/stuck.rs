@@ -11,6 +11,7 @@ use tokio::time::sleep;
 use super::Options;
 use super::pairs::Pairs;
 use crate::load::{Clients, Shape};
+use crate::messages::{ASKED, Answerer, Tally, ask};
 use crate::outcomes::Outcomes;
 use crate::sample::Sample;
 use crate::site::{Plan, Side, Site};
@@ -28,6 +29,9 @@ pub(crate) struct Arguments {
     /// Idle backends, whose memory at the broker is judged.
     #[arg(long, default_value_t = 200)]
     idle: u32,
+    /// Messages that are then routed between others while it is stuck: half of them requests, half answers.
+    #[arg(long, default_value_t = 10_000_000)]
+    messages: u64,
     /// Keep the processes' files.
     #[arg(long)]
     keep: bool,
@@ -224,18 +228,53 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<Verdict> {
             held.iter().map(|it| it >> 10).collect::<Vec<_>>()
         ),
     );
+
+    let stuck = Deaf::dial(&context, &broker, 1 + u64::from(ROUNDS), STUCK, CREDIT)?;
+    fill(&mut site, &others).await?;
+    let tally = route(&mut site, arguments.messages / 2, &stuck).await?;
+    verdict.claim(
+        "messages routed between others that were lost or came twice: 0",
+        tally.answered == tally.asked && tally.surplus == 0,
+        format_args!(
+            "{} requests, {} answers, {} of them surplus, {} refusals",
+            tally.asked, tally.answered, tally.surplus, tally.refused
+        ),
+    );
+    let held = Sample::of(pid)?.resident.saturating_sub(base);
+    verdict.claim(
+        "the broker's memory is no larger after them",
+        held <= UNREAD,
+        format_args!("{} KiB", held >> 10),
+    );
     super::finish(site, arguments.keep, &mut verdict);
     Ok(verdict)
 }
 
+/// Has so many requests answered, while the stuck one shows that it lives.
+async fn route(site: &mut Site, requests: u64, stuck: &Deaf) -> anyhow::Result<Tally> {
+    let answerer = Answerer::start(&site.address(0, Side::Backends))?;
+    has_backend(site, ASKED).await?;
+    let broker = site.address(0, Side::Frontends);
+    let mut asked = tokio::task::spawn_blocking(move || ask(&broker, requests));
+    let mut beats = tokio::time::interval(limits::HEARTBEAT);
+    let tally = loop {
+        tokio::select! {
+            tally = &mut asked => break tally??,
+            _ = beats.tick() => stuck.speak()?,
+        }
+    };
+    answerer.end()?;
+    Ok(tally)
+}
+
+async fn has_backend(site: &mut Site, service: &str) -> anyhow::Result<()> {
+    let metric = format!("scale0_broker_service_backends{{service=\"{service}\"}}");
+    site.until_metric(0, &metric, |it| 1.0 <= it).await
+}
+
 /// Has the stuck one be sent all that it has granted, and waits until nobody waits for it.
 async fn fill(site: &mut Site, others: &Clients) -> anyhow::Result<()> {
-    site.until_metric(
-        0,
-        &format!("scale0_broker_service_backends{{service=\"{STUCK}\"}}"),
-        |it| 1.0 <= it,
-    )
-    .await?;
+    has_backend(site, STUCK).await?;
     let askers = others.of(STUCK, CONTENT);
     let clients = CREDIT as usize;
     // Each asks once: it is told to end when it has begun.
