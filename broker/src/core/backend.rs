@@ -74,8 +74,13 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// Whether it works on requests at all, now; its application may be away. One that has no credit only for being busy does.
+    /// Whether it works on requests at all, now; its application may be away, or itself. One that has no credit only for being busy does.
     pub(crate) fn takes_work(&self) -> bool {
+        self.has_application() && !self.is_suspect
+    }
+
+    /// Whether its application is there, as far as it has said so.
+    pub(crate) fn has_application(&self) -> bool {
         0 < self.ledger.capacity()
     }
 

@@ -73,7 +73,7 @@ pub(crate) struct Service {
     /// and have none yet, or were suspect and are.
     pub(crate) members: Vec<Member>,
     pub(crate) awake: usize,
-    /// How many of them take work at all.
+    /// How many of them take work at all: neither those without their application nor suspects.
     pub(crate) working: usize,
     /// How many of them have a rest.
     pub(crate) resting: usize,

@@ -379,7 +379,7 @@ impl Broker {
         resting.min_by_key(load).map(|member| member.backend)
     }
 
-    /// Whether a backend that has not had it yet takes work for its service.
+    /// Whether a backend that has not had it yet takes work for its service, or may again when it is heard.
     pub(super) fn has_prospect(&self, key: StreamKey) -> bool {
         let stream = &self.streams[key];
         let service = &self.services[stream.service.0];
@@ -388,7 +388,7 @@ impl Broker {
         }
         service.members.iter().any(|member| {
             let backend = &self.backends[member.backend.0];
-            backend.takes_work() && !stream.tried.contains(&backend.link.instance)
+            backend.has_application() && !stream.tried.contains(&backend.link.instance)
         })
     }
 

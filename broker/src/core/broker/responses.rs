@@ -17,9 +17,8 @@ const LOSSES: u8 = 2;
 
 impl Broker {
     pub(super) fn hear_backend(&mut self, key: BackendKey, message: Box<Message>) {
-        let backend = &mut self.backends[key.0];
-        backend.is_suspect = false;
-        backend.ledger.grant(message.header.credit);
+        self.hear_of(key);
+        self.backends[key.0].ledger.grant(message.header.credit);
         match message.header.kind {
             Kind::Response
             | Kind::Interim

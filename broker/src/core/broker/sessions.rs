@@ -94,7 +94,7 @@ impl Broker {
                 link.heard = now;
                 self.welcome(session);
                 if let Session::Backend(key) = session {
-                    self.backends[key.0].is_suspect = false;
+                    self.hear_of(key);
                     self.use_credit(key);
                 }
                 return;
@@ -512,10 +512,24 @@ impl Broker {
         self.link(session).timer = Some(timer);
     }
 
-    /// A backend is silent for too long to be sent anything. It is not dead yet: what it has of ours goes on.
+    /// A backend is silent for too long to be sent anything. It is not dead yet: what it has of ours goes on. Where all are silent it is as
+    /// if none were there: who may be held waits for the first to speak, and others do better to ask elsewhere.
     fn suspect(&mut self, key: BackendKey) {
-        let was_suspect = std::mem::replace(&mut self.backends[key.0].is_suspect, true);
-        self.counters.suspected += u64::from(!was_suspect);
+        let backend = &mut self.backends[key.0];
+        if !std::mem::replace(&mut backend.is_suspect, true) {
+            self.counters.suspected += 1;
+            if backend.has_application() {
+                self.turn_work(key);
+            }
+        }
+    }
+
+    /// A backend has said something.
+    pub(super) fn hear_of(&mut self, key: BackendKey) {
+        let backend = &mut self.backends[key.0];
+        if std::mem::take(&mut backend.is_suspect) && backend.has_application() {
+            self.turn_work(key);
+        }
     }
 
     /// What frontends choose the least loaded broker by.

@@ -117,16 +117,74 @@ fn the_silence_of_backends_during_our_own_pause_is_not_held_against_them() {
 }
 
 #[test]
-fn who_waits_for_silent_backends_and_may_not_be_held_is_refused_when_they_are_dead() {
+fn who_may_not_be_held_does_not_wait_for_backends_that_are_all_silent() {
     let mut site = Site::new();
-    let backend = site.backend(SHOP, 8);
+    let backend = site.busy_backend(SHOP);
     let frontend = site.frontend();
+    let request = |correlation| {
+        let mut request = get(correlation);
+        request.header.hold_ms = 0;
+        request
+    };
+    site.say(frontend, request(1));
     site.mute(backend);
-    site.wait(SUSPECT);
-    let mut request = get(1);
-    request.header.hold_ms = 0;
-    site.say(frontend, request);
+    site.wait(SUSPECT - Duration::from_millis(1));
     site.hears_nothing(frontend);
-    site.wait(SUSPECT);
+    site.wait(Duration::from_millis(1));
     site.is_refused(frontend, 1, Reason::NoBackend);
+    site.say(frontend, request(2));
+    site.is_refused(frontend, 2, Reason::NoBackend);
+    site.beat(backend);
+    site.say(frontend, request(3));
+    site.hears_nothing(frontend);
+}
+
+#[test]
+fn what_one_backend_refuses_waits_for_a_silent_one_that_may_speak_again() {
+    let mut site = Site::new();
+    let first = site.backend(SHOP, 1);
+    let silent = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    site.mute(silent);
+    site.wait(SUSPECT);
+    site.post(frontend, 1);
+    let refused = site.is_asked(first);
+    site.reject(first, refused, Reason::AppRefused);
+    site.hears_nothing(frontend);
+    site.beat(silent);
+    while site.last_said(silent) != Some(Kind::Request) {
+        site.hears_any(silent);
+    }
+}
+
+#[test]
+fn backends_that_rest_come_back_when_the_others_are_silent() {
+    let mut site = Site::new();
+    let failing = site.backend(SHOP, 1);
+    let other = site.backend(SHOP, 1);
+    let frontend = site.frontend();
+    for correlation in 1.. {
+        site.post(frontend, correlation);
+        let resting = site.broker.snapshot(site.now).services[0].resting;
+        if resting == 1 {
+            break;
+        }
+        for backend in [failing, other] {
+            while let Some(message) = site.next(backend) {
+                let stream = message.header.correlation;
+                match message.header.kind {
+                    Kind::Request if backend == failing => {
+                        site.fail(backend, stream, Reason::AppFailed);
+                    }
+                    Kind::Request => site.respond(backend, stream),
+                    _ => {}
+                }
+            }
+        }
+    }
+    asked(&mut site, &[failing, other]);
+    site.mute(other);
+    site.wait(SUSPECT);
+    site.post(frontend, 1_000_000);
+    assert_eq!(asked(&mut site, &[failing]), 1);
 }
