@@ -215,9 +215,15 @@ impl Lane {
         if due <= stream.due && waiters == stream.request.header.waiters {
             return;
         }
+        let told = stream.request.header.waiters;
         stream.due = stream.due.max(due);
         stream.request.header.waiters = waiters;
-        if let Some(broker) = broker_of(&mut self.brokers, stream) {
+        // A broker would give up what it does not hear of before the next look. Else all that makes a difference to it is whether
+        // several wait; how many, and until when exactly, is told when streams are looked over, or each of a rush would be a message.
+        let is_near = stream.told_due < stream.due && stream.told_due < now + 2 * LOOK_OVER;
+        if !is_near && (1 < told) == (1 < waiters) {
+            stream.has_news = true;
+        } else if let Some(broker) = broker_of(&mut self.brokers, stream) {
             update(now, broker, stream, actions);
         }
     }
@@ -279,8 +285,16 @@ impl Lane {
         }
     }
 
-    /// Ends the streams whose time has passed.
+    /// Ends the streams whose time has passed, and tells brokers what is new about others.
     fn look_over(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        for (_, stream) in &mut self.streams {
+            if std::mem::take(&mut stream.has_news)
+                && !stream.head_came
+                && let Some(broker) = broker_of(&mut self.brokers, stream)
+            {
+                update(now, broker, stream, actions);
+            }
+        }
         let over: Vec<_> = self
             .streams
             .iter()
@@ -329,6 +343,7 @@ fn stream(now: Instant, id: StreamId, open: OpenRequest, window: u32) -> Stream 
         hold: open.hold.min(LONGEST_WAIT),
         due: now + timeout,
         told_due: now + timeout,
+        has_news: false,
         timeout,
         idle_timeout: open.idle_timeout.min(LONGEST_WAIT),
         moved: now,
@@ -373,6 +388,7 @@ pub(super) fn update(
     actions: &mut Vec<Action>,
 ) {
     stream.told_due = stream.due;
+    stream.has_news = false;
     let header = RoutingHeader {
         correlation: stream.id.0,
         deadline_ms: milliseconds(stream.due.saturating_duration_since(now)),

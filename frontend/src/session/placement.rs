@@ -38,6 +38,7 @@ impl Lane {
         let Some(broker) = chosen else { return };
         stream.link = Some(broker.link);
         stream.told_due = stream.due;
+        stream.has_news = false;
         broker.outstanding += 1;
         let mut request = stream.request.clone();
         request.header.deadline_ms = milliseconds(stream.due.saturating_duration_since(now));

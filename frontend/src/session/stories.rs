@@ -394,6 +394,58 @@ mod placement {
     }
 
     #[test]
+    fn a_rush_of_waiters_is_told_of_when_it_begins_and_then_four_times_a_second() {
+        let mut site = Site::new(1);
+        let id = site.open(OpenRequest {
+            flight: FlightKey(1),
+            ..get()
+        });
+        site.sent_to(0);
+        let join = |site: &mut Site, waiters: usize| {
+            let due = site.now + SECOND * 30;
+            site.step(|lane, now, actions| lane.extend(now, id, due, waiters, actions));
+        };
+        let told = |site: &mut Site| {
+            let updates = site.sent_to(0).into_iter().map(|message| message.header);
+            let updates = updates.filter(|header| header.kind == Kind::Update);
+            let updates = updates.map(|header| (header.waiters, header.deadline_ms));
+            updates.collect::<Vec<_>>()
+        };
+        for waiters in 2..=100 {
+            join(&mut site, waiters);
+            site.now += SECOND / 1000;
+        }
+        // Several wait: that makes a difference to a broker. How many do not.
+        assert_eq!(told(&mut site), [(2, 30_000)]);
+        site.pass(SECOND / 4, &[0]);
+        let later = told(&mut site);
+        assert!(
+            matches!(later[..], [(100, left)] if (29_700..30_000).contains(&left)),
+            "{later:?}"
+        );
+        site.pass(SECOND, &[0]);
+        assert_eq!(told(&mut site), [], "there is no news");
+        join(&mut site, 1);
+        assert_eq!(told(&mut site), [(1, 30_000)]);
+    }
+
+    #[test]
+    fn a_deadline_that_is_near_is_moved_at_once() {
+        let mut site = Site::new(1);
+        let id = site.open(OpenRequest {
+            timeout: SECOND / 3,
+            ..get()
+        });
+        site.sent_to(0);
+        for waiters in [2, 3] {
+            let due = site.now + SECOND / 3;
+            site.step(|lane, now, actions| lane.extend(now, id, due, waiters, actions));
+            assert_eq!(site.kinds_to(0), [Kind::Update]);
+            site.now += SECOND / 10;
+        }
+    }
+
+    #[test]
     fn a_full_queue_is_final() {
         let mut site = Site::new(2);
         let id = site.open(get());

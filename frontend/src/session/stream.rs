@@ -170,6 +170,8 @@ pub(super) struct Stream {
     /// When the response's head is due, and when it is as far as its broker knows.
     pub(super) due: Instant,
     pub(super) told_due: Instant,
+    /// The broker is to be told of another deadline, or another number of waiters, when streams are looked over.
+    pub(super) has_news: bool,
     pub(super) timeout: Duration,
     pub(super) idle_timeout: Duration,
     /// When something last moved.
