@@ -65,7 +65,7 @@ pub(crate) fn receive(
     if !more && first.len() <= COPY_RECEIVED {
         let copy = Bytes::copy_from_slice(&first);
         let message = Message::decode_owned(copy, None)?;
-        return Ok((Box::new(message), Some(Frame(first))));
+        return Ok((message, Some(Frame(first))));
     }
     let head = into_bytes(first);
     let mut content = None;
@@ -86,7 +86,7 @@ pub(crate) fn receive(
         });
     }
     let message = Message::decode_owned(head, content)?;
-    Ok((Box::new(message), None))
+    Ok((message, None))
 }
 
 /// Drops the rest of a message of which this was the first frame.

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_int, c_void};
 use std::fmt;
 use std::mem::ManuallyDrop;
 use std::ops::Deref;
-use std::slice;
+use std::{ptr, slice};
 
 use zmq_sys as sys;
 
@@ -17,7 +17,13 @@ pub(crate) struct RawFrame {
     message: sys::zmq_msg_t,
     /// As libzmq said when it handed it over: asking again and again is a measurable part of a short message's cost.
     length: usize,
+    /// Where its bytes are, as libzmq said too. Null: perhaps in `message` itself.
+    data: *mut u8,
 }
+
+#[expect(unsafe_code, reason = "the pointer alone makes it !Send")]
+// SAFETY: libzmq's messages may move between threads, and `data` is what the message owns.
+unsafe impl Send for RawFrame {}
 
 impl RawFrame {
     /// An empty one.
@@ -28,7 +34,11 @@ impl RawFrame {
         unsafe {
             sys::zmq_msg_init(&raw mut message);
         }
-        Self { message, length: 0 }
+        Self {
+            message,
+            length: 0,
+            data: ptr::null_mut(),
+        }
     }
 
     /// Becomes the next frame of a socket, which must be open. What it was is gone, also if there is none.
@@ -38,11 +48,15 @@ impl RawFrame {
         socket: *mut c_void,
         flags: c_int,
     ) -> Result<(), Errno> {
-        self.length = 0;
+        (self.length, self.data) = (0, ptr::null_mut());
         // SAFETY: the caller's socket is open, and the message is a valid one, which libzmq closes, replaces and leaves valid.
         let length = unsafe { sys::zmq_msg_recv(&raw mut self.message, socket, flags) };
         // It says how many bytes there are, of which no frame of ours has more than fit.
         self.length = usize::try_from(length).map_err(|_| Errno::last())?;
+        if size_of::<sys::zmq_msg_t>() < self.length {
+            // They are not in there, so they stay where they are however it is moved.
+            self.data = self.data();
+        }
         Ok(())
     }
 
@@ -92,12 +106,20 @@ impl RawFrame {
         if self.property(sys::ZMQ_SHARED) != 0 {
             return None;
         }
+        let data = self.data();
         // SAFETY: the message is valid and has no other owner, so that nobody else has a reference to its bytes; they stay
         // where they are as long as `self` is neither moved nor closed, which the borrow prevents.
-        Some(unsafe {
-            let data = sys::zmq_msg_data(&raw mut self.message);
-            slice::from_raw_parts_mut(data.cast(), self.length)
-        })
+        Some(unsafe { slice::from_raw_parts_mut(data, self.length) })
+    }
+
+    /// Where its bytes are, until it is moved.
+    #[expect(unsafe_code, reason = "the bytes are libzmq's")]
+    fn data(&self) -> *mut u8 {
+        if !self.data.is_null() {
+            return self.data;
+        }
+        // SAFETY: the message is valid. `zmq_msg_data` reads it although it asks for a pointer to write to.
+        unsafe { sys::zmq_msg_data((&raw const self.message).cast_mut()).cast() }
     }
 
     /// Its bytes.
@@ -129,12 +151,8 @@ impl Deref for RawFrame {
 
     #[expect(unsafe_code, reason = "the bytes are libzmq's")]
     fn deref(&self) -> &[u8] {
-        // SAFETY: the message is valid; its bytes stay as and where they are while it is borrowed. `zmq_msg_data` reads the
-        // message although it asks for a pointer to write to.
-        unsafe {
-            let data = sys::zmq_msg_data((&raw const self.message).cast_mut());
-            slice::from_raw_parts(data.cast(), self.length)
-        }
+        // SAFETY: the message is valid; its bytes stay as and where they are while it is borrowed.
+        unsafe { slice::from_raw_parts(self.data(), self.length) }
     }
 }
 

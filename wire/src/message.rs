@@ -126,23 +126,36 @@ impl Message {
         })
     }
 
-    /// As [`decode`](Self::decode), for whoever needs the frame no longer: each owner of it beyond the first would cost an allocation
-    /// or an atomic operation.
+    /// As [`decode`](Self::decode), for whoever needs the frame no longer, and hands the message on.
+    ///
+    /// Each owner of the frame beyond the first would cost an allocation or an atomic operation, and each move of the message a copy.
     ///
     /// # Errors
     /// Whatever is wrong with the bytes; see [`DecodeError`].
-    pub fn decode_owned(mut frame: Bytes, content: Option<Bytes>) -> Result<Self, DecodeError> {
+    pub fn decode_owned(
+        mut frame: Bytes,
+        content: Option<Bytes>,
+    ) -> Result<Box<Self>, DecodeError> {
+        let place = Box::new_uninit();
         let (header, [metadata_at, metadata_end]) = read(&frame, content.as_ref())?;
         frame.advance(RoutingHeader::LENGTH);
-        let mut message = Self::new(header);
-        message.extension = frame.split_to(metadata_at - RoutingHeader::LENGTH);
-        message.metadata = frame.split_to(metadata_end - metadata_at);
-        // Of what is empty nobody is to keep the buffer.
-        message.content = content.unwrap_or_else(|| match frame.is_empty() {
-            true => Bytes::new(),
-            false => frame,
-        });
-        Ok(message)
+        let extension = frame.split_to(metadata_at - RoutingHeader::LENGTH);
+        let metadata = frame.split_to(metadata_end - metadata_at);
+        let content = match content {
+            Some(content) => content,
+            // Of what is empty nobody is to keep the buffer.
+            None if frame.is_empty() => Bytes::new(),
+            None => frame,
+        };
+        Ok(Box::write(
+            place,
+            Self {
+                header,
+                extension,
+                metadata,
+                content,
+            },
+        ))
     }
 
     fn lengths(&self) -> Result<Lengths, DecodeError> {
@@ -155,7 +168,7 @@ impl Message {
 }
 
 /// The header of a message in these frames, and where its metadata begins and ends in the first.
-#[inline]
+#[inline(always)]
 fn read(frame: &[u8], content: Option<&Bytes>) -> Result<(RoutingHeader, [usize; 2]), DecodeError> {
     let (header, lengths) = RoutingHeader::decode(frame)?;
     let metadata_at = usize::from(lengths.header);
