@@ -118,6 +118,17 @@ impl Station {
         &self.waker
     }
 
+    /// Takes in one event on the socket thread, and hands over what is to be sent.
+    pub(super) fn take_in(&self, now: Instant, event: Event, outbound: &mut Vec<Action>) {
+        let wakers = {
+            let mut state = self.state.lock();
+            state.step(now, event);
+            outbound.append(&mut state.outbound);
+            state.take_wakers()
+        };
+        wake(wakers);
+    }
+
     /// The socket thread's turn: takes in `events`, does what is due, and hands over what is to be sent.
     pub(super) fn round(
         &self,
@@ -299,21 +310,30 @@ impl State {
             }
             // A core that panics has decided half of something. Nobody may build on that: its peers see it gone, and turn
             // to other brokers.
-            let core = AssertUnwindSafe(|| self.broker.step(now, next, &mut self.actions));
+            let first = self.outbound.len();
+            let core = AssertUnwindSafe(|| self.broker.step(now, next, &mut self.outbound));
             if catch_unwind(core).is_err() {
                 tracing::error!("the broker's core has panicked; the broker ends");
                 self.has_failed = true;
-                self.actions.clear();
+                self.outbound.truncate(first);
                 return;
             }
-            let mut actions = std::mem::take(&mut self.actions);
-            for action in actions.drain(..) {
-                if let Some(stuck) = self.perform(action) {
-                    event = Some(Event::Stuck { peer: stuck });
-                }
+            if !self.locals.is_empty() {
+                event = (self.perform_here(first)).map(|stuck| Event::Stuck { peer: stuck });
             }
-            self.actions = actions;
         }
+    }
+
+    /// Carries out the actions from this place on, or leaves them to the socket thread. Returns whose inbox is hopelessly full.
+    fn perform_here(&mut self, first: usize) -> Option<PeerId> {
+        let mut actions = std::mem::take(&mut self.actions);
+        actions.extend(self.outbound.drain(first..));
+        let mut stuck = None;
+        for action in actions.drain(..) {
+            stuck = self.perform(action).or(stuck);
+        }
+        self.actions = actions;
+        stuck
     }
 
     /// Carries out one action, or leaves it to the socket thread. Returns whose inbox is hopelessly full.
