@@ -1,6 +1,7 @@
 //! The account of one request: what the metrics count and the access log tells once it is over.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -9,6 +10,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Version};
 use crate::access_log::Record;
 use crate::clock;
 use crate::exchange::Exchange;
+use crate::explanation::Explanation;
 use crate::watch::{Answering, TooSlow, Turn};
 use crate::worker::{Shared, TakenSeat};
 
@@ -18,6 +20,8 @@ pub(crate) struct Account {
     /// The connection counts the request as being answered until then.
     answering: Option<Answering>,
     log: Option<Box<Log>>,
+    /// What its operator wants to know of it.
+    explanation: Option<Rc<Explanation>>,
     /// Among the long streams, if it is one.
     seat: Option<TakenSeat>,
     started: Instant,
@@ -61,7 +65,9 @@ impl Account {
                 head_at: None,
             })
         });
-        Self::new(shared, answering, log, exchange.started)
+        let mut account = Self::new(shared, answering, log, exchange.started);
+        account.explanation.clone_from(&exchange.explanation);
+        account
     }
 
     /// Of a request whose head made no sense.
@@ -100,6 +106,7 @@ impl Account {
             shared: Arc::clone(shared),
             answering,
             log,
+            explanation: None,
             seat: None,
             started,
             bytes: 0,
@@ -125,11 +132,11 @@ impl Account {
         self.answering.as_ref()
     }
 
-    /// The response's head is about to be sent.
+    /// The response's head is about to be sent; what its operator wants to know is added to it.
     pub(crate) fn head(
         &mut self,
         status: StatusCode,
-        headers: &HeaderMap,
+        headers: &mut HeaderMap,
         reason: &'static str,
         backend: Option<&HeaderValue>,
     ) {
@@ -146,6 +153,9 @@ impl Account {
             {
                 status.clone_into(&mut log.cache_status);
             }
+        }
+        if let Some(explanation) = self.explanation.take() {
+            explanation.answer(status.as_u16(), headers);
         }
     }
 

@@ -53,6 +53,27 @@ const MAX_LOADS: usize = 2;
 /// How long a request waits for the disk; then it is cheaper to ask the backend.
 const DISK_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a lookup has found, in an account.
+const fn found_of(found: &Lookup) -> &'static str {
+    match found {
+        Lookup::Hit(_) => "hit",
+        Lookup::Miss { .. } => "miss",
+        Lookup::Loading(_) => "on-disk",
+        Lookup::GatewayTimeout => "only-if-cached",
+    }
+}
+
+/// Why a waiter has to go on from its flight, in an account; none: it need not.
+const fn turn_of(turn: &Turn) -> Option<&'static str> {
+    match turn {
+        Turn::Released(_) => Some("leader-only"),
+        Turn::Unfit => Some("unfit"),
+        Turn::Variant(_) => Some("variant"),
+        Turn::Missed => Some("missed"),
+        Turn::Yours(_) | Turn::Confirmed { .. } | Turn::Failed(_) => None,
+    }
+}
+
 impl Worker {
     /// Answers with what is fresh and in memory, which is what most requests are for; else says what was found.
     pub(crate) fn at_once(
@@ -63,13 +84,17 @@ impl Worker {
     ) -> AtOnce {
         match self.shared.cache.lookup(exchange.started, asker) {
             Lookup::Hit(hit) if hit.served == Served::Fresh && hit.response.blocks().is_some() => {
+                exchange.note_why("looked-up", "hit");
                 let (head, content) = self.delivery(exchange, &hit);
                 let status = CacheStatus::hit();
                 AtOnce::Answered(Self::deliver(
                     exchange, &hit, head, content, account, status,
                 ))
             }
-            found => AtOnce::Found(account, found),
+            found => {
+                exchange.note_why("looked-up", found_of(&found));
+                AtOnce::Found(account, found)
+            }
         }
     }
 
@@ -131,11 +156,15 @@ impl Worker {
             let join = cache.join(clock::now(), under, &asking.asker());
             let (mut reader, fetched_from) = match join {
                 Join::Lead { fill, reader } => {
+                    asking.exchange.note("leads");
                     let to = Rc::downgrade(&interims);
                     let (exchange, due) = (&asking.exchange, asking.exchange.due());
                     (reader, Some(spawn_fetch(self, exchange, fill, due, to)))
                 }
-                Join::Wait(reader) => (reader, None),
+                Join::Wait(reader) => {
+                    asking.exchange.note("joins");
+                    (reader, None)
+                }
                 Join::Stored(hit) => {
                     return self.hit(asking, hit, account, CacheStatus::hit()).await;
                 }
@@ -154,6 +183,9 @@ impl Worker {
                 let head = interims.during(reader.head(&asker));
                 tokio::time::timeout_at(asking.exchange.due().into(), head).await
             };
+            if let Some(turn) = turn.as_ref().ok().and_then(turn_of) {
+                asking.exchange.note_why("released", turn);
+            }
             let again = match turn {
                 Ok(Turn::Yours(head)) => {
                     let stores = !collapsed
@@ -318,7 +350,7 @@ impl Worker {
             Some(&status.ttl(hit.ttl)),
             Some(hit.age),
         );
-        account.head(head.status, &head.headers, "", None);
+        account.head(head.status, &mut head.headers, "", None);
         let body = ResponseBody::new(content, None, account);
         assemble(head.status, head.headers, body)
     }
@@ -350,7 +382,7 @@ impl Worker {
         // Whoever came a while after the head gets what is stored, without its being validated (RFC 9111 §4).
         let age = reader.age(clock::now()).filter(|age| 1 <= age.as_secs());
         response::finish(&mut headers, &exchange.request_id, Some(&status), age);
-        account.head(delivery.head.status, &headers, "", backend);
+        account.head(delivery.head.status, &mut headers, "", backend);
         let nothing = || reader.whole_length().filter(|length| *length == 0);
         let length = stated_length(&headers).or_else(nothing);
         let content = match cut {

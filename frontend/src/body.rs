@@ -164,7 +164,7 @@ fn direct(conversation: &Conversation, delivery: Delivery) -> Piece {
             true,
         ),
         Delivery::Failed(failure) => (Some(Err(BrokenOff(failure.reason.name()))), true),
-        Delivery::Head { .. } | Delivery::Interim(_) | Delivery::Ready => {
+        Delivery::Head { .. } | Delivery::Interim(_) | Delivery::Told(_) | Delivery::Ready => {
             (Some(Err(BrokenOff("protocol-error"))), true)
         }
     }

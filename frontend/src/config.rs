@@ -35,6 +35,8 @@ pub struct FrontendConfig {
     pub limits: Limits,
     /// Where access log lines go.
     pub access_log: AccessLog,
+    /// What a request's `Scale0-Debug` must be so that its response tells what became of it. None: no response does.
+    pub debug_token: Option<String>,
 }
 
 /// How brokers are reached: over sockets, within the process, or both.

@@ -41,6 +41,10 @@ pub(crate) struct Counters {
     /// In the order of [`Dropped::ALL`].
     interims_dropped: [Counter; Dropped::ALL.len()],
     pub(crate) tunnels: Counter,
+    /// Requests whose account was asked for, by who may.
+    pub(crate) explained: Counter,
+    /// … and by who may not.
+    pub(crate) explanations_refused: Counter,
 }
 
 impl Counters {

@@ -225,7 +225,9 @@ impl Shared {
         let is_last = match &delivery {
             Delivery::End(_) | Delivery::Failed(_) => true,
             Delivery::Head { whole, .. } => *whole,
-            Delivery::Ready | Delivery::Interim(_) | Delivery::Content(_) => false,
+            Delivery::Ready | Delivery::Told(_) | Delivery::Interim(_) | Delivery::Content(_) => {
+                false
+            }
         };
         let owner = if is_last {
             seat.take().map(|(_, owner)| owner)
@@ -514,7 +516,7 @@ impl Stream {
         match &delivery {
             Delivery::End(_) | Delivery::Failed(_) => self.over.set(true),
             Delivery::Head { whole, .. } => self.over.set(*whole),
-            Delivery::Ready | Delivery::Interim(_) | Delivery::Content(_) => {}
+            Delivery::Ready | Delivery::Told(_) | Delivery::Interim(_) | Delivery::Content(_) => {}
         }
         Poll::Ready(delivery)
     }

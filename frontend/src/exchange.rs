@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -11,9 +12,12 @@ use scale0_cache::{Asker, Beginning, CacheKey, RequestFacts};
 use scale0_wire::{DecodeError, RequestHead, ServiceId, TraceContext};
 
 use crate::error_response::ErrorResponse;
+use crate::explanation::{self, Explanation};
 use crate::fields::{self, BadRequest, Present, TRACEPARENT};
 use crate::forwarded::Way;
 use crate::route::{Rules, Service};
+use crate::secret;
+use crate::session::Told;
 use crate::target::{self, BadTarget};
 use crate::worker::Shared;
 
@@ -39,6 +43,8 @@ pub(crate) struct Exchange {
     pub(crate) beginning: Option<Beginning>,
     /// When its head had come.
     pub(crate) started: Instant,
+    /// What becomes of it, if it has come with the token for that.
+    pub(crate) explanation: Option<Rc<Explanation>>,
 }
 
 impl Exchange {
@@ -91,6 +97,16 @@ impl Exchange {
         } else {
             TraceContext::default()
         };
+        let explanation = if present.debug && may_be_explained(shared, &headers) {
+            let service = match &rules.service {
+                Some(service) => &service.name,
+                None => host,
+            };
+            let explanation = Explanation::begin(started, &shared.node, &id, service);
+            Some(Rc::new(explanation))
+        } else {
+            None
+        };
         let scheme = scheme(origin.secure);
         let beginning = (method == Method::POST && rules.cache)
             .then(|| (shared.cache).begin(&CacheKey::new(scheme, &authority, &target)));
@@ -110,7 +126,34 @@ impl Exchange {
             beginning,
             headers: fields::crossing(headers, present),
             started,
+            explanation,
         })
+    }
+
+    /// Whether its operator wants to know what becomes of it.
+    pub(crate) const fn is_explained(&self) -> bool {
+        self.explanation.is_some()
+    }
+
+    /// Something happened to it here.
+    pub(crate) fn note(&self, what: &'static str) {
+        if let Some(explanation) = &self.explanation {
+            explanation.note(what);
+        }
+    }
+
+    /// The same, for this reason.
+    pub(crate) fn note_why(&self, what: &'static str, why: &'static str) {
+        if let Some(explanation) = &self.explanation {
+            explanation.note_why(what, why);
+        }
+    }
+
+    /// What the lane tells of it.
+    pub(crate) fn hear(&self, told: Told) {
+        if let Some(explanation) = &self.explanation {
+            explanation.hear(told);
+        }
     }
 
     /// The service's name, for people.
@@ -249,6 +292,22 @@ impl Exchange {
         let normal = target::path_and_query(&rooted).map_err(|error| BadRequest::new(error.0))?;
         Ok(normal.into_owned())
     }
+}
+
+/// Whether a request that asks for its account comes from who has the token; counted either way.
+fn may_be_explained(shared: &Shared, headers: &HeaderMap) -> bool {
+    let given = headers.get(explanation::FIELD).map(HeaderValue::as_bytes);
+    let secret = shared.debug_token.as_deref().map(str::as_bytes);
+    let is_theirs =
+        (given.zip(secret)).is_some_and(|(given, secret)| secret::is_same(given, secret));
+    let counters = &shared.counters;
+    let counter = if is_theirs {
+        &counters.explained
+    } else {
+        &counters.explanations_refused
+    };
+    counter.add(1);
+    is_theirs
 }
 
 const fn scheme(secure: bool) -> &'static str {

@@ -5,6 +5,8 @@ use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 use http::{Method, StatusCode, Version};
 use scale0_wire::{DecodeError, Fields, ResponseHead};
 
+use crate::explanation;
+
 /// A request that is refused for its form; the words go to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct BadRequest {
@@ -84,6 +86,7 @@ fn is_ours_to_say(name: &HeaderName) -> bool {
 pub(crate) struct Present {
     connection: bool,
     cookie: bool,
+    pub(crate) debug: bool,
     pub(crate) expect: bool,
     pub(crate) traceparent: bool,
     transfer_encoding: bool,
@@ -103,6 +106,7 @@ impl Present {
                 header::UPGRADE => present.upgrade = true,
                 header::VIA => present.via = true,
                 _ if *name == TRACEPARENT => present.traceparent = true,
+                _ if *name == explanation::FIELD => present.debug = true,
                 _ => {}
             }
         }

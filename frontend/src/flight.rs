@@ -145,6 +145,7 @@ impl Fetch {
                 exchange.rules.hold
             },
             trace: exchange.trace(),
+            explain: exchange.is_explained(),
         })
     }
 
@@ -169,6 +170,7 @@ impl Fetch {
             match delivery {
                 // Dropping the stream cancels the request.
                 None => return Fetched::Ended,
+                Some(Delivery::Told(told)) => self.exchange.hear(told),
                 Some(Delivery::Interim(head)) => {
                     let to = self.interims.upgrade();
                     self.worker.pass_on(&head, to.as_deref());
@@ -191,6 +193,7 @@ impl Fetch {
     }
 
     async fn head(mut self, stream: Stream, head: &Bytes, content: Bytes, whole: bool) -> Fetched {
+        self.exchange.note("head");
         let (status, headers) = match fields::response_head(head) {
             Ok(head) => head,
             Err(why) => return self.fail(&Failure::app_failed(why)),
@@ -239,7 +242,7 @@ impl Fetch {
                 }
                 Some(Delivery::End(trailers)) => return self.complete(fields::trailers(&trailers)),
                 Some(Delivery::Failed(failure)) => return self.fail(&failure),
-                Some(Delivery::Ready | Delivery::Interim(_)) => {}
+                Some(Delivery::Ready | Delivery::Told(_) | Delivery::Interim(_)) => {}
                 Some(Delivery::Head { .. }) => return self.fail(&Failure::protocol_error()),
             }
         }

@@ -114,6 +114,7 @@ impl Frontend {
             cache: Arc::new(cache),
             access_log: config.access_log,
             counters: Counters::default(),
+            debug_token: config.debug_token,
             long_streams: Seats::default(),
             limits: config.limits,
             node: config.node,

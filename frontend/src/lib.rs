@@ -18,6 +18,7 @@ mod counters;
 mod dispatch;
 mod error_response;
 mod exchange;
+mod explanation;
 mod fields;
 mod flight;
 mod forwarded;
@@ -28,6 +29,7 @@ mod listener;
 mod pipeline;
 mod response;
 mod route;
+mod secret;
 #[cfg_attr(
     not(feature = "simulation"),
     expect(

@@ -199,6 +199,10 @@ impl Worker {
         let status = CacheStatus::forward(alone.forward);
         let status = alone.detail.map_or(status, |detail| status.detail(detail));
         let protocol = upgrade.as_ref().map(|(protocol, _)| protocol);
+        match alone.detail {
+            Some(why) => exchange.note_why("alone", why),
+            None => exchange.note("alone"),
+        }
         let mut conversation = match self.converse(&exchange, body, &account, protocol).await {
             Ok(conversation) => conversation,
             Err(failure) => {
@@ -210,6 +214,7 @@ impl Worker {
         let interims = Interims::to(&exchange, &account);
         loop {
             match conversation.next().await {
+                Delivery::Told(told) => exchange.hear(told),
                 Delivery::Interim(head) => self.pass_on(&head, Some(&interims)),
                 Delivery::Head {
                     head,
@@ -303,6 +308,7 @@ impl Worker {
             idle_timeout: exchange.rules.idle_timeout,
             hold: exchange.rules.hold,
             trace: exchange.trace(),
+            explain: exchange.is_explained(),
         })?;
         Ok(Conversation::new(stream, upload, answering.watched()))
     }
@@ -322,6 +328,7 @@ impl Worker {
         status: CacheStatus,
         alone: &Alone,
     ) -> Response<ResponseBody> {
+        exchange.note("head");
         let (code, headers) = match fields::response_head(head) {
             Ok(head) => head,
             Err(why) => return self.failed(exchange, &Failure::app_failed(why), account, status),
@@ -343,7 +350,7 @@ impl Worker {
         }
         let status = status.fwd_status(code.as_u16());
         response::finish(&mut head.headers, &exchange.request_id, Some(&status), None);
-        account.head(code, &head.headers, "", backend.as_ref());
+        account.head(code, &mut head.headers, "", backend.as_ref());
         let length = stated_length(&head.headers);
         let content = match more {
             _ if exchange.method == Method::HEAD => Content::Nothing,
@@ -395,7 +402,7 @@ impl Worker {
         response::finish(&mut headers, &exchange.request_id, None, None);
         account.head(
             StatusCode::SWITCHING_PROTOCOLS,
-            &headers,
+            &mut headers,
             "",
             backend.as_ref(),
         );
@@ -457,7 +464,7 @@ impl Worker {
         let (mut headers, content) = error.render(&self.shared.node, request_id);
         headers.insert(header::VIA, self.shared.via.clone());
         response::finish(&mut headers, request_id, status, None);
-        account.head(error.status, &headers, error.reason, None);
+        account.head(error.status, &mut headers, error.reason, None);
         assemble(
             error.status,
             headers,

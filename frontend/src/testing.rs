@@ -42,5 +42,6 @@
 //! ```
 
 pub use crate::session::{
-    Action, BrokerStatus, Delivery, Failure, Lane, LaneConfig, LaneCounters, OpenRequest, StreamId,
+    Action, Asked, BrokerStatus, Delivery, Ended, Failure, Lane, LaneConfig, LaneCounters,
+    OpenRequest, StreamId, Told,
 };

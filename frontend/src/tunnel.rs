@@ -71,7 +71,7 @@ async fn relay<C: tokio::io::AsyncRead + tokio::io::AsyncWrite>(
                     return Ok(Reason::Cancelled);
                 }
                 Delivery::Failed(failure) => return Ok(failure.reason),
-                Delivery::Ready | Delivery::Interim(_) | Delivery::Head { .. } => return Ok(Reason::ProtocolError),
+                Delivery::Ready | Delivery::Told(_) | Delivery::Interim(_) | Delivery::Head { .. } => return Ok(Reason::ProtocolError),
             },
             () = &mut idle => return Ok(Reason::IdleTimeout),
         }

@@ -29,6 +29,8 @@ pub(crate) struct Shared {
     pub(crate) cache: Arc<Cache>,
     pub(crate) access_log: AccessLog,
     pub(crate) counters: Counters,
+    /// Who has it may ask what became of a request.
+    pub(crate) debug_token: Option<String>,
     /// Tunnels and event streams that are open.
     pub(crate) long_streams: Seats,
 }

@@ -18,6 +18,7 @@ pub(super) fn start(
     frontend: &config::Frontend,
     instance: u64,
     access_log: AccessLog,
+    debug_token: Option<String>,
     around: &Surroundings<'_>,
 ) -> anyhow::Result<Frontend> {
     let config = around.config;
@@ -82,6 +83,7 @@ pub(super) fn start(
                 in_flight_bytes: limits.in_flight_bytes.bytes(),
             },
             access_log,
+            debug_token,
         },
         around.threads,
     );

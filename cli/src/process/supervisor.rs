@@ -196,7 +196,9 @@ impl Process {
         let frontend = match &config.frontend {
             Some(settings) => {
                 let log = access_log.clone();
-                Some(Arc::new(frontend::start(settings, instance, log, &around)?))
+                let token = token.clone();
+                let started = frontend::start(settings, instance, log, token, &around)?;
+                Some(Arc::new(started))
             }
             None => None,
         };

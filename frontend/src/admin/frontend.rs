@@ -103,6 +103,16 @@ impl Frontend {
             counters.tunnels.value(),
         );
         add(
+            "scale0_http_explained_total",
+            "Requests answered with their account, as their sender may ask for.",
+            counters.explained.value(),
+        );
+        add(
+            "scale0_http_explanations_refused_total",
+            "Requests that asked for their account without the admin token.",
+            counters.explanations_refused.value(),
+        );
+        add(
             "scale0_access_log_dropped_total",
             "Access log lines dropped because the writer was too slow, or could not write.",
             self.shared.access_log.dropped(),

@@ -29,6 +29,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::listener;
+use crate::secret;
 use crate::threads::Threads;
 pub use metrics::{Kind, Metrics};
 pub use purge::OnPurge;
@@ -326,14 +327,7 @@ impl Endpoints {
         let given = headers
             .get(header::AUTHORIZATION)
             .and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
-        // Takes the same time however much of it is right.
-        given.is_some_and(|given| {
-            let differences = given
-                .iter()
-                .zip(token.as_bytes())
-                .fold(0, |sum, (a, b)| sum | (a ^ b));
-            given.len() == token.len() && differences == 0
-        })
+        given.is_some_and(|given| secret::is_same(given, token.as_bytes()))
     }
 
     /// Refuses what a page of somebody else's, open in the operator's browser, could have sent: one that has another origin, or

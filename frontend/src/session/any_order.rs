@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use scale0_wire::{Bye, End, Flags, FlightKey, Kind, Reason, Window, limits};
+use scale0_wire::{Bye, End, Explain, Flags, FlightKey, Kind, Reason, Window, limits};
 
 use super::site::{Site, broken, complete, get};
 use super::{Delivery, Lane, OpenRequest, StreamId};
@@ -43,6 +43,7 @@ enum Event {
 #[derive(Clone, Debug)]
 enum Saying {
     Interim,
+    Explain,
     Head { content: usize, whole: bool },
     Upgrade,
     Chunk(usize),
@@ -61,6 +62,7 @@ fn saying() -> impl Strategy<Value = Saying> {
     let content = prop_oneof![0..10_usize, Just(limits::CONTENT)];
     prop_oneof![
         1 => Just(Saying::Interim),
+        1 => Just(Saying::Explain),
         1 => (0..10_usize, any::<bool>()).prop_map(|(content, whole)| Saying::Head { content, whole }),
         1 => Just(Saying::Upgrade),
         1 => content.prop_map(Saying::Chunk),
@@ -162,6 +164,10 @@ impl World {
         let head = Bytes::from_static(b"head");
         match *saying {
             Saying::Interim => self.site.say(broker, Kind::Interim, Some(id), head),
+            Saying::Explain => {
+                let account = Explain::default().encode();
+                self.site.say(broker, Kind::Explain, Some(id), account);
+            }
             Saying::Head { content, whole } => {
                 let flags = Flags(0).with(Flags::FINAL, whole);
                 self.site
@@ -213,6 +219,7 @@ impl World {
                     idempotent,
                     upgrade,
                     flight: FlightKey(flight),
+                    explain: flight == 0,
                     ..get()
                 };
                 if let Ok(id) = self
@@ -390,7 +397,7 @@ impl World {
                     assert!(!told.may_upload, "asked for a second piece");
                     told.may_upload = true;
                 }
-                Delivery::Interim(_) => assert!(!told.head_came),
+                Delivery::Interim(_) | Delivery::Told(_) => assert!(!told.head_came),
                 Delivery::Head {
                     content,
                     whole,

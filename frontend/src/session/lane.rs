@@ -317,7 +317,8 @@ fn stream(now: Instant, id: StreamId, open: OpenRequest, window: u32) -> Stream 
         .with(Flags::FINAL, open.whole)
         .with(Flags::IDEMPOTENT, open.idempotent)
         .with(Flags::UPGRADE, open.upgrade)
-        .with(Flags::HEDGE, open.hedge);
+        .with(Flags::HEDGE, open.hedge)
+        .with(Flags::EXPLAIN, open.explain);
     let header = RoutingHeader {
         flags,
         correlation: id.0,
@@ -349,6 +350,7 @@ fn stream(now: Instant, id: StreamId, open: OpenRequest, window: u32) -> Stream 
         moved: now,
         head_came: false,
         interims: 0,
+        explained: 0,
         upload: if open.whole {
             Upload::Done
         } else {

@@ -2,6 +2,7 @@
 //! is repeated. It is told what happened and when, and answers with [`Action`]s; nothing happens here.
 
 mod broker;
+mod explain;
 mod home;
 mod lane;
 mod placement;
@@ -21,4 +22,4 @@ mod stories;
 
 pub use broker::BrokerStatus;
 pub use lane::{Action, Lane, LaneConfig, LaneCounters};
-pub use stream::{Delivery, Failure, OpenRequest, StreamId};
+pub use stream::{Asked, Delivery, Ended, Failure, OpenRequest, StreamId, Told};

@@ -8,7 +8,7 @@ use scale0_wire::{FlightKey, Kind, Reason, Reject};
 
 use super::broker::{Broker, State};
 use super::lane::{Action, Lane, broker_at, find, milliseconds};
-use super::stream::{Delivery, Failure, StreamId, Upload};
+use super::stream::{Delivery, Ended, Failure, StreamId, Upload};
 
 impl Lane {
     /// Sends the stream's request to the broker it belongs to, or lets it wait for one.
@@ -25,7 +25,7 @@ impl Lane {
             |broker: &Broker| is_untried(broker) && !(is_one_heard && broker.is_suspect(now));
         let candidates = self.brokers.iter().filter(|broker| is_candidate(broker));
         // One without backends gives it back at once while another could serve it: only the last one waits for somebody to come.
-        let is_last = candidates.count() == 1;
+        let among = candidates.count();
         let candidates = self
             .brokers
             .iter_mut()
@@ -42,7 +42,7 @@ impl Lane {
         broker.outstanding += 1;
         let mut request = stream.request.clone();
         request.header.deadline_ms = milliseconds(stream.due.saturating_duration_since(now));
-        if is_last {
+        if among == 1 {
             // What it was held here or at another broker, it is not held again.
             let held = now.saturating_duration_since(stream.held_since);
             request.header.hold_ms = milliseconds(stream.hold.saturating_sub(held));
@@ -51,6 +51,7 @@ impl Lane {
         if let (Some(end), Upload::Done) = (&stream.upload_end, &stream.upload) {
             broker.say(Kind::End, id.0, end.clone(), actions);
         }
+        self.explain_placement(id, among, actions);
     }
 
     /// Sends what waits for a broker, first come first.
@@ -88,6 +89,7 @@ impl Lane {
 
     /// Its broker is lost: it is repeated, or fails.
     pub(super) fn lose(&mut self, now: Instant, id: StreamId, actions: &mut Vec<Action>) {
+        self.explain_end(id, Ended::Lost, actions);
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };
@@ -113,6 +115,7 @@ impl Lane {
         losses: u8,
         actions: &mut Vec<Action>,
     ) {
+        self.explain_end(id, Ended::Failed(failure.reason), actions);
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };
@@ -179,6 +182,7 @@ impl Lane {
         reject: Reject,
         actions: &mut Vec<Action>,
     ) {
+        self.explain_end(id, Ended::Refused(reject.reason), actions);
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };

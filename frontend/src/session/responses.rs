@@ -83,6 +83,9 @@ impl Lane {
                     self.take_of_stream(now, link, message, actions);
                 }
             }
+            Kind::Explain if message.header.version >= 2 => {
+                self.take_of_stream(now, link, message, actions);
+            }
             // The only message of ours that is answered so is a REQUEST: nothing will come of it.
             Kind::Unsupported | Kind::Window | Kind::Interim | Kind::End | Kind::Reject => {
                 self.take_of_stream(now, link, message, actions);
@@ -179,6 +182,7 @@ impl Lane {
                     self.go_up(now, id, actions);
                 }
             }
+            Kind::Explain => self.explained(link, id, &message.metadata, actions)?,
             Kind::Interim if !head_came => {
                 stream.moved = now;
                 if stream.interims < INTERIMS {

@@ -67,6 +67,7 @@ pub(super) fn get() -> OpenRequest {
         idle_timeout: Duration::from_secs(60),
         hold: Duration::from_secs(10),
         trace: TraceContext::default(),
+        explain: false,
     }
 }
 

@@ -1141,3 +1141,125 @@ mod refusals {
         }
     }
 }
+
+mod explanations {
+    use scale0_wire::{Explain, Hop, What};
+
+    use super::super::{Asked, Ended, Told};
+    use super::*;
+
+    fn hops(count: usize) -> Vec<Hop> {
+        let hop = |at_us| Hop {
+            what: What::ARRIVED,
+            at_us,
+            a: 0,
+            b: 0,
+            node: String::new(),
+        };
+        (0..u32::try_from(count).unwrap()).map(hop).collect()
+    }
+
+    fn explain(site: &mut Site, broker: usize, id: StreamId, hops: Vec<Hop>) {
+        site.say(broker, Kind::Explain, Some(id), Explain { hops }.encode());
+    }
+
+    fn asking() -> OpenRequest {
+        OpenRequest {
+            explain: true,
+            ..get()
+        }
+    }
+
+    fn told(site: &mut Site) -> Vec<Told> {
+        let delivered = site.delivered().into_iter();
+        let told = delivered.filter_map(|(_, delivery)| match delivery {
+            Delivery::Told(told) => Some(told),
+            _other => None,
+        });
+        told.collect()
+    }
+
+    fn ended(broker: &str, how: Ended) -> Told {
+        let broker = broker.to_owned();
+        Told::Ended { broker, how }
+    }
+
+    fn asked(broker: &str, why: Asked, among: usize) -> Told {
+        let broker = broker.to_owned();
+        Told::Asked { broker, why, among }
+    }
+
+    #[test]
+    fn who_wants_to_know_is_told_who_was_asked_and_why_and_what_they_say() {
+        let mut site = Site::new(2);
+        let id = site.open(asking());
+        let request = site.sent_to(0).remove(0);
+        assert!(request.header.flags.contains(Flags::EXPLAIN));
+        assert_eq!(told(&mut site), [asked("broker-0", Asked::Least, 2)]);
+        explain(&mut site, 0, id, hops(2));
+        let broker = String::from("broker-0");
+        let hops = hops(2);
+        assert_eq!(told(&mut site), [Told::Explained { broker, hops }]);
+
+        site.down(0);
+        let next = asked("broker-1", Asked::Only, 1);
+        assert_eq!(told(&mut site), [ended("broker-0", Ended::Lost), next]);
+        site.answer(1, id);
+        assert_eq!(site.delivered().len(), 1);
+    }
+
+    #[test]
+    fn a_refusal_and_where_the_request_goes_next_are_told_before_the_answer() {
+        let mut site = Site::new(2);
+        let id = site.open(asking());
+        told(&mut site);
+        site.reject(0, id, Reason::NoBackend);
+        let next = asked("broker-1", Asked::Only, 1);
+        let refused = Ended::Refused(Reason::NoBackend);
+        assert_eq!(told(&mut site), [ended("broker-0", refused), next]);
+        site.end(1, id, &broken(Reason::AppFailed));
+        let delivered = site.delivered();
+        let failed = Delivery::Told(ended("broker-1", Ended::Failed(Reason::AppFailed)));
+        assert_eq!(delivered[0], (id, failed));
+        assert!(matches!(delivered[1], (_, Delivery::Failed(_))));
+    }
+
+    #[test]
+    fn of_a_flight_it_is_said_that_its_home_was_asked() {
+        let mut site = Site::new(2);
+        site.open(OpenRequest {
+            flight: FlightKey(5),
+            ..asking()
+        });
+        let home = site.asked().unwrap();
+        let expected = asked(&format!("broker-{home}"), Asked::Home, 2);
+        assert_eq!(told(&mut site), [expected]);
+    }
+
+    #[test]
+    fn who_has_not_asked_or_has_its_head_is_told_nothing() {
+        let mut site = Site::new(1);
+        let id = site.open(get());
+        let request = site.sent_to(0).remove(0);
+        assert!(!request.header.flags.contains(Flags::EXPLAIN));
+        explain(&mut site, 0, id, hops(1));
+        let late = site.open(asking());
+        told(&mut site);
+        site.head(0, late);
+        explain(&mut site, 0, late, hops(1));
+        assert_eq!(told(&mut site), []);
+        assert_eq!(site.lane.counters.dropped_protocol, 2);
+        assert_eq!(site.lane.open_streams(), 2, "no harm is done");
+    }
+
+    #[test]
+    fn a_broker_that_goes_on_explaining_is_not_listened_to() {
+        let mut site = Site::new(1);
+        let id = site.open(asking());
+        told(&mut site);
+        for _ in 0..50 {
+            explain(&mut site, 0, id, hops(1));
+        }
+        assert_eq!(told(&mut site).len(), 8);
+    }
+}

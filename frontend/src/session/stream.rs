@@ -4,7 +4,7 @@ use bytes::Bytes;
 use scale0_transport::LinkId;
 use scale0_wire::flow::{ReceiveWindow, SendWindow};
 use scale0_wire::{
-    DecodeError, Fields, Flags, FlightKey, Message, Priority, Reason, ServiceId, TraceContext,
+    DecodeError, Fields, Flags, FlightKey, Hop, Message, Priority, Reason, ServiceId, TraceContext,
 };
 
 /// How often a request is sent again after the broker it was sent to was lost, or a backend there: one that kills whoever takes it
@@ -62,6 +62,8 @@ pub struct OpenRequest {
     pub hold: Duration,
     /// Who is tracing.
     pub trace: TraceContext,
+    /// Whether its owner wants to be [told](Delivery::Told) what becomes of it.
+    pub explain: bool,
 }
 
 /// What comes back on a stream, in order. Nothing follows `End` and `Failed`.
@@ -69,6 +71,8 @@ pub struct OpenRequest {
 pub enum Delivery {
     /// The backend reads: content may be handed over, one piece at a time.
     Ready,
+    /// What became of the request on its way, before the head; for whom wants to know.
+    Told(Told),
     /// An interim response: the encoded head.
     Interim(Bytes),
     /// The response's head, encoded, and the beginning of its content; `whole` if that is all and no `End` follows.
@@ -84,6 +88,44 @@ pub enum Delivery {
     End(Fields),
     /// There will be no more.
     Failed(Failure),
+}
+
+/// One piece of what became of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// It was sent to the broker of that node.
+    Asked {
+        broker: String,
+        why: Asked,
+        /// Brokers that could have been sent it.
+        among: usize,
+    },
+    /// Nothing came of it there.
+    Ended { broker: String, how: Ended },
+    /// What that broker says of it.
+    Explained { broker: String, hops: Vec<Hop> },
+}
+
+/// How a request ended at a broker that has not answered it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The broker died with it.
+    Lost,
+    /// It was not started.
+    Refused(Reason),
+    /// It may have been started.
+    Failed(Reason),
+}
+
+/// Why a broker was sent a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asked {
+    /// It is home to the request's flight, of several.
+    Home,
+    /// It had the least under way for us, of several.
+    Least,
+    /// There was no other.
+    Only,
 }
 
 /// Why a request got no response, or not all of it.
@@ -179,6 +221,8 @@ pub(super) struct Stream {
     pub(super) head_came: bool,
     /// Interim responses delivered.
     pub(super) interims: u8,
+    /// Accounts of brokers delivered.
+    pub(super) explained: u8,
     pub(super) upload: Upload,
     /// How the request's content ended, as END says it: `None` while it goes on, and of a request that was whole from the start.
     pub(super) upload_end: Option<Bytes>,
