@@ -23,7 +23,7 @@ mod core;
 mod shell;
 
 pub use core::{
-    Action, BackendSnapshot, Broker, BrokerConfig, BrokerLimits, ByReason, Counters, Event,
+    Action, BackendSnapshot, Broker, BrokerConfig, BrokerLimits, ByReason, ByWhy, Counters, Event,
     FrontendSnapshot, Gauges, Neighbour, QuarantineSnapshot, QueueLimits, Right, Rights,
     ServiceConfig, ServiceSnapshot, SessionSnapshot, Snapshot,
 };

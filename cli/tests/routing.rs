@@ -86,8 +86,51 @@ async fn requests_with_one_value_go_to_one_backend_through_either_frontend() {
     }
     let homes: HashSet<_> = home.values().collect();
     assert_eq!(homes.len(), 2, "all users are at home in one place");
-    let chosen = fronts[0].metrics("scale0_broker_by_affinity_total").await;
+    let by_affinity = "scale0_broker_chosen_total{why=\"affinity\"";
+    let chosen = fronts[0].metrics(by_affinity).await;
     assert!(64.0 <= chosen, "{chosen}");
+}
+
+/// A broker knows what is late from two hundred requests, which it measures once one of the service may be hedged. The backend that has the
+/// slow request never answers it.
+#[tokio::test]
+async fn a_late_request_is_answered_by_a_second_backend_where_its_route_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    let stuck = Arc::new(Mutex::new(HashSet::new()));
+    let app = Origin::start(move |request| {
+        let path = request.uri().path().to_owned();
+        let is_stuck = path.starts_with("/slow") && stuck.lock().insert(path);
+        async move {
+            if is_stuck {
+                std::future::pending::<()>().await;
+            }
+            http::Response::new(empty())
+        }
+    })
+    .await;
+    let route = "[[route]]\npath = \"/slow/hedged\"\nservice = \"shop\"\nhedge = \"on\"\n\
+                 [[route]]\npath = \"/first\"\nservice = \"shop\"\nhedge = \"on\"\n\
+                 [[route]]\npath = \"/slow\"\nservice = \"shop\"\ntimeout = \"500ms\"\n\
+                 [[route]]\nservice = \"shop\"\n";
+    let front = frontend(folder, "one");
+    let front = Scale0::start(&format!("{}{front}{route}", broker(folder, "one"))).await;
+    let _left = Scale0::start(&bridge(folder, "left", &app, "one")).await;
+    let _right = Scale0::start(&bridge(folder, "right", &app, "one")).await;
+    front
+        .until_metric("scale0_broker_service_backends", |there| there == 2.0)
+        .await;
+    let mut client = front.client().await;
+    assert_eq!(client.get("/first").await.status(), 200);
+    for _ in 0..200 {
+        assert_eq!(client.get("/quick").await.status(), 200);
+    }
+    assert_eq!(client.get("/slow/hedged").await.status(), 200);
+    assert_eq!(app.gets("/slow/hedged"), 2);
+    let hedged = "scale0_broker_chosen_total{why=\"hedge\"";
+    assert_eq!(front.metrics(hedged).await, 1.0);
+    assert_eq!(client.get("/slow/patient").await.status(), 504);
+    assert_eq!(app.gets("/slow/patient"), 1);
 }
 
 /// One application at a time: what waits is served by class, and within it first come first.

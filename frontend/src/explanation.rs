@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::time::Instant;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use scale0_wire::{Hop as WireHop, Priority, Reason, What};
+use scale0_wire::{Hop as WireHop, Priority, Reason, What, Why};
 use serde::Serialize;
 
 use crate::clock;
@@ -110,7 +110,7 @@ impl Explanation {
                     node: Some(broker),
                     why: Some(match why {
                         Asked::Home => "home".into(),
-                        Asked::Least => "least-outstanding".into(),
+                        Asked::Least => "least".into(),
                         Asked::Only => "only".into(),
                     }),
                     among: Some(among as u64),
@@ -260,17 +260,9 @@ fn class(number: u32) -> Cow<'static, str> {
 }
 
 fn choice(number: u32) -> Cow<'static, str> {
-    const CHOICES: [&str; 7] = [
-        "only",
-        "least-outstanding",
-        "better-of-two",
-        "local",
-        "affinity",
-        "probe",
-        "hedge",
-    ];
-    let named = CHOICES.get(usize::try_from(number).unwrap_or(usize::MAX));
-    named.map_or_else(|| number.to_string().into(), |&name| name.into())
+    let why = u8::try_from(number).ok().map(Why);
+    why.and_then(Why::name)
+        .map_or_else(|| number.to_string().into(), Into::into)
 }
 
 fn reason(number: u32) -> Cow<'static, str> {

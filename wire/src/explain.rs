@@ -30,13 +30,13 @@ pub struct Hop {
     pub node: String,
 }
 
-macro_rules! whats {
-    ($($(#[$doc:meta])* $what:ident = $number:literal $name:literal;)*) => {
-        /// What a [`Hop`] tells. Numbers without a name are those of later senders, and are shown as numbers.
+macro_rules! numbers {
+    ($(#[$about:meta])* $type:ident: $($(#[$doc:meta])* $what:ident = $number:literal $name:literal;)*) => {
+        $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        pub struct What(pub u8);
+        pub struct $type(pub u8);
 
-        impl What {
+        impl $type {
             $($(#[$doc])* pub const $what: Self = Self($number);)*
 
             /// All that have a name, in the order of their numbers.
@@ -54,13 +54,14 @@ macro_rules! whats {
     };
 }
 
-whats! {
+numbers! {
+    /// What a [`Hop`] tells. Numbers without a name are those of later senders, and are shown as numbers.
+    What:
     /// The REQUEST came to this node.
     ARRIVED = 1 "arrived";
     /// It waits for credit: `a` its priority, `b` its place.
     QUEUED = 2 "queued";
-    /// It was sent to this node: `a` why (0 the only one, 1 least outstanding, 2 the better of two, 3 locality, 4 affinity, 5 probe,
-    /// 6 hedge), `b` among how many.
+    /// It was sent to this node: `a` why (see [`Why`]), `b` among how many.
     CHOSEN = 3 "chosen";
     /// This node did not start it: `a` the reason's number.
     REJECTED = 4 "rejected";
@@ -74,6 +75,27 @@ whats! {
     RESPONDED = 8 "responded";
     /// `a` hops are not told.
     LEFT_OUT = 9 "left-out";
+}
+
+numbers! {
+    /// Why a backend was given a request. Numbers without a name are those of later senders, and are shown as numbers.
+    Why:
+    /// No other could take it.
+    ONLY = 0 "only";
+    /// It had the least to do.
+    LEAST = 1 "least";
+    /// It had less to do than another, both drawn from many.
+    TWO = 2 "two";
+    /// It is of the asker's process, and had hardly more to do than others.
+    LOCAL = 3 "local";
+    /// The request belongs to it.
+    AFFINITY = 4 "affinity";
+    /// It is tried by this one request, after a rest.
+    PROBE = 5 "probe";
+    /// It is the second, because the first is late.
+    HEDGE = 6 "hedge";
+    /// Its credit came, for which the request waited.
+    CREDIT = 7 "credit";
 }
 
 impl Explain {

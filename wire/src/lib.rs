@@ -31,7 +31,7 @@ mod session;
 mod stream;
 
 pub use error::DecodeError;
-pub use explain::{Explain, Hop, What};
+pub use explain::{Explain, Hop, What, Why};
 pub use kind::{Kind, KindRow, Role, Stranger};
 pub use message::Message;
 pub use routing_header::{

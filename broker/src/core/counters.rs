@@ -1,6 +1,6 @@
 //! What has happened, in numbers.
 
-use scale0_wire::Reason;
+use scale0_wire::{Reason, Why};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
@@ -8,6 +8,8 @@ macro_rules! counters {
         #[derive(Clone, Debug)]
         pub struct Counters {
             $($(#[$doc])* pub $name: u64,)*
+            /// Requests sent to backends, by why it was this one: together as many as were sent.
+            pub chosen: ByWhy,
             /// Requests refused before they were started, by reason.
             pub refused: ByReason,
             /// Requests that failed after they may have been started, by reason.
@@ -16,7 +18,7 @@ macro_rules! counters {
 
         impl Counters {
             pub(crate) const fn new() -> Self {
-                Self { $($name: 0,)* refused: ByReason::new(), failed: ByReason::new() }
+                Self { $($name: 0,)* chosen: ByWhy::new(), refused: ByReason::new(), failed: ByReason::new() }
             }
 
             /// What no honest peer does.
@@ -28,7 +30,7 @@ macro_rules! counters {
                     + self.sessions_broken
             }
 
-            /// Names and values of all but the counts by reason.
+            /// Names and values of all but the counts by choice and by reason.
             pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
                 [$((stringify!($name), self.$name)),*].into_iter()
             }
@@ -53,8 +55,6 @@ counters! {
     given_up,
     /// Requests sent to backends, repeats included.
     sent,
-    /// Requests sent to the backend that others went to which they belong to.
-    by_affinity,
     /// Requests that had to wait for credit.
     queued,
     /// Requests refused because all queues together were too long for them, though their own was not.
@@ -89,8 +89,6 @@ counters! {
     ejected,
     /// Backends that were sent nothing of a service for a while, because they were far slower at it than others.
     ejected_slow,
-    /// Requests by which a backend was tried after such a while.
-    probed,
     /// Backends that are sent a service's requests like others again.
     returned,
     /// Sessions opened.
@@ -181,6 +179,35 @@ impl ByReason {
     }
 }
 
+/// A count for each [`Why`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ByWhy([u64; Why::ALL.len()]);
+
+impl ByWhy {
+    const fn new() -> Self {
+        Self([0; Why::ALL.len()])
+    }
+
+    pub(crate) fn count(&mut self, why: Why) {
+        // Choices are numbered from 0, without gaps, in the order of `Why::ALL`.
+        if let Some(count) = self.0.get_mut(usize::from(why.0)) {
+            *count += 1;
+        }
+    }
+
+    /// How often it was this one.
+    #[must_use]
+    pub fn of(&self, why: Why) -> u64 {
+        self.0.get(usize::from(why.0)).copied().unwrap_or(0)
+    }
+
+    /// All of them, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let names = Why::ALL.iter().map(|why| why.name().unwrap_or_default());
+        names.zip(self.0)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -192,5 +219,14 @@ mod tests {
             counts.count(reason);
         }
         assert!(counts.iter().all(|(_, count)| count == 1));
+        let mut counts = ByWhy::new();
+        for &why in Why::ALL {
+            counts.count(why);
+        }
+        assert!(
+            counts
+                .iter()
+                .all(|(name, count)| !name.is_empty() && count == 1)
+        );
     }
 }

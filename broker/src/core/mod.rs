@@ -6,6 +6,7 @@ mod backend;
 mod backlog;
 mod broker;
 mod choice;
+mod chosen;
 mod config;
 mod counters;
 mod credit;
@@ -30,11 +31,12 @@ mod stream;
 #[cfg(test)]
 mod testing;
 mod timers;
+mod trace;
 
 pub(crate) use backlog::Backlog;
 pub use broker::Broker;
 pub use config::{BrokerConfig, BrokerLimits, Neighbour, QueueLimits, ServiceConfig};
-pub use counters::{ByReason, Counters};
+pub use counters::{ByReason, ByWhy, Counters};
 pub use event::{Action, Event};
 pub use rights::{Right, Rights};
 pub use snapshot::{

@@ -11,6 +11,7 @@ use super::backend::BackendKey;
 use super::frontend::FrontendKey;
 use super::service::ServiceKey;
 use super::timers::TimerId;
+use super::trace::Trace;
 
 /// Names a stream for as long as the process runs: a slot is used again, a name never is (until 2³² streams later).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,6 +123,8 @@ pub(crate) struct Stream {
     pub(crate) attempts: u8,
     /// Instances that have had it and did not answer; it goes to none of them again.
     pub(crate) tried: Vec<u64>,
+    /// What became of it, if its frontend asks.
+    pub(crate) trace: Option<Box<Trace>>,
     /// Until the response's head.
     pub(crate) timer: Option<TimerId>,
     pub(crate) deadline: Instant,
@@ -197,6 +200,7 @@ impl Stream {
             losses: 0,
             attempts: 0,
             tried: Vec::new(),
+            trace: None,
             timer: None,
             deadline: now,
             hold: Duration::ZERO,

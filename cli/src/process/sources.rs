@@ -29,6 +29,16 @@ impl Source for OfBroker {
                 value,
             );
         }
+        for (why, value) in counters.chosen.iter() {
+            let help = "Requests sent to backends, by why it was this one.";
+            metrics.add(
+                "scale0_broker_chosen_total",
+                Counter,
+                help,
+                &[("why", why)],
+                value,
+            );
+        }
         for (reason, value) in counters.refused.iter() {
             let help = "Requests refused before they were started, by reason.";
             metrics.add(

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use bytes::Bytes;
 use scale0_wire::{
     Bye, DecodeError, Flags, Kind, Message, OLDEST_VERSION, Reason, Role, RoutingHeader, Stranger,
-    What, limits,
+    What, Why, limits,
 };
 
 use crate::golden::full_header;
@@ -141,6 +141,19 @@ fn hops_have_the_numbers_and_names_that_the_document_gives_them() {
     let expected = What::ALL
         .iter()
         .map(|what| (what.0.to_string(), what.name().unwrap().to_owned()));
+    assert_eq!(
+        rows.map(|row| (row[0].clone(), row[1].clone()))
+            .collect::<Vec<_>>(),
+        expected.collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn choices_have_the_numbers_and_names_that_the_document_gives_them() {
+    let rows = table("### Choices").into_iter();
+    let expected = Why::ALL
+        .iter()
+        .map(|why| (why.0.to_string(), why.name().unwrap().to_owned()));
     assert_eq!(
         rows.map(|row| (row[0].clone(), row[1].clone()))
             .collect::<Vec<_>>(),

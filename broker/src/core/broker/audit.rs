@@ -15,6 +15,7 @@ struct Sums {
     outstanding: Vec<usize>,
     abandoned: usize,
     copies: usize,
+    accounts: usize,
     long: usize,
     queued: usize,
     kept_bytes: usize,
@@ -35,6 +36,13 @@ impl Broker {
         let sums = self.audit_streams();
         assert_eq!(sums.abandoned, self.abandoned, "abandoned streams");
         assert_eq!(sums.copies, self.copies, "copies of streams");
+        assert_eq!(sums.accounts, self.accounts, "accounts of streams");
+        let chosen = self.counters.chosen.iter().map(|(_, count)| count);
+        assert_eq!(
+            chosen.sum::<u64>(),
+            self.counters.sent,
+            "choices of backends"
+        );
         assert_eq!(sums.long, self.long_streams, "event streams and tunnels");
         assert_eq!(sums.queued, self.queued, "streams in queues");
         assert_eq!(sums.kept_bytes, self.kept_bytes, "kept bytes");
@@ -90,6 +98,7 @@ impl Broker {
             let is_abandoned = matches!(stream.phase, Phase::Abandoned(_));
             self.audit_twin(key, stream);
             sums.copies += usize::from(stream.is_copy);
+            sums.accounts += usize::from(stream.trace.is_some());
             if !is_abandoned && !stream.is_copy {
                 let its = &self.frontends[stream.frontend.0].streams;
                 assert_eq!(its.get(&stream.correlation), Some(&key), "{stream:?}");

@@ -39,6 +39,8 @@ impl Broker {
         if stream.is_copy {
             return self.cancel_copy(key, reason);
         }
+        self.say_account(key);
+        let stream = &self.streams[key];
         let (frontend, correlation) = (stream.frontend, stream.correlation);
         self.services[stream.service.0].refused += 1;
         let has_started =
@@ -84,6 +86,7 @@ impl Broker {
         self.leave_frontend(key);
         self.drop_kept(key);
         let stream = &mut self.streams[key];
+        self.accounts -= usize::from(stream.trace.take().is_some());
         stream.phase = Phase::Abandoned(backend);
         stream.request_end = None;
         self.abandoned += 1;
@@ -108,6 +111,7 @@ impl Broker {
             Phase::Sent(_) | Phase::Responding(_) | Phase::Abandoned(_) => self.leave_backend(key),
         }
         let stream = self.streams.remove(key);
+        self.accounts -= usize::from(stream.trace.is_some());
         self.leave_service(stream.service);
     }
 

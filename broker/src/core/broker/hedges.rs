@@ -6,10 +6,11 @@
 
 use std::time::Instant;
 
-use scale0_wire::{Cancel, Kind, Message, Reason};
+use scale0_wire::{Cancel, Kind, Message, Reason, Why};
 
 use super::{Broker, Session, about};
 use crate::core::backend::BackendKey;
+use crate::core::chosen::Chosen;
 use crate::core::lateness::Lateness;
 use crate::core::stream::{Phase, Stream, StreamKey};
 
@@ -62,6 +63,10 @@ impl Broker {
         let Some(to) = self.pick_another(key, first) else {
             return;
         };
+        let to = Chosen {
+            why: Why::HEDGE,
+            ..to
+        };
         let now = self.now;
         if !self.services[service.0].budget.pay_hedge(now) {
             self.counters.hedges_refused += 1;
@@ -79,7 +84,7 @@ impl Broker {
     }
 
     /// A backend for a request that its own is late with: never that process again.
-    fn pick_another(&mut self, key: StreamKey, first: BackendKey) -> Option<BackendKey> {
+    fn pick_another(&mut self, key: StreamKey, first: BackendKey) -> Option<Chosen> {
         let instance = self.backends[first.0].link.instance;
         self.streams[key].tried.push(instance);
         let picked = self.pick(key);
@@ -135,6 +140,7 @@ impl Broker {
     fn change_roles(&mut self, request: StreamKey, copy: StreamKey) {
         let from = &mut self.streams[request];
         from.is_copy = true;
+        let trace = from.trace.take();
         let (kept, tried, timer) = (
             from.request.take(),
             std::mem::take(&mut from.tried),
@@ -144,6 +150,7 @@ impl Broker {
         let to = &mut self.streams[copy];
         to.is_copy = false;
         (to.request, to.tried) = (kept, tried);
+        to.trace = trace;
         (to.deadline, to.losses) = (deadline, losses);
         to.may_have_run = true;
         let (frontend, correlation) = (to.frontend, to.correlation);

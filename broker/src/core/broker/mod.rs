@@ -3,12 +3,13 @@
 //! This file owns the state and says who is told what; its neighbours are the parts of one story: `sessions` (who is here),
 //! `offers` (who works for which service), `requests` (what frontends say), `placement` (who gets a request), `hedges` (who else gets it), `demand` (what
 //! backends are told), `redirect` (where else to go), `responses` (what backends say), `rights` (who may do what), `misconduct` (who
-//! is not heard for a while), `endings` (how a stream or a session ends), `outliers` (who is given a rest), `view` (what an operator
+//! is not heard for a while), `explain` (what becomes of one request), `endings` (how a stream or a session ends), `outliers` (who is given a rest), `view` (what an operator
 //! sees), `audit` (what must hold).
 
 mod audit;
 mod demand;
 mod endings;
+mod explain;
 mod hedges;
 mod misconduct;
 mod offers;
@@ -78,6 +79,8 @@ pub struct Broker {
     abandoned: usize,
     /// Streams that are copies of others, for a second backend.
     copies: usize,
+    /// Streams of which an account is written.
+    accounts: usize,
     /// Event streams and tunnels.
     long_streams: usize,
     /// Services for which streams wait, and how many streams that are.
@@ -161,6 +164,7 @@ impl Broker {
             streams: Streams::new(),
             abandoned: 0,
             copies: 0,
+            accounts: 0,
             long_streams: 0,
             waiting: ServiceSet::default(),
             queued: 0,

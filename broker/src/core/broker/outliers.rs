@@ -165,8 +165,8 @@ impl Broker {
     fn serve_one(&mut self, service: ServiceKey) -> bool {
         let heads = self.services[service.0].queue.heads(&self.streams);
         for (key, lane) in heads.into_iter().flatten() {
-            if let Some(backend) = self.pick(key) {
-                self.serve(key, lane, backend);
+            if let Some(to) = self.pick(key) {
+                self.serve(key, lane, to);
                 return true;
             }
         }

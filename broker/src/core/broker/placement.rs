@@ -2,13 +2,14 @@
 
 use std::time::{Duration, Instant};
 
-use scale0_wire::{Kind, Message, Reason, RoutingHeader, Wanted};
+use scale0_wire::{Kind, Message, Reason, RoutingHeader, Wanted, What, Why};
 
 use super::outliers::{Judgement, weight};
 use super::{Broker, Due, Session};
 use crate::core::affinity;
 use crate::core::backend::{Backend, BackendKey};
 use crate::core::choice::EVEN;
+use crate::core::chosen::Chosen;
 use crate::core::link::unpin;
 use crate::core::overload::Overload;
 use crate::core::service::{Member, ServiceKey, Standing};
@@ -42,7 +43,7 @@ type Rank = (u32, u64, usize);
 /// Where a request goes now.
 enum Placement {
     /// To this backend, which has credit.
-    Backend(BackendKey),
+    Backend(Chosen),
     /// Into the queue.
     Wait(Lane),
     /// Back to its frontend.
@@ -53,15 +54,15 @@ impl Broker {
     /// Sends a request on, lets it wait, or gives it up. It is in no list when this is called.
     pub(super) fn place(&mut self, key: StreamKey) {
         match self.placement(key) {
-            Placement::Backend(backend) => self.send_request(key, backend),
+            Placement::Backend(to) => self.send_request(key, to),
             Placement::Wait(lane) => self.enqueue(key, lane),
             Placement::Refuse(reason) => self.give_up(key, reason),
         }
     }
 
     fn placement(&mut self, key: StreamKey) -> Placement {
-        if let Some(backend) = self.choose(key) {
-            return Placement::Backend(backend);
+        if let Some(to) = self.choose(key) {
+            return Placement::Backend(to);
         }
         let stream = &self.streams[key];
         let service = &self.services[stream.service.0];
@@ -78,7 +79,7 @@ impl Broker {
         } else if !self.has_prospect(key) {
             return Placement::Refuse(stream.failure);
         } else if let Some(backend) = self.least_resting(key) {
-            return Placement::Backend(backend);
+            return Placement::Backend(Chosen::new(backend, Why::ONLY, 1));
         }
         if 0 < stream.attempts {
             return Placement::Wait(Lane::Repeats);
@@ -205,7 +206,7 @@ impl Broker {
 
     /// The backend with credit and the least work of ours, the one that has rested longest among equals: of all where they are
     /// few, else of two that are drawn. Work is requests, by the time that they take where one backend is slower than another. One of the asker's process while that is hardly more loaded.
-    fn choose(&mut self, key: StreamKey) -> Option<BackendKey> {
+    fn choose(&mut self, key: StreamKey) -> Option<Chosen> {
         let stream = &self.streams[key];
         if stream.attempts == 0 {
             let queue = &self.services[stream.service.0].queue;
@@ -218,23 +219,28 @@ impl Broker {
     }
 
     /// As [`choose`](Self::choose), whoever waits.
-    pub(super) fn pick(&mut self, key: StreamKey) -> Option<BackendKey> {
-        if !self.services[self.streams[key].service.0].may_send() {
+    pub(super) fn pick(&mut self, key: StreamKey) -> Option<Chosen> {
+        let service = &self.services[self.streams[key].service.0];
+        if !service.may_send() {
             return None;
         }
+        let among = service.members.len();
+        let chosen = |backend, why| Some(Chosen::new(backend, why, among));
         if let Some(backend) = self.by_affinity(key) {
-            self.counters.by_affinity += 1;
-            return Some(backend);
+            return chosen(backend, Why::AFFINITY);
         }
-        let (rank, least) = match self.better_of_two(key) {
-            Some(better) => better,
-            None => self.least_of_all(key)?,
+        let (rank, least, why) = match self.better_of_two(key) {
+            Some((rank, better)) => (rank, better, Why::TWO),
+            None => {
+                let (rank, least) = self.least_of_all(key)?;
+                (rank, least, Why::LEAST)
+            }
         };
         match self.least_local(key) {
             Some(((local, ..), backend)) if local <= rank.0.saturating_add(LOCAL_SLACK) => {
-                Some(backend)
+                chosen(backend, Why::LOCAL)
             }
-            _ => Some(least),
+            _ => chosen(least, why),
         }
     }
 
@@ -401,6 +407,13 @@ impl Broker {
             unpin(request);
         }
         let service = stream.service;
+        if stream.trace.is_some() {
+            let priority = stream.request.as_ref().map(|it| it.header.priority);
+            let before = self.services[service.0].queue.ahead_of(lane);
+            let place = u32::try_from(before + 1).unwrap_or(u32::MAX);
+            let priority = priority.unwrap_or_default() as u32;
+            self.note(key, What::QUEUED, (priority, place), None);
+        }
         self.counters.queued += 1;
         self.queued += 1;
         let queue = &mut self.services[service.0].queue;
@@ -425,8 +438,8 @@ impl Broker {
         let Phase::Queued(lane) = self.streams[key].phase else {
             return;
         };
-        if let Some(backend) = self.choose(key) {
-            return self.serve(key, lane, backend);
+        if let Some(to) = self.choose(key) {
+            return self.serve(key, lane, to);
         }
         let stream = &self.streams[key];
         if lane == Lane::Uploads
@@ -470,7 +483,12 @@ impl Broker {
     }
 
     /// Sends a request to a backend that has credit. It is in no list when this is called.
-    pub(super) fn send_request(&mut self, key: StreamKey, to: BackendKey) {
+    pub(super) fn send_request(&mut self, key: StreamKey, chosen: Chosen) {
+        let Chosen {
+            backend: to,
+            mut why,
+            among,
+        } = chosen;
         let stream = &mut self.streams[key];
         let Some(mut request) = stream.request.take() else {
             return self.give_up(key, Reason::ProtocolError);
@@ -518,8 +536,12 @@ impl Broker {
             && backend.offers[offer].health.sent()
         {
             self.streams[key].is_probe = true;
-            self.counters.probed += 1;
+            why = Why::PROBE;
         }
+        self.counters.chosen.count(why);
+        let among = u32::try_from(among).unwrap_or(u32::MAX);
+        self.note(key, What::CHOSEN, (why.0.into(), among), Some(to));
+        let backend = &mut self.backends[to.0];
         backend.streams.push(key, &mut self.streams);
         backend.link.tell(request, &mut self.actions);
         if let Some(end) = &self.streams[key].request_end {
@@ -540,7 +562,12 @@ impl Broker {
                 break;
             };
             self.backends[key.0].turn = service;
-            self.serve(stream, lane, key);
+            let to = Chosen {
+                backend: key,
+                why: Why::CREDIT,
+                among: 1,
+            };
+            self.serve(stream, lane, to);
         }
         let has_idle = |backend: &Backend| 0 < backend.ledger.unused();
         if self.is_draining && self.backends.get(key.0).is_some_and(has_idle) {
@@ -550,7 +577,7 @@ impl Broker {
     }
 
     /// Sends on one that waits.
-    pub(super) fn serve(&mut self, key: StreamKey, lane: Lane, to: BackendKey) {
+    pub(super) fn serve(&mut self, key: StreamKey, lane: Lane, to: Chosen) {
         let service = self.streams[key].service;
         self.leave_queue(key, lane);
         let of = &mut self.services[service.0];

@@ -59,6 +59,7 @@ impl Broker {
         self.frontends[key.0]
             .streams
             .insert(header.correlation, stream);
+        self.begin_account(stream, &header);
         let now = self.now;
         let service = &mut self.services[service.0];
         service.open += 1;

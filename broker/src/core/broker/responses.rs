@@ -1,6 +1,6 @@
 //! What backends say.
 
-use scale0_wire::{End, Flags, Kind, Message, Reason, Reject};
+use scale0_wire::{End, Flags, Kind, Message, Reason, Reject, What};
 
 use super::outliers::Judgement;
 use super::{Broker, Session};
@@ -29,6 +29,11 @@ impl Broker {
             // It does not speak REQUEST as we do: nothing was started.
             Kind::Unsupported if message.header.correlation != 0 => self.response(key, message),
             Kind::Window if message.header.correlation != 0 => self.request_window(key, message),
+            Kind::Explain if Kind::Explain.is_spoken_in(message.header.version) => {
+                if self.hear_account(key, &message).is_err() {
+                    self.counters.dropped_metadata += 1;
+                }
+            }
             // What it says rides in the header.
             Kind::Credit => {}
             Kind::Reclaim => {
@@ -41,7 +46,7 @@ impl Broker {
     }
 
     /// The stream that a backend's message is about, if that backend has it.
-    fn stream_at(&mut self, key: BackendKey, correlation: u64) -> Option<StreamKey> {
+    pub(super) fn stream_at(&mut self, key: BackendKey, correlation: u64) -> Option<StreamKey> {
         let stream = self
             .streams
             .by_correlation(correlation)
@@ -97,6 +102,8 @@ impl Broker {
             return;
         };
         self.win(key);
+        self.note(key, What::RESPONDED, (0, 0), Some(backend));
+        self.say_account(key);
         let flags = message.header.flags;
         let is_long = message.header.kind == Kind::Upgrade
             || (flags.contains(Flags::EVENT_STREAM) && !flags.contains(Flags::FINAL));
@@ -155,6 +162,7 @@ impl Broker {
                 return self.give_up(key, Reason::ProtocolError);
             }
         }
+        self.say_account(key);
         let stream = &self.streams[key];
         message.header.correlation = stream.correlation;
         message.header.credit = 0;
@@ -177,6 +185,8 @@ impl Broker {
         if reason.is_none_or(outlier::is_fault) {
             self.judge(key, backend, Judgement::Failed);
         }
+        let number = reason.unwrap_or(Reason::ProtocolError) as u32;
+        self.note(key, What::FAILED, (number, 0), Some(backend));
         let instance = self.backends[backend.0].link.instance;
         let stream = &mut self.streams[key];
         stream.may_have_run = true;
@@ -215,6 +225,7 @@ impl Broker {
     fn rejected(&mut self, key: StreamKey, backend: BackendKey, message: &Message) {
         let reject = Reject::decode(&message.metadata);
         let reason = reject.map_or(Reason::ProtocolError, |reject| reject.reason);
+        self.note(key, What::REJECTED, (reason as u32, 0), Some(backend));
         let backend = &self.backends[backend.0];
         let (instance, takes_work) = (backend.link.instance, backend.takes_work());
         let stream = &mut self.streams[key];
@@ -243,6 +254,7 @@ impl Broker {
         let stream = &mut self.streams[key];
         stream.losses = stream.losses.saturating_add(1);
         let phase = stream.phase;
+        self.note(key, What::LOST, (0, 0), self.streams[key].backend());
         match phase {
             Phase::Abandoned(_) => return self.close(key),
             Phase::Sent(_) if self.leaves_it_to_its_twin(key) => return,

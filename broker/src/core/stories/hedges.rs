@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use scale0_transport::Port;
-use scale0_wire::{End, Flags, Hello, Kind, Message, Reason, RoutingHeader, VERSION, limits};
+use scale0_wire::{
+    End, Explain, Flags, Hello, Kind, Message, Reason, RoutingHeader, VERSION, What, Why, limits,
+};
 
 use crate::core::testing::{Peer, SHOP, Site, about, chunk, get, response, upload};
 
@@ -113,6 +115,37 @@ fn a_late_request_is_answered_by_whichever_of_two_backends_is_first() {
     shop.site.hears_nothing(shop.frontend);
     assert_eq!(shop.counts(), [2, 1, 1, 0]);
     assert_eq!(shop.site.broker.snapshot(shop.site.now).abandoned, 0);
+}
+
+#[test]
+fn the_account_of_a_request_with_two_backends_tells_of_both_whoever_is_first() {
+    for copy_wins in [true, false] {
+        let mut shop = Shop::new(3, 200);
+        let mut request = hedged(1);
+        request.header.flags = request.header.flags.with(Flags::EXPLAIN, true);
+        shop.site.say(shop.frontend, request);
+        let first = shop.asked().unwrap();
+        shop.site.wait(LATE);
+        let second = shop.asked().unwrap();
+        let (winner, asked) = if copy_wins { second } else { first };
+        shop.site.respond(winner, asked);
+        let account = shop.site.hears(shop.frontend, Kind::Explain);
+        shop.site.is_answered(shop.frontend, 1);
+        let hops = Explain::decode(&account.metadata).unwrap().hops;
+        let told: Vec<_> = hops.iter().map(|hop| (hop.what, &hop.node[..])).collect();
+        let node = |peer: Peer| format!("node-{}", peer.instance);
+        let (one, two) = (node(first.0), node(second.0));
+        let responded = if copy_wins { &two } else { &one };
+        assert_eq!(
+            told[1..],
+            [
+                (What::CHOSEN, &one[..]),
+                (What::CHOSEN, &two),
+                (What::RESPONDED, responded)
+            ]
+        );
+        assert_eq!(hops[2].a, u32::from(Why::HEDGE.0));
+    }
 }
 
 #[test]

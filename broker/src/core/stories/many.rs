@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use scale0_transport::Port;
-use scale0_wire::{Kind, Reason, ServiceId};
+use scale0_wire::{Kind, Reason, ServiceId, Why};
 
 use crate::core::testing::{Peer, SHOP, Site, get};
 
@@ -171,7 +171,7 @@ fn requests_that_belong_together_go_to_one_backend_until_it_has_more_than_its_pa
     // A quarter more than ten, and one.
     assert_eq!(counts.iter().max(), Some(&14), "{counts:?}");
     assert!(2 < counts.iter().filter(|&&count| 0 < count).count());
-    assert_eq!(site.broker.counters().by_affinity, 40);
+    assert_eq!(site.broker.counters().chosen.of(Why::AFFINITY), 40);
 }
 
 #[test]

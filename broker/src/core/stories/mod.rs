@@ -5,6 +5,7 @@ mod bad_input;
 mod bounds;
 mod credit;
 mod endings;
+mod explain;
 mod flow;
 mod hedges;
 mod many;

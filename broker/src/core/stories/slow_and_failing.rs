@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use scale0_wire::{Flags, Kind, Reason};
+use scale0_wire::{Flags, Kind, Reason, Why};
 
 use crate::core::testing::{Peer, SHOP, Site, response};
 
@@ -133,7 +133,7 @@ fn after_five_failures_in_a_row_a_backend_rests_for_ten_seconds_and_one_request_
     site.wait(SECOND * 10);
     // One, and while it is under way no other.
     fail(&mut site, frontend, &backends, 1, 1);
-    assert_eq!(site.broker.counters().probed, 1);
+    assert_eq!(site.broker.counters().chosen.of(Why::PROBE), 1);
     site.wait(SECOND * 19);
     assert_eq!(spread(&mut site, frontend, &backends, 10), [5, 0, 5]);
     site.wait(SECOND);
@@ -156,9 +156,9 @@ fn while_a_backend_is_tried_it_has_one_request() {
     }
     assert_eq!(counts, [1, 3]);
     // Its client leaves: that says nothing, and the next one is tried.
-    let probe = 101 + u64::from(site.broker.counters().probed == 0);
+    let probe = 101 + u64::from(site.broker.counters().chosen.of(Why::PROBE) == 0);
     site.cancel(frontend, probe);
-    assert_eq!(site.broker.counters().probed, 1);
+    assert_eq!(site.broker.counters().chosen.of(Why::PROBE), 1);
 }
 
 #[test]
