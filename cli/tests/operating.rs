@@ -42,6 +42,8 @@ async fn a_role_drains_and_the_others_go_on() {
     let response = scale0.get("/").await;
     assert_eq!(response.status(), 503);
     assert!(response.text().contains("no-broker"), "{response:?}");
+    let refused = "scale0_http_errors_total{reason=\"no-broker\"";
+    assert_eq!(scale0.metrics(refused).await, 1.0);
 
     let drained = ask(&scale0, &["drain", "--role", "frontend", "--wait"], None).await;
     assert_eq!(drained.status.code(), Some(0), "{drained:?}");

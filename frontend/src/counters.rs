@@ -1,8 +1,11 @@
 //! What this crate counts; `admin/metrics.rs` gives each its name and says what it means.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use http::StatusCode;
+use parking_lot::Mutex;
+use scale0_wire::Reason;
 
 use crate::interim::Dropped;
 use crate::watch::TooSlow;
@@ -33,6 +36,7 @@ pub(crate) struct Counters {
     pub(crate) incomplete: Counter,
     /// By the first digit of the status; the first is for what is none.
     by_class: [Counter; 6],
+    pub(crate) errors: Errors,
     pub(crate) too_slow_idle: Counter,
     pub(crate) too_slow_head: Counter,
     pub(crate) too_slow_content: Counter,
@@ -45,6 +49,28 @@ pub(crate) struct Counters {
     pub(crate) explained: Counter,
     /// … and by who may not.
     pub(crate) explanations_refused: Counter,
+}
+
+/// Answers of our own making, by reason. Reasons are names in the program, so there are few of them; and so are errors, as a rule.
+#[derive(Debug)]
+pub(crate) struct Errors(Mutex<BTreeMap<&'static str, u64>>);
+
+impl Default for Errors {
+    /// All that brokers and streams give are there from the start: what has not happened yet is 0, and not unknown.
+    fn default() -> Self {
+        let known = Reason::ALL.iter().map(|reason| (reason.name(), 0));
+        Self(Mutex::new(known.collect()))
+    }
+}
+
+impl Errors {
+    pub(crate) fn count(&self, reason: &'static str) {
+        *self.0.lock().entry(reason).or_default() += 1;
+    }
+
+    pub(crate) fn each(&self) -> BTreeMap<&'static str, u64> {
+        self.0.lock().clone()
+    }
 }
 
 impl Counters {

@@ -461,6 +461,7 @@ impl Worker {
         mut account: Account,
         status: Option<&CacheStatus>,
     ) -> Response<ResponseBody> {
+        self.shared.counters.errors.count(error.reason);
         let (mut headers, content) = error.render(&self.shared.node, request_id);
         headers.insert(header::VIA, self.shared.via.clone());
         response::finish(&mut headers, request_id, status, None);

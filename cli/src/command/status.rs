@@ -117,10 +117,22 @@ fn overview(status: &Value) -> String {
         );
         for service in broker["services"].as_array().into_iter().flatten() {
             let (name, queued) = (word(&service["name"]), number(&service["queued"]));
+            let resting = match &service["resting"] {
+                Value::Number(resting) if resting.as_u64() != Some(0) => {
+                    format!(" ({resting} resting)")
+                }
+                _ => String::new(),
+            };
+            let overloaded = if service["is_overloaded"] == true {
+                "  overloaded"
+            } else {
+                ""
+            };
             _ = writeln!(
                 to,
-                "  service {name}  backends {}  queued {queued}  oldest {} ms",
+                "  service {name}  backends {}{resting}  outstanding {}  queued {queued}  oldest {} ms{overloaded}",
                 number(&service["backends"]),
+                number(&service["outstanding"]),
                 number(&service["oldest_ms"])
             );
         }
@@ -140,17 +152,22 @@ fn overview(status: &Value) -> String {
                 Some(key) => format!("  key {key}"),
                 None => String::new(),
             };
-            let barred = backend["not_allowed"].as_array().into_iter().flatten();
-            let barred: Vec<&str> = barred.filter_map(Value::as_str).collect();
-            let barred = if barred.is_empty() {
-                String::new()
-            } else {
-                format!("  not allowed {}", barred.join(","))
-            };
+            let resting = names("resting", &backend["resting"]);
+            let barred = names("not allowed", &backend["not_allowed"]);
             _ = writeln!(
                 to,
-                "  backend {node}/{lane}  outstanding {outstanding} of {capacity}  credit {}{draining}{key}{barred}",
+                "  backend {node}/{lane}  outstanding {outstanding} of {capacity}  credit {}{draining}{resting}{key}{barred}",
                 number(&backend["credit"])
+            );
+        }
+        for frontend in broker["frontends"].as_array().into_iter().flatten() {
+            let session = &frontend["session"];
+            _ = writeln!(
+                to,
+                "  frontend {}/{}  open requests {}",
+                word(&session["node"]),
+                number(&session["lane"]),
+                number(&frontend["open_requests"])
             );
         }
     }
@@ -180,6 +197,16 @@ fn overview(status: &Value) -> String {
     to
 }
 
+/// Services that something is said of; nothing where it is said of none.
+fn names(what: &str, services: &Value) -> String {
+    let services = services.as_array().into_iter().flatten();
+    let services: Vec<&str> = services.filter_map(Value::as_str).collect();
+    if services.is_empty() {
+        return String::new();
+    }
+    format!("  {what} {}", services.join(","))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -196,8 +223,12 @@ mod tests {
             "frontend": { "ready": true, "connections": 3, "cache": { "store": {
                 "kind": "file", "state": "open", "path": "/x", "records": 4, "bytes": 9, "capacity": 10, "waiting": 0,
             } }, "brokers": [{ "node": "b", "state": "live", "lane": 0, "outstanding": 1 }] },
-            "broker": { "services": [{ "name": "shop", "backends": 2, "queued": 5, "oldest_ms": 7 }], "backends": [{
+            "broker": { "services": [
+                { "name": "blog", "backends": 1, "resting": 0, "outstanding": 0, "queued": 0, "oldest_ms": 0, "is_overloaded": false },
+                { "name": "shop", "backends": 2, "resting": 1, "outstanding": 3, "queued": 5, "oldest_ms": 7, "is_overloaded": true },
+            ], "frontends": [{ "session": { "node": "f", "lane": 1 }, "open_requests": 4 }], "backends": [{
                 "session": { "node": "a", "lane": 0, "key": "shop-1" }, "not_allowed": ["blog", "*"], "outstanding": 1, "capacity": 8, "credit": 7,
+                "resting": ["shop"],
             }], "quarantined": [{ "name": "blog-1", "left_ms": 900, "terms": 3 }] },
             "bridge": [{ "services": "shop", "up": false }, { "services": "*", "up": true, "requests": 9 }],
         });
@@ -205,8 +236,10 @@ mod tests {
         for line in [
             "store     file open  records 4  bytes 9 of 10  waiting 0",
             "  to broker b  lane 0  live  outstanding 1",
-            "  service shop  backends 2  queued 5  oldest 7 ms",
-            "  backend a/0  outstanding 1 of 8  credit 7  key shop-1  not allowed blog,*",
+            "  service blog  backends 1  outstanding 0  queued 0  oldest 0 ms\n",
+            "  service shop  backends 2 (1 resting)  outstanding 3  queued 5  oldest 7 ms  overloaded",
+            "  backend a/0  outstanding 1 of 8  credit 7  resting shop  key shop-1  not allowed blog,*",
+            "  frontend f/1  open requests 4",
             "  quarantined blog-1  for 900 ms  terms 3",
             "bridge    shop  application down",
         ] {

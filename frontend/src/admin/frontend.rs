@@ -130,6 +130,15 @@ impl Frontend {
                 value,
             );
         }
+        for (reason, value) in counters.errors.each() {
+            metrics.add(
+                "scale0_http_errors_total",
+                Counter,
+                "Requests answered with an error of Scale0's own, by reason.",
+                &[("reason", reason)],
+                value,
+            );
+        }
         for why in Dropped::ALL {
             metrics.add(
                 "scale0_http_interims_dropped_total",
