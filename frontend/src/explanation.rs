@@ -104,9 +104,15 @@ impl Explanation {
     /// What the lane has done with it, or has heard from a broker.
     pub(crate) fn hear(&self, told: Told) {
         match told {
-            Told::Asked { broker, why, among } => {
-                self.sent.set(clock::now());
+            Told::Asked {
+                at,
+                broker,
+                why,
+                among,
+            } => {
+                self.sent.set(at);
                 self.add(Hop {
+                    us: self.since_start(at),
                     node: Some(broker),
                     why: Some(match why {
                         Asked::Home => "home".into(),
@@ -117,13 +123,14 @@ impl Explanation {
                     ..self.here("sent")
                 });
             }
-            Told::Ended { broker, how } => {
+            Told::Ended { at, broker, how } => {
                 let (what, reason) = match how {
                     Ended::Lost => ("broker-lost", None),
                     Ended::Refused(reason) => ("refused", Some(reason)),
                     Ended::Failed(reason) => ("failed", Some(reason)),
                 };
                 self.add(Hop {
+                    us: self.since_start(at),
                     node: Some(broker),
                     why: reason.map(|reason| reason.name().into()),
                     ..self.here(what)
@@ -307,6 +314,7 @@ mod tests {
         let explanation = explanation();
         explanation.note_why("looked-up", "miss");
         explanation.hear(Told::Asked {
+            at: clock::now(),
             broker: "broker-1".into(),
             why: Asked::Home,
             among: 2,

@@ -1,5 +1,7 @@
 //! What becomes of a request, told to an owner who wants to know. Nothing is done for others.
 
+use std::time::Instant;
+
 use bytes::Bytes;
 use scale0_transport::LinkId;
 use scale0_wire::{DecodeError, Explain, Flags, FlightKey};
@@ -14,6 +16,7 @@ impl Lane {
     /// Tells that the stream has been sent to its broker, one of so many that it could have been sent to.
     pub(super) fn explain_placement(
         &mut self,
+        now: Instant,
         id: StreamId,
         among: usize,
         actions: &mut Vec<Action>,
@@ -29,6 +32,7 @@ impl Lane {
             return;
         };
         let told = Told::Asked {
+            at: now,
             broker: broker.node.clone(),
             why: match stream.request.header.flight {
                 _ if among <= 1 => Asked::Only,
@@ -41,7 +45,13 @@ impl Lane {
     }
 
     /// Tells that nothing has come of the stream at its broker.
-    pub(super) fn explain_end(&mut self, id: StreamId, how: Ended, actions: &mut Vec<Action>) {
+    pub(super) fn explain_end(
+        &mut self,
+        now: Instant,
+        id: StreamId,
+        how: Ended,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(stream) = find(&mut self.streams, id).filter(|stream| wants_to_know(stream))
         else {
             return;
@@ -51,7 +61,11 @@ impl Lane {
             .and_then(|link| broker_at(&mut self.brokers, link))
         {
             let broker = broker.node.clone();
-            let told = Told::Ended { broker, how };
+            let told = Told::Ended {
+                at: now,
+                broker,
+                how,
+            };
             actions.push(Action::Deliver(id, Delivery::Told(told)));
         }
     }

@@ -51,7 +51,7 @@ impl Lane {
         if let (Some(end), Upload::Done) = (&stream.upload_end, &stream.upload) {
             broker.say(Kind::End, id.0, end.clone(), actions);
         }
-        self.explain_placement(id, among, actions);
+        self.explain_placement(now, id, among, actions);
     }
 
     /// Sends what waits for a broker, first come first.
@@ -89,7 +89,7 @@ impl Lane {
 
     /// Its broker is lost: it is repeated, or fails.
     pub(super) fn lose(&mut self, now: Instant, id: StreamId, actions: &mut Vec<Action>) {
-        self.explain_end(id, Ended::Lost, actions);
+        self.explain_end(now, id, Ended::Lost, actions);
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };
@@ -115,7 +115,7 @@ impl Lane {
         losses: u8,
         actions: &mut Vec<Action>,
     ) {
-        self.explain_end(id, Ended::Failed(failure.reason), actions);
+        self.explain_end(now, id, Ended::Failed(failure.reason), actions);
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };
@@ -182,7 +182,7 @@ impl Lane {
         reject: Reject,
         actions: &mut Vec<Action>,
     ) {
-        self.explain_end(id, Ended::Refused(reject.reason), actions);
+        self.explain_end(now, id, Ended::Refused(reject.reason), actions);
         let Some(stream) = find(&mut self.streams, id) else {
             return;
         };

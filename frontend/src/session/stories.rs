@@ -1179,14 +1179,22 @@ mod explanations {
         told.collect()
     }
 
-    fn ended(broker: &str, how: Ended) -> Told {
-        let broker = broker.to_owned();
-        Told::Ended { broker, how }
+    fn ended(site: &Site, broker: &str, how: Ended) -> Told {
+        Told::Ended {
+            at: site.now,
+            broker: broker.to_owned(),
+            how,
+        }
     }
 
-    fn asked(broker: &str, why: Asked, among: usize) -> Told {
-        let broker = broker.to_owned();
-        Told::Asked { broker, why, among }
+    /// Now.
+    fn asked(site: &Site, broker: &str, why: Asked, among: usize) -> Told {
+        Told::Asked {
+            at: site.now,
+            broker: broker.to_owned(),
+            why,
+            among,
+        }
     }
 
     #[test]
@@ -1195,15 +1203,17 @@ mod explanations {
         let id = site.open(asking());
         let request = site.sent_to(0).remove(0);
         assert!(request.header.flags.contains(Flags::EXPLAIN));
-        assert_eq!(told(&mut site), [asked("broker-0", Asked::Least, 2)]);
+        let first = asked(&site, "broker-0", Asked::Least, 2);
+        assert_eq!(told(&mut site), [first]);
         explain(&mut site, 0, id, hops(2));
         let broker = String::from("broker-0");
         let hops = hops(2);
         assert_eq!(told(&mut site), [Told::Explained { broker, hops }]);
 
         site.down(0);
-        let next = asked("broker-1", Asked::Only, 1);
-        assert_eq!(told(&mut site), [ended("broker-0", Ended::Lost), next]);
+        let next = asked(&site, "broker-1", Asked::Only, 1);
+        let lost = ended(&site, "broker-0", Ended::Lost);
+        assert_eq!(told(&mut site), [lost, next]);
         site.answer(1, id);
         assert_eq!(site.delivered().len(), 1);
     }
@@ -1214,12 +1224,13 @@ mod explanations {
         let id = site.open(asking());
         told(&mut site);
         site.reject(0, id, Reason::NoBackend);
-        let next = asked("broker-1", Asked::Only, 1);
+        let next = asked(&site, "broker-1", Asked::Only, 1);
         let refused = Ended::Refused(Reason::NoBackend);
-        assert_eq!(told(&mut site), [ended("broker-0", refused), next]);
+        let refused = ended(&site, "broker-0", refused);
+        assert_eq!(told(&mut site), [refused, next]);
         site.end(1, id, &broken(Reason::AppFailed));
         let delivered = site.delivered();
-        let failed = Delivery::Told(ended("broker-1", Ended::Failed(Reason::AppFailed)));
+        let failed = Delivery::Told(ended(&site, "broker-1", Ended::Failed(Reason::AppFailed)));
         assert_eq!(delivered[0], (id, failed));
         assert!(matches!(delivered[1], (_, Delivery::Failed(_))));
     }
@@ -1232,7 +1243,7 @@ mod explanations {
             ..asking()
         });
         let home = site.asked().unwrap();
-        let expected = asked(&format!("broker-{home}"), Asked::Home, 2);
+        let expected = asked(&site, &format!("broker-{home}"), Asked::Home, 2);
         assert_eq!(told(&mut site), [expected]);
     }
 

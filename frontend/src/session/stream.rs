@@ -95,13 +95,18 @@ pub enum Delivery {
 pub enum Told {
     /// It was sent to the broker of that node.
     Asked {
+        at: Instant,
         broker: String,
         why: Asked,
         /// Brokers that could have been sent it.
         among: usize,
     },
     /// Nothing came of it there.
-    Ended { broker: String, how: Ended },
+    Ended {
+        at: Instant,
+        broker: String,
+        how: Ended,
+    },
     /// What that broker says of it.
     Explained { broker: String, hops: Vec<Hop> },
 }

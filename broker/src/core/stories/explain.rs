@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use scale0_wire::{Explain, Flags, Hop, Kind, Message, Priority, Reason, What, Why};
+use scale0_transport::Port;
+use scale0_wire::{
+    Explain, Flags, Hello, Hop, Kind, Message, Priority, Reason, RoutingHeader, What, Why, limits,
+};
 
 use crate::core::testing::{Peer, SHOP, Site, get, post};
 
@@ -122,6 +125,33 @@ fn who_is_refused_is_told_what_came_before() {
     let queued = hop(What::QUEUED, (0, 1), None);
     assert_eq!(account(&mut site, frontend), [arrived, queued]);
     site.is_refused(frontend, 1, Reason::Deadline);
+}
+
+#[test]
+fn a_frontend_of_the_older_version_is_told_nothing() {
+    let mut site = Site::new();
+    let backend = site.backend(SHOP, 1);
+    let frontend = site.peer(Port::Frontends);
+    let hello = Hello {
+        oldest: 1,
+        newest: 1,
+        node: "older".into(),
+        instance: 77,
+        lane: 0,
+        heartbeat: limits::HEARTBEAT,
+        window: limits::CONNECTION_WINDOW,
+        capacity: 0,
+        services: Vec::new(),
+    };
+    let message = Message::new(RoutingHeader::new(Kind::Hello));
+    site.say(frontend, message.with_metadata(hello.encode()));
+    site.hears(frontend, Kind::Welcome);
+    let mut request = explained(get(1));
+    request.set_version(1);
+    site.say(frontend, request);
+    let asked = site.is_asked(backend);
+    site.respond(backend, asked);
+    site.is_answered(frontend, 1);
 }
 
 #[test]
