@@ -27,6 +27,7 @@ macro_rules! counters {
                     + self.dropped_malformed
                     + self.dropped_metadata
                     + self.dropped_out_of_place
+                    + self.hellos_ignored
                     + self.sessions_broken
             }
 
@@ -93,6 +94,8 @@ counters! {
     returned,
     /// Sessions opened.
     sessions_opened,
+    /// HELLOs not taken in because their connection had opened several sessions within the second already.
+    hellos_ignored,
     /// Sessions not opened because there were too many.
     sessions_refused,
     /// Sessions not opened, or ended, because the peer's key gives no right to one.

@@ -27,6 +27,7 @@ mod service_set;
 mod snapshot;
 #[cfg(test)]
 mod stories;
+mod strangers;
 mod stream;
 #[cfg(test)]
 mod testing;

@@ -30,7 +30,7 @@ use scale0_wire::{Kind, Message, Reason, Role, RoutingHeader, ServiceId, Strange
 use slab::Slab;
 
 use self::demand::Rounds;
-use self::sessions::{Answers, Identity};
+use self::sessions::Identity;
 use self::view::Averages;
 use super::backend::{Backend, BackendKey};
 use super::backlog::Backlog;
@@ -45,6 +45,7 @@ use super::quarantine::Quarantine;
 use super::rng::Rng;
 use super::service::{Service, ServiceKey, Standing};
 use super::service_set::ServiceSet;
+use super::strangers::Strangers;
 use super::stream::{StreamKey, Streams};
 use super::timers::{TimerId, Timers};
 
@@ -107,7 +108,7 @@ pub struct Broker {
     timers: Timers<Due>,
     /// Requests sent so far: the clock of "least recently used".
     uses: u64,
-    answers: Answers,
+    strangers: Strangers,
     quarantine: Quarantine,
     /// Peers that are not heard now.
     muted: HashMap<PeerId, TimerId, Secret>,
@@ -181,7 +182,7 @@ impl Broker {
             averages: Averages::default(),
             timers: Timers::new(),
             uses: 0,
-            answers: Answers::new(now),
+            strangers: Strangers::new(secret, now),
             quarantine: Quarantine::new(secret),
             muted: HashMap::with_hasher(secret),
             is_draining: false,

@@ -1,7 +1,6 @@
 //! Who is here: HELLO, heartbeats, BYE.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::{Duration, Instant};
 
 use scale0_transport::{PeerId, PublicKey};
 use scale0_wire::{
@@ -32,34 +31,6 @@ pub(super) struct Identity {
     lane: u16,
 }
 
-/// Answers to peers without a session: at most so many a second. One is enough to make an honest peer say HELLO.
-const ANSWERS_PER_SECOND: u32 = 100;
-
-/// How many answers to strangers are left in this second.
-#[derive(Debug)]
-pub(super) struct Answers {
-    since: Instant,
-    left: u32,
-}
-
-impl Answers {
-    pub(super) const fn new(now: Instant) -> Self {
-        Self {
-            since: now,
-            left: ANSWERS_PER_SECOND,
-        }
-    }
-
-    fn take(&mut self, now: Instant) -> bool {
-        if Duration::from_secs(1) <= now.saturating_duration_since(self.since) {
-            *self = Self::new(now);
-        }
-        let is_left = 0 < self.left;
-        self.left -= u32::from(is_left);
-        is_left
-    }
-}
-
 impl Broker {
     /// Opens a session, or answers again if it is open already.
     pub(super) fn hello(
@@ -69,11 +40,17 @@ impl Broker {
         locality: Option<u32>,
         message: &Message,
     ) {
+        let epoch = message.header.epoch;
+        let session = self.peers.get(&from).copied();
+        let is_repeated = session.is_some_and(|session| self.link(session).epoch == epoch);
+        if locality.is_none() && !is_repeated && !self.strangers.may_open(from, self.now) {
+            self.counters.hellos_ignored += 1;
+            return;
+        }
         let Ok(hello) = Hello::decode(&message.metadata) else {
             self.counters.dropped_metadata += 1;
             return;
         };
-        let epoch = message.header.epoch;
         let Some(version) = hello.common_version() else {
             return self.answer(from, bye(epoch, Bye::Version));
         };
@@ -87,11 +64,9 @@ impl Broker {
             self.counters.sessions_not_allowed += 1;
             return self.answer(from, bye(epoch, Bye::NotAllowed.for_version(version)));
         }
-        if let Some(&session) = self.peers.get(&from) {
-            let now = self.now;
-            let link = self.link(session);
-            if link.epoch == epoch {
-                link.heard = now;
+        if let Some(session) = session {
+            if is_repeated {
+                self.link(session).heard = self.now;
                 self.welcome(session);
                 if let Session::Backend(key) = session {
                     self.hear_of(key);
@@ -561,7 +536,7 @@ impl Broker {
     }
 
     fn answer(&mut self, to: PeerId, message: Message) {
-        if !self.answers.take(self.now) {
+        if !self.strangers.may_be_answered(to, self.now) {
             self.counters.answers_withheld += 1;
             return;
         }

@@ -113,7 +113,7 @@ fn more_streams_than_a_session_may_have_are_refused() {
 }
 
 #[test]
-fn a_flood_of_hellos_costs_one_session() {
+fn a_flood_of_hellos_costs_one_session_at_the_most() {
     let mut site = Site::new();
     let mut peer = site.peer(Port::Backends);
     for _ in 0..10_000 {
@@ -121,7 +121,9 @@ fn a_flood_of_hellos_costs_one_session() {
         site.hello(peer, &[SHOP, "cart"], 1);
     }
     let snapshot = site.broker.snapshot(site.now);
-    assert_eq!((snapshot.backends.len(), snapshot.services.len()), (1, 2));
+    assert!(snapshot.backends.len() <= 1 && snapshot.services.len() == 2);
+    let counters = site.broker.counters();
+    assert!(counters.sessions_opened <= 5);
 }
 
 #[test]

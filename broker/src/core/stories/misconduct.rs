@@ -38,6 +38,25 @@ fn flood(site: &mut Site, peer: Peer) -> usize {
 }
 
 #[test]
+fn who_opens_sessions_without_end_is_ignored_and_then_not_heard() {
+    let mut site = Site::new();
+    let mut flooder = site.peer(Port::Backends);
+    let (mut welcomes, services) = (0, [SHOP, "img", "api"]);
+    for _ in 0..100 {
+        // However it gets rid of the former one.
+        site.hello(flooder, &services, 1);
+        site.tell(flooder, Kind::Bye, 0, Bye::Leaving.encode());
+        flooder.epoch += 1;
+        while let Some(message) = site.next(flooder) {
+            welcomes += usize::from(message.header.kind == Kind::Welcome);
+        }
+    }
+    assert_eq!(welcomes, 5);
+    assert_eq!(site.broker.counters().quarantines, 1);
+    assert_eq!(site.broker.counters().hellos_ignored, 8);
+}
+
+#[test]
 fn who_sends_garbage_again_and_again_is_dismissed_and_not_heard_and_then_heard_again() {
     let mut site = Site::new();
     let frontend = site.frontend();
