@@ -272,6 +272,7 @@ fn lane_metrics(lane: &LaneSnapshot, metrics: &mut Metrics) {
     let LaneCounters {
         repeated,
         refused_elsewhere,
+        passed_by_silent,
         sessions_lost,
         silent,
         dropped_epoch,
@@ -308,6 +309,11 @@ fn lane_metrics(lane: &LaneSnapshot, metrics: &mut Metrics) {
         "scale0_frontend_refused_elsewhere_total",
         "Requests sent to another broker after one had refused them.",
         refused_elsewhere,
+    );
+    add(
+        "scale0_frontend_passed_by_silent_total",
+        "Requests sent past a silent broker, to one that has spoken.",
+        passed_by_silent,
     );
     add(
         "scale0_frontend_sessions_lost_total",

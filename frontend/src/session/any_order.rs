@@ -37,7 +37,8 @@ enum Event {
     /// Any broker does, whether it has it or not.
     Lie(usize, usize, Saying),
     ConnectionWindow(usize, u64),
-    Pass(u64, bool),
+    /// These brokers say heartbeats meanwhile, by the bits.
+    Pass(u64, u8),
 }
 
 #[derive(Clone, Debug)]
@@ -48,7 +49,7 @@ enum Saying {
     Upgrade,
     Chunk(usize),
     End,
-    Failed(Reason),
+    Failed(Reason, u8),
     Reject(Reason),
     Window(u64),
     Rubbish(Kind),
@@ -67,7 +68,7 @@ fn saying() -> impl Strategy<Value = Saying> {
         1 => Just(Saying::Upgrade),
         1 => content.prop_map(Saying::Chunk),
         1 => Just(Saying::End),
-        1 => reason().prop_map(Saying::Failed),
+        1 => (reason(), 0..5_u8).prop_map(|(reason, losses)| Saying::Failed(reason, losses)),
         1 => reason().prop_map(Saying::Reject),
         4 => (0..200_000_u64).prop_map(Saying::Window),
         1 => any::<u8>().prop_map(|number| Saying::Rubbish(Kind::from_number(number))),
@@ -103,7 +104,7 @@ fn event() -> impl Strategy<Value = Event> {
         16 => (any::<usize>(), saying()).prop_map(|(stream, saying)| Event::Say(stream, saying)),
         2 => (0..BROKERS, any::<usize>(), saying()).prop_map(|(broker, stream, saying)| Event::Lie(broker, stream, saying)),
         4 => (0..BROKERS, 0..1_000_000_u64).prop_map(|(broker, limit)| Event::ConnectionWindow(broker, limit)),
-        2 => (0..4000_u64, any::<bool>()).prop_map(|(time, alive)| Event::Pass(time, alive)),
+        2 => (0..4000_u64, any::<u8>()).prop_map(|(time, alive)| Event::Pass(time, alive)),
     ]
 }
 
@@ -176,7 +177,7 @@ impl World {
             Saying::Upgrade => self.site.say(broker, Kind::Upgrade, Some(id), head),
             Saying::Chunk(bytes) => self.site.chunk(broker, id, bytes),
             Saying::End => self.site.end(broker, id, &complete()),
-            Saying::Failed(reason) => self.site.end(broker, id, &broken(reason)),
+            Saying::Failed(reason, losses) => self.site.fail_after(broker, id, reason, losses),
             Saying::Reject(reason) => self.site.reject(broker, id, reason),
             Saying::Window(limit) => {
                 if self.holder(id) == Some(broker)
@@ -311,11 +312,9 @@ impl World {
                     .say(broker, Kind::Window, None, Window(limit).encode());
             }
             Event::Pass(time, alive) => {
-                let alive: Vec<usize> = if alive {
-                    (0..BROKERS).collect()
-                } else {
-                    Vec::new()
-                };
+                let alive: Vec<usize> = (0..BROKERS)
+                    .filter(|broker| alive & 1 << broker != 0)
+                    .collect();
                 self.site.pass(Duration::from_millis(time), &alive);
             }
         }

@@ -57,6 +57,8 @@ pub struct LaneCounters {
     pub repeated: u64,
     /// Requests sent to another broker after one had refused them.
     pub refused_elsewhere: u64,
+    /// Requests sent past a broker because nothing was heard of it, to one that has spoken.
+    pub passed_by_silent: u64,
     /// Sessions that ended without our doing.
     pub sessions_lost: u64,
     /// Brokers declared dead because they said nothing.

@@ -18,24 +18,25 @@ impl Lane {
         };
         let is_untried =
             |broker: &Broker| broker.state == State::Live && !stream.tried.contains(&broker.link);
-        let mut untried = self.brokers.iter().filter(|broker| is_untried(broker));
+        let untried = self.brokers.iter().filter(|broker| is_untried(broker));
+        let (all, heard) = untried.fold((0, 0), |(all, heard), broker| {
+            (all + 1, heard + usize::from(!broker.is_suspect(now)))
+        });
         // Silent ones only where there are no others.
-        let is_one_heard = untried.any(|broker| !broker.is_suspect(now));
-        let is_candidate =
-            |broker: &Broker| is_untried(broker) && !(is_one_heard && broker.is_suspect(now));
-        let candidates = self.brokers.iter().filter(|broker| is_candidate(broker));
+        let passes_by = 0 < heard && heard < all;
         // One without backends gives it back at once while another could serve it: only the last one waits for somebody to come.
-        let among = candidates.count();
+        let among = if passes_by { heard } else { all };
         let candidates = self
             .brokers
             .iter_mut()
-            .filter(|broker| is_candidate(broker));
+            .filter(|broker| is_untried(broker) && !(passes_by && broker.is_suspect(now)));
         let chosen = if stream.request.header.flight == FlightKey(0) {
             candidates.min_by_key(|broker| (broker.outstanding, broker.load))
         } else {
             candidates.max_by_key(|broker| broker.claim(stream.request.header.flight))
         };
         let Some(broker) = chosen else { return };
+        self.counters.passed_by_silent += u64::from(passes_by);
         stream.link = Some(broker.link);
         stream.told_due = stream.due;
         stream.has_news = false;

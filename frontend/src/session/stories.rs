@@ -380,6 +380,7 @@ mod placement {
         assert!(asked(&mut site).contains(&(0, 0)), "it may be late");
         site.pass(SECOND * 16 / 10, &[1]);
         assert_eq!(asked(&mut site), [(1, 10_000); 6]);
+        assert_eq!(site.lane.counters.passed_by_silent, 6);
         site.bye(0, Bye::UnknownSession);
         site.welcome(0);
         assert!(asked(&mut site).contains(&(0, 0)));
