@@ -182,6 +182,7 @@ fn metadata(criterion: &mut Criterion) {
         kind: StoreKind::File,
         path: folder.path().into(),
         capacity: CAPACITY,
+        awaits_folder: false,
     };
     let site = Site::of(Cache::with_store(CacheConfig::default(), &store, wall()));
     site.cache.wait_until_open(PATIENCE);

@@ -99,6 +99,15 @@ pub struct Cache {
     configured: Option<StoreConfig>,
     /// Held for as long as anything is written there.
     _folder: Option<Arc<Folder>>,
+    /// Another process had that when this one began.
+    awaits_folder: bool,
+}
+
+/// What stands behind a memory tier.
+struct Backing {
+    folder: Arc<Folder>,
+    is_taken: bool,
+    disk: Disk,
 }
 
 /// What a lookup found.
@@ -128,6 +137,9 @@ pub struct StoreConfig {
     pub path: PathBuf,
     /// Bytes on the disk.
     pub capacity: u64,
+    /// Whether a process that has the folder is about to end. Then its memory serves until that has let go of it, and purges
+    /// wait for that to be confirmed. Otherwise a folder in use is an error, and is done without.
+    pub awaits_folder: bool,
 }
 
 /// The stores there are.
@@ -186,7 +198,7 @@ impl Cache {
     pub fn new(config: CacheConfig) -> Self {
         let counters = Arc::new(CacheCounters::default());
         let purges = Purges::in_memory(Arc::clone(&counters));
-        Self::of(config, counters, purges, None, None)
+        Self::of(config, counters, Arc::new(purges), None, None)
     }
 
     /// A cache with a store behind its memory. Whatever is wrong with the store is logged, and the cache runs without: a site is
@@ -197,14 +209,11 @@ impl Cache {
     pub fn with_store(config: CacheConfig, store: &StoreConfig, wall: SystemTime) -> Self {
         let counters = Arc::new(CacheCounters::default());
         match Self::open_in_time(store, config.max_object(), wall, &counters) {
-            Ok((folder, purges, disk)) => {
-                let behind = Some((folder, disk));
-                Self::of(config, counters, purges, behind, Some(store))
-            }
+            Ok((purges, backing)) => Self::of(config, counters, purges, Some(backing), Some(store)),
             Err(error) => {
                 tracing::error!(%error, "running without a store on the disk");
                 let purges = Purges::out_of_reach(Arc::clone(&counters));
-                Self::of(config, counters, purges, None, Some(store))
+                Self::of(config, counters, Arc::new(purges), None, Some(store))
             }
         }
     }
@@ -214,7 +223,7 @@ impl Cache {
         max_object: u64,
         wall: SystemTime,
         counters: &Arc<CacheCounters>,
-    ) -> Result<(Arc<Folder>, Purges, Disk), OpenError> {
+    ) -> Result<(Arc<Purges>, Backing), OpenError> {
         let (config, counters) = (config.clone(), Arc::clone(counters));
         let (opened, in_time) = channel();
         std::thread::Builder::new()
@@ -234,22 +243,38 @@ impl Cache {
         max_object: u64,
         wall: SystemTime,
         counters: &Arc<CacheCounters>,
-    ) -> Result<(Arc<Folder>, Purges, Disk), OpenError> {
-        let folder = Arc::new(Folder::take(&config.path)?);
+    ) -> Result<(Arc<Purges>, Backing), OpenError> {
+        let (folder, is_taken) = if config.awaits_folder {
+            Folder::take_or_find(&config.path)?
+        } else {
+            (Folder::take(&config.path)?, true)
+        };
+        let folder = Arc::new(folder);
         // Without knowing what was purged, nothing of what is stored could be used.
-        let (purges, restored) =
-            Purges::open(folder.path(), wall, Arc::clone(counters)).map_err(OpenError::Purges)?;
-        if restored == Restored::Damaged {
-            tracing::warn!(
-                "the list of purges is damaged: all that is stored is validated before it is used"
+        let purges = if is_taken {
+            let opened = Purges::open(folder.path(), wall, Arc::clone(counters));
+            let (purges, restored) = opened.map_err(OpenError::Purges)?;
+            warn_of(restored);
+            purges
+        } else {
+            tracing::info!(
+                "the store is used as soon as the process before this one lets go of it"
             );
-        }
+            Purges::awaited(folder.path(), wall, Arc::clone(counters)).map_err(OpenError::Purges)?
+        };
+        let purges = Arc::new(purges);
         let StoreConfig { kind, capacity, .. } = *config;
-        let path = folder.path().to_path_buf();
+        let (place, awaited) = (Arc::clone(&folder), Arc::clone(&purges));
         let open = move || -> io::Result<Arc<dyn Store>> {
-            Folder::discard_if_told(&path, &["file", "sled"])?;
+            let path = place.path();
+            if !is_taken {
+                let reached = place.wait().and_then(|()| awaited.reach(path, wall));
+                warn_of(reached.inspect_err(|_| awaited.give_up_reach())?);
+                tracing::info!("the process before this one has let go of the store");
+            }
+            Folder::discard_if_told(path, &["file", "sled"])?;
             // What is invalidated from here on is not removed from the other's records: they must not come back.
-            Folder::discard(&path, kind.other().name())?;
+            Folder::discard(path, kind.other().name())?;
             Ok(match kind {
                 StoreKind::File => Arc::new(FileStore::open(&path.join("file"), capacity)?),
                 StoreKind::Sled => Arc::new(SledStore::open(&path.join("sled"), capacity)?),
@@ -259,18 +284,23 @@ impl Cache {
         let held = Some(Arc::clone(&folder));
         let disk =
             Disk::new(held, open, discard, max_object, counters).map_err(OpenError::Threads)?;
-        Ok((folder, purges, disk))
+        let backing = Backing {
+            folder,
+            is_taken,
+            disk,
+        };
+        Ok((purges, backing))
     }
 
     fn of(
         config: CacheConfig,
         counters: Arc<CacheCounters>,
-        purges: Purges,
-        behind: Option<(Arc<Folder>, Disk)>,
+        purges: Arc<Purges>,
+        backing: Option<Backing>,
         configured: Option<&StoreConfig>,
     ) -> Self {
-        let purges = Arc::new(purges);
-        let (folder, disk) = behind.unzip();
+        let awaits_folder = backing.as_ref().is_some_and(|backing| !backing.is_taken);
+        let (folder, disk) = backing.map(|it| (it.folder, it.disk)).unzip();
         let floor = if disk.is_some() { HEADS_IN_USE } else { 0 };
         let memory = MemoryTier::new(
             config.memory.max(floor),
@@ -302,12 +332,15 @@ impl Cache {
             policy: config.policy,
             configured: configured.cloned(),
             _folder: folder,
+            awaits_folder,
         }
     }
 
-    /// Waits until the store is open, as long as that; it goes on opening afterwards. Blocks its thread.
+    /// Waits until the store is open, as long as that; it goes on opening afterwards. For one that another process has still it does
+    /// not wait. Blocks its thread.
     pub fn wait_until_open(&self, patience: Duration) {
         if let Some(disk) = self.store.disk()
+            && !self.awaits_folder
             && !disk.wait_until_open(patience)
         {
             tracing::warn!("the store is still being opened: what it holds is not used yet");
@@ -508,6 +541,14 @@ impl Cache {
     /// What the windows of all flights weigh.
     pub fn flight_bytes(&self) -> usize {
         self.flights.bytes()
+    }
+}
+
+fn warn_of(restored: Restored) {
+    if restored == Restored::Damaged {
+        tracing::warn!(
+            "the list of purges is damaged: all that is stored is validated before it is used"
+        );
     }
 }
 

@@ -13,8 +13,10 @@ mod table;
 use std::fmt;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::SystemTime;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use parking_lot::{Condvar, Mutex};
 
 use crate::counters::CacheCounters;
 use record::{Record, What};
@@ -126,6 +128,44 @@ enum Log {
     Here(PurgeLog),
     /// Nowhere, though the next process may use what was stored before.
     OutOfReach,
+    /// There, as soon as the process before has let go of it.
+    Awaited(AwaitedLog),
+}
+
+/// How long a purge waits for the process before to let go of the file: two seconds less than `scale0 purge` waits.
+const AWAITS_LOG: Duration = Duration::from_secs(8);
+
+#[derive(Debug, Default)]
+struct AwaitedLog {
+    /// `None` inside: it will never come.
+    log: OnceLock<Option<PurgeLog>>,
+    setting: Mutex<()>,
+    is_set: Condvar,
+}
+
+impl AwaitedLog {
+    fn set(&self, log: Option<PurgeLog>) {
+        let _setting = self.setting.lock();
+        _ = self.log.set(log);
+        self.is_set.notify_all();
+    }
+
+    fn within(&self, patience: Duration) -> io::Result<&PurgeLog> {
+        let mut setting = self.setting.lock();
+        let is_awaited = |(): &mut ()| self.log.get().is_none();
+        self.is_set
+            .wait_while_for(&mut setting, is_awaited, patience);
+        match self.log.get() {
+            Some(log) => log.as_ref().ok_or_else(out_of_reach),
+            None => Err(io::Error::other(
+                "the process before this one has the store still",
+            )),
+        }
+    }
+}
+
+fn out_of_reach() -> io::Error {
+    io::Error::other("the store is out of reach of this process")
 }
 
 impl Purges {
@@ -171,6 +211,49 @@ impl Purges {
         Ok((purges, restored))
     }
 
+    /// For a cache whose responses lie in a folder that another process has still: [`Purges::reach`] follows when that has let go of
+    /// it. Until then nothing of them can be judged, and purges wait to be confirmed.
+    ///
+    /// # Errors
+    /// There are no epochs left.
+    pub fn awaited(
+        folder: &Path,
+        wall: SystemTime,
+        counters: Arc<CacheCounters>,
+    ) -> io::Result<Self> {
+        let table = PurgeTable::default();
+        log::begin_after(folder, wall, &table)?;
+        let log = Log::Awaited(AwaitedLog::default());
+        Ok(Self {
+            table,
+            log,
+            counters,
+        })
+    }
+
+    /// Reads what was purged in that folder, which is this process's now, and writes down what was purged here meanwhile.
+    ///
+    /// # Errors
+    /// As with [`Purges::open`].
+    pub fn reach(&self, folder: &Path, wall: SystemTime) -> io::Result<Restored> {
+        let opened = PurgeLog::open(folder, wall, &self.table);
+        let (log, restored) = match opened {
+            Ok((log, restored)) => (Some(log), Ok(restored)),
+            Err(error) => (None, Err(error)),
+        };
+        if let Log::Awaited(awaited) = &self.log {
+            awaited.set(log);
+        }
+        restored
+    }
+
+    /// What lies in that folder will never be used by this process.
+    pub fn give_up_reach(&self) {
+        if let Log::Awaited(awaited) = &self.log {
+            awaited.set(None);
+        }
+    }
+
     /// The latest epoch: what a fetch that begins now is of. One atomic load.
     pub fn now(&self) -> Epoch {
         self.table.latest()
@@ -198,9 +281,11 @@ impl Purges {
         let written = match &self.log {
             Log::Needless => Ok(()),
             Log::Here(log) => log.append(records, &self.table),
-            Log::OutOfReach => Err(io::Error::other(
-                "the store is out of reach of this process",
-            )),
+            Log::OutOfReach => Err(out_of_reach()),
+            // When the process before this one has let go of the store, it answers nothing more from it.
+            Log::Awaited(log) => log
+                .within(AWAITS_LOG)
+                .and_then(|log| log.append(records, &self.table)),
         };
         written.map_err(|source| {
             self.counters.purges_unconfirmed.add(purges.len() as u64);

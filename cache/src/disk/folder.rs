@@ -13,7 +13,7 @@ const DISCARD: &str = "discard";
 pub(crate) struct Folder {
     path: PathBuf,
     /// The system lets go of the lock with the process, however that ends.
-    _lock: File,
+    lock: File,
 }
 
 /// Why a folder cannot be used.
@@ -39,6 +39,17 @@ impl Folder {
     /// # Errors
     /// It is taken, or of no use.
     pub(crate) fn take(path: &Path) -> Result<Self, FolderError> {
+        match Self::take_or_find(path)? {
+            (folder, true) => Ok(folder),
+            (_, false) => Err(FolderError::InUse(path.to_path_buf())),
+        }
+    }
+
+    /// The same, and false where it is taken: then it is this one's after [`Folder::wait`].
+    ///
+    /// # Errors
+    /// It is of no use.
+    pub(crate) fn take_or_find(path: &Path) -> Result<(Self, bool), FolderError> {
         let unusable = |path: &Path| {
             let path = path.to_path_buf();
             |source| FolderError::Unusable { path, source }
@@ -51,14 +62,21 @@ impl Folder {
             .write(true)
             .open(&lock_path)
             .map_err(unusable(&lock_path))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                path: path.to_path_buf(),
-                _lock: lock,
-            }),
-            Err(TryLockError::WouldBlock) => Err(FolderError::InUse(path.to_path_buf())),
-            Err(TryLockError::Error(source)) => Err(unusable(&lock_path)(source)),
-        }
+        let is_taken = match lock.try_lock() {
+            Ok(()) => true,
+            Err(TryLockError::WouldBlock) => false,
+            Err(TryLockError::Error(source)) => return Err(unusable(&lock_path)(source)),
+        };
+        let path = path.to_path_buf();
+        Ok((Self { path, lock }, is_taken))
+    }
+
+    /// Waits until the other process has let go of it.
+    ///
+    /// # Errors
+    /// The system does not say when.
+    pub(crate) fn wait(&self) -> io::Result<()> {
+        self.lock.lock()
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -114,6 +132,20 @@ mod tests {
         assert!(matches!(Folder::take(&path), Err(FolderError::InUse(_))));
         drop(first);
         assert_eq!(Folder::take(&path).unwrap().path(), path);
+    }
+
+    #[test]
+    fn who_waits_for_a_folder_has_it_when_the_other_lets_go() {
+        let parent = tempfile::tempdir().unwrap();
+        let first = Folder::take(parent.path()).unwrap();
+        let (second, is_taken) = Folder::take_or_find(parent.path()).unwrap();
+        assert!(!is_taken);
+        let waits = std::thread::spawn(move || second.wait().map(|()| second));
+        drop(first);
+        let second = waits.join().unwrap().unwrap();
+        assert!(Folder::take(parent.path()).is_err());
+        drop(second);
+        Folder::take(parent.path()).unwrap();
     }
 
     #[test]

@@ -61,23 +61,14 @@ struct State {
 type Outcome = OnceLock<Result<(), Arc<io::Error>>>;
 
 impl PurgeLog {
-    /// Reads the file of this folder into an empty table, and writes it anew.
+    /// Reads the file of this folder into a table, which is empty or [began later](begin_after), and writes it anew.
     pub(super) fn open(
         folder: &Path,
         wall: SystemTime,
         table: &PurgeTable,
     ) -> io::Result<(Self, Restored)> {
         let restored = restore(&folder.join(FILE), table);
-        // Beyond all that was ever given out.
-        let mut base = table.latest().get() + GAP;
-        if restored != Restored::Whole {
-            // The last one written down is not known. By the clock in nanoseconds this is later: no process takes less time from
-            // one start to the next than the gap has. Should the clock have been set back, epochs of the future are unsure too.
-            let clock = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
-            base = base.max(u64::try_from(clock.as_nanos()).unwrap_or(EPOCHS));
-        }
-        let exhausted = || io::Error::new(ErrorKind::InvalidData, "no epochs are left");
-        let epoch = (base < EPOCHS).then_some(base).ok_or_else(exhausted)?;
+        let epoch = beyond(table, restored, wall)?;
         let what = match restored {
             Restored::Whole => What::Reached,
             Restored::Nothing | Restored::Damaged => What::Lost,
@@ -129,6 +120,33 @@ impl PurgeLog {
             self.written.notify_all();
         }
     }
+}
+
+/// Lets an empty table begin after all epochs of another process that writes this folder's file still, and after those it is yet to
+/// give out. What it knows of purges is read when it has let go of the file.
+///
+/// # Errors
+/// There are no epochs left.
+pub(super) fn begin_after(folder: &Path, wall: SystemTime, table: &PurgeTable) -> io::Result<()> {
+    let others = PurgeTable::default();
+    let restored = restore(&folder.join(FILE), &others);
+    let (epoch, what) = (beyond(&others, restored, wall)?, What::Reached);
+    let soft = false;
+    table.restore(Record { epoch, what, soft });
+    Ok(())
+}
+
+/// An epoch beyond all that were ever given out, of which this table knows what could be restored.
+fn beyond(table: &PurgeTable, restored: Restored, wall: SystemTime) -> io::Result<u64> {
+    let mut base = table.latest().get() + GAP;
+    if restored != Restored::Whole {
+        // The last one written down is not known. By the clock in nanoseconds this is later: no process takes less time from one
+        // start to the next than the gap has. Should the clock have been set back, epochs of the future are unsure too.
+        let clock = wall.duration_since(UNIX_EPOCH).unwrap_or_default();
+        base = base.max(u64::try_from(clock.as_nanos()).unwrap_or(EPOCHS));
+    }
+    let exhausted = || io::Error::new(ErrorKind::InvalidData, "no epochs are left");
+    (base < EPOCHS).then_some(base).ok_or_else(exhausted)
 }
 
 /// The file that records go to.

@@ -65,6 +65,21 @@ fn open_with(path: &Path, kind: StoreKind, memory_max_object: u64) -> Cache {
 }
 
 fn open_sized(path: &Path, kind: StoreKind, memory_max_object: u64, capacity: u64) -> Cache {
+    open_as(path, kind, memory_max_object, capacity, false)
+}
+
+/// Where another process has the folder, and is about to let go of it.
+fn succeed(path: &Path, kind: StoreKind) -> Cache {
+    open_as(path, kind, MIB, CAPACITY, true)
+}
+
+fn open_as(
+    path: &Path,
+    kind: StoreKind,
+    memory_max_object: u64,
+    capacity: u64,
+    awaits_folder: bool,
+) -> Cache {
     let config = CacheConfig {
         memory: MEMORY,
         memory_max_object: Some(memory_max_object),
@@ -75,6 +90,7 @@ fn open_sized(path: &Path, kind: StoreKind, memory_max_object: u64, capacity: u6
         kind,
         path: path.into(),
         capacity,
+        awaits_folder,
     };
     let cache = Cache::with_store(config, &store, wall());
     cache.wait_until_open(PATIENCE);
@@ -557,6 +573,63 @@ fn a_purge_is_not_confirmed_by_whoever_may_find_the_purged_in_the_folder_later()
     );
     assert_eq!(counter(&second, "purges_unconfirmed"), 1);
     drop(first);
+}
+
+#[test]
+fn a_successor_has_the_store_and_all_purges_when_the_first_lets_go() {
+    each_store(|kind, path| {
+        let by_path = |path: &str| {
+            [Purge {
+                target: Target::Tag(path.into()),
+                soft: false,
+            }]
+        };
+        let first = open(path, kind);
+        for path in ["/kept", "/purged-by-both", "/purged-by-next"] {
+            Visit::to(path).fetch(&first, &[FRESH, ("cache-tag", path)], b"old");
+        }
+        let next = succeed(path, kind);
+        assert_eq!(next.store_state(), StoreState::NotOpen);
+        assert!(Visit::to("/kept").hit(&next).is_none());
+        first.purge(&by_path("/purged-by-both")).unwrap();
+        for path in ["/purged-by-both", "/fetched"] {
+            Visit::to(path).fetch(&next, &[FRESH, ("cache-tag", path)], b"new");
+        }
+        let purge = by_path("/purged-by-next");
+        std::thread::scope(|scope| {
+            let purged = scope.spawn(|| next.purge(&purge));
+            // It holds at once, and is confirmed only when it is on the disk.
+            assert!(comes_true(|| counter(&next, "purges_tag") == 1));
+            assert!(!purged.is_finished());
+            first.close(PATIENCE);
+            drop(first);
+            purged.join().unwrap().unwrap();
+        });
+        assert!(comes_true(|| next.store_state() == StoreState::Open));
+        let kept = |cache: &Cache| {
+            assert_eq!(Visit::to("/kept").body(cache).unwrap(), b"old");
+            assert_eq!(Visit::to("/fetched").body(cache).unwrap(), b"new");
+            assert_eq!(Visit::to("/purged-by-both").body(cache).unwrap(), b"new");
+            assert!(Visit::to("/purged-by-next").hit(cache).is_none());
+        };
+        kept(&next);
+        next.close(PATIENCE);
+        drop(next);
+        kept(&open(path, kind));
+    });
+}
+
+#[test]
+fn a_successor_finds_a_folder_that_is_free_open_at_once() {
+    each_store(|kind, path| {
+        let first = open(path, kind);
+        Visit::to("/kept").fetch(&first, &[FRESH], b"old");
+        first.close(PATIENCE);
+        drop(first);
+        let next = succeed(path, kind);
+        assert_eq!(next.store_state(), StoreState::Open);
+        assert!(Visit::to("/kept").hit(&next).is_some());
+    });
 }
 
 #[test]

@@ -100,6 +100,7 @@ fn store(cache: &config::Cache) -> Option<StoreConfig> {
         kind,
         path: cache.path.clone(),
         capacity: cache.capacity.bytes(),
+        awaits_folder: false,
     })
 }
 
