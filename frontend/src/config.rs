@@ -1,4 +1,3 @@
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use scale0_transport::{Context, Endpoint, Hub, LinkOptions};
 
 use crate::access_log::AccessLog;
 use crate::route::{Route, Rules};
+use crate::socket::Listener;
 
 /// Everything a frontend needs to know; whoever makes it has checked it.
 pub struct FrontendConfig {
@@ -17,8 +17,8 @@ pub struct FrontendConfig {
     pub site: String,
     /// Drawn once per process.
     pub instance: u64,
-    /// Where HTTP/1.1 and h2c are served. Port 0 takes any that is free.
-    pub http: Vec<SocketAddr>,
+    /// Where HTTP/1.1 and h2c are served.
+    pub http: Vec<Listener>,
     /// Whom to believe about clients.
     pub trusted_proxies: Vec<IpNet>,
     /// In order; the first match wins.

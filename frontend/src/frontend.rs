@@ -23,6 +23,7 @@ use crate::forwarded::{RequestIds, TrustedProxies};
 use crate::listener::{self, DRAIN_GRACE, Door, DrainStage, Seat};
 use crate::route::RouteTable;
 use crate::session::{BrokerStatus, Lane, LaneConfig, LaneCounters};
+use crate::socket::{Listener, Place};
 use crate::threads::Threads;
 use crate::watch::LOOK;
 use crate::worker::{Seats, Shared, Worker};
@@ -31,7 +32,7 @@ use crate::worker::{Seats, Shared, Worker};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The address is taken, or is not one of this machine's.
+    /// There is no descriptor to be had for it.
     #[error("cannot listen on {address}: {error}")]
     Listen {
         /// Where.
@@ -50,7 +51,8 @@ pub enum StartError {
 /// A running frontend; dropping it lets it run on, [`Frontend::drain`] and [`Frontend::stop`] end it.
 pub struct Frontend {
     pub(crate) shared: Arc<Shared>,
-    addresses: Vec<SocketAddr>,
+    /// Where it listens, in the order in which it was told.
+    places: Vec<Arc<Place>>,
     pub(crate) lanes: Arc<Vec<LaneView>>,
     drain: watch::Sender<DrainStage>,
     leave: watch::Sender<bool>,
@@ -79,7 +81,7 @@ pub(crate) struct LaneSnapshot {
 }
 
 impl Frontend {
-    /// Binds the addresses and starts to serve on these threads.
+    /// Starts on these threads. It accepts connections from [`Frontend::open`] on.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -89,17 +91,14 @@ impl Frontend {
                 name: config.node.clone(),
             }
         })?;
-        let mut listeners = Vec::new();
-        let mut addresses = Vec::new();
-        for address in &config.http {
-            let in_context = |error| StartError::Listen {
-                address: *address,
-                error,
-            };
-            let listener = listener::bind(*address).map_err(in_context)?;
-            addresses.push(listener.local_addr().map_err(in_context)?);
-            listeners.push(listener);
-        }
+        let places = config.http.iter().map(|listener| {
+            let address = listener.address();
+            let place = Place::of(listener);
+            place
+                .map(Arc::new)
+                .map_err(|error| StartError::Listen { address, error })
+        });
+        let places: Vec<Arc<Place>> = places.collect::<Result<_, _>>()?;
         let cache = match &config.store {
             None => Cache::new(config.cache),
             Some(store) => Cache::with_store(config.cache, store, clock::wall()),
@@ -119,7 +118,7 @@ impl Frontend {
             limits: config.limits,
             node: config.node,
         });
-        let (drain, draining) = watch::channel(DrainStage::Serving);
+        let (drain, draining) = watch::channel(DrainStage::Waiting);
         let (leave, leaving) = watch::channel(false);
         let lanes: Arc<Vec<LaneView>> =
             Arc::new((0..threads.len()).map(|_| LaneView::default()).collect());
@@ -166,24 +165,27 @@ impl Frontend {
             });
         }
         let listening = Arc::new(AtomicUsize::new(0));
-        let seats: Vec<Seat> = listeners.iter().map(|_| Seat::take(&listening)).collect();
+        let listeners = config.http.into_iter().zip(places.iter().cloned());
+        let listeners: Vec<_> = listeners
+            .map(|(listener, place)| (listener, place, Seat::take(&listening)))
+            .collect();
         let accepting = (Arc::clone(&shared), permits);
         threads.spawn(0, move || async move {
             let doors = Rc::new(doors);
             let (shared, permits) = accepting;
-            for (listener, seat) in listeners.into_iter().zip(seats) {
+            for (listener, place, seat) in listeners {
                 let (doors, permits, shared) =
                     (Rc::clone(&doors), Arc::clone(&permits), Arc::clone(&shared));
                 let draining = draining.clone();
                 tokio::task::spawn_local(async move {
                     let _seat = seat;
-                    listener::accept(listener, doors, permits, shared, draining).await;
+                    listener::accept(listener, place, doors, permits, shared, draining).await;
                 });
             }
         });
         Ok(Self {
             shared,
-            addresses,
+            places,
             lanes,
             drain,
             leave,
@@ -193,14 +195,49 @@ impl Frontend {
 
     /// Where it listens; with the ports that were found for port 0.
     #[must_use]
-    pub fn addresses(&self) -> &[SocketAddr] {
-        &self.addresses
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.places.iter().map(|place| place.address).collect()
     }
 
-    /// Whether it takes requests and some broker has said WELCOME on every thread.
+    /// Begins to accept connections; before that they wait in the kernel's queues, or another process accepts them. Nothing
+    /// happens the second time, or when it is to drain already.
+    pub fn open(&self) {
+        self.drain.send_if_modified(|stage| {
+            let was_waiting = *stage == DrainStage::Waiting;
+            if was_waiting {
+                self.places.iter().for_each(|place| place.open());
+                *stage = DrainStage::Serving;
+            }
+            was_waiting
+        });
+    }
+
+    /// Descriptors of its sockets for another process, in the order in which it was told of them; `None` once it is to drain.
+    ///
+    /// # Errors
+    /// When there are no descriptors to be had.
+    pub fn listeners(&self) -> io::Result<Option<Vec<Listener>>> {
+        self.places.iter().map(|place| place.spare()).collect()
+    }
+
+    /// Accepts nothing more from these of its sockets, which another process has now: who waits there is its own. Returns when
+    /// that is so. All the rest is [`Frontend::drain`]'s, which has begun by this.
+    pub async fn leave_to_successor(&self, sockets: &[usize]) {
+        let taken = sockets.iter().filter_map(|&index| self.places.get(index));
+        let taken: Vec<&Arc<Place>> = taken.collect();
+        for place in &taken {
+            place.has_successor();
+        }
+        self.drain.send_replace(DrainStage::Last);
+        while !taken.iter().all(|place| place.is_left()) {
+            tokio::time::sleep(CLOSED_LOOK).await;
+        }
+    }
+
+    /// Whether it takes requests, or would if it were to, and some broker has said WELCOME on every thread.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        *self.drain.borrow() == DrainStage::Serving
+        *self.drain.borrow() <= DrainStage::Serving
             && self
                 .lanes
                 .iter()
@@ -320,7 +357,7 @@ async fn look(
             _ = ticks.tick() => {}
             Ok(()) = draining.changed() => {
                 let stage = *draining.borrow_and_update();
-                if stage != DrainStage::Serving && !worker.draining.replace(true) {
+                if DrainStage::Serving < stage && !worker.draining.replace(true) {
                     worker.dispatcher.drain();
                 }
                 if stage == DrainStage::Closing {

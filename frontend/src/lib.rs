@@ -45,6 +45,7 @@ mod secret;
     )
 )]
 mod session;
+mod socket;
 mod target;
 mod teaching;
 #[cfg(feature = "simulation")]
@@ -61,4 +62,5 @@ pub use config::{Brokers, FrontendConfig, Limits};
 pub use frontend::{Frontend, StartError};
 pub use route::{Coalesce, HostPattern, Route, Rules, Service};
 pub use scale0_wire::Priority;
+pub use socket::Listener;
 pub use threads::Threads;

@@ -12,17 +12,15 @@ use hyper::rt::Executor;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use socket2::{Domain, Protocol, SockFilter, SockRef, Socket, Type};
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::interim_io::InterimIo;
+use crate::socket::{BACKLOG, Listener, Others, Place, let_nobody_in};
 use crate::watch::WatchedIo;
 use crate::worker::{Shared, Worker};
-
-/// Connections that the kernel keeps for us until they are accepted; it may cut this down (`net.core.somaxconn`).
-const BACKLOG: i32 = 4096;
 
 /// How long accepting rests when the system has no descriptor or no memory for a connection.
 pub(crate) const ACCEPT_REST: Duration = Duration::from_millis(50);
@@ -68,6 +66,8 @@ impl Drop for Seat {
 /// How far a drain has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum DrainStage {
+    /// Nothing is accepted yet: another process does. → Serving, Last
+    Waiting,
     /// Not at all. → Last
     #[default]
     Serving,
@@ -77,41 +77,28 @@ pub(crate) enum DrainStage {
     Closing,
 }
 
-/// Binds an address so that as many connections can wait as may come at once.
-///
-/// # Errors
-/// When the address is taken or not ours.
-pub(crate) fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        // "[::]" is for those who mean both; IPv4 has an address of its own.
-        socket.set_only_v6(false)?;
-    }
-    socket.set_reuse_address(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
-}
-
 /// Accepts until the drain begins, and then what had come before.
 pub(crate) async fn accept(
-    listener: std::net::TcpListener,
+    listener: Listener,
+    place: Arc<Place>,
     doors: Rc<Vec<Door>>,
     permits: Arc<Semaphore>,
     shared: Arc<Shared>,
     mut drain: watch::Receiver<DrainStage>,
 ) {
-    let listener = match TcpListener::from_std(listener) {
+    _ = drain.wait_for(|stage| *stage != DrainStage::Waiting).await;
+    if !place.is_open() {
+        // Whoever accepts here goes on with it.
+        place.leave();
+        return place.left();
+    }
+    let listener = match TcpListener::from_std(listener.into_socket()) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "a listening socket cannot be used"),
     };
     while let Some((accepted, permit)) = next(&listener, &permits, &mut drain).await {
         match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
-            Ok((stream, peer)) => hand_over(stream, peer, Some(permit), &doors, &shared),
+            Ok((stream, peer)) => give(stream, peer, Some(permit), &doors, &shared),
             Err(error) => {
                 shared.counters.accept_errors.add(1);
                 tracing::warn!(%error, "a connection could not be accepted");
@@ -119,41 +106,34 @@ pub(crate) async fn accept(
             }
         }
     }
-    // Closing the socket resets what the kernel has queued for it: that is taken in first, and nothing may come after it.
-    if let Err(error) = let_nobody_in(&listener) {
-        tracing::debug!(%error, "a connection that is made in this moment may be reset");
-    }
-    let is_near = (listener.local_addr()).is_ok_and(|address| address.ip().is_loopback());
-    if !is_near {
-        tokio::time::sleep(HANDSHAKE).await;
-    }
-    if let Ok(listener) = listener.into_std() {
-        while let Ok((stream, peer)) = listener.accept() {
-            if stream.set_nonblocking(true).is_ok() {
-                hand_over(stream, peer, None, &doors, &shared);
+    let others = place.leave();
+    match others {
+        // It has a descriptor of the same queue, and takes who waits there.
+        Others::Successor => return place.left(),
+        // Should there be no holder after all, closing the socket would reset them.
+        Others::Holder => {}
+        // Closing the socket resets what the kernel has queued for it: that is taken in first, and nothing may come after it.
+        Others::Nobody => {
+            if let Err(error) = let_nobody_in(&SockRef::from(&listener)) {
+                tracing::debug!(%error, "a connection that is made in this moment may be reset");
+            }
+            if !place.address.ip().is_loopback() {
+                tokio::time::sleep(HANDSHAKE).await;
             }
         }
     }
-}
-
-/// From here on no connection begins, while handshakes under way go on: the kernel drops what has SYN without ACK. Who sent it
-/// tries again a second later, and finds our successor or nobody.
-fn let_nobody_in(listener: &TcpListener) -> io::Result<()> {
-    const LOAD_BYTE: u16 = 0x30;
-    const AND: u16 = 0x54;
-    const JUMP_IF_EQUAL: u16 = 0x15;
-    const RETURN: u16 = 0x06;
-    /// Where the flags are in a TCP header, and two of them (RFC 9293 §3.1).
-    const FLAGS: u32 = 13;
-    const SYN: u32 = 0x02;
-    const ACK: u32 = 0x10;
-    SockRef::from(listener).attach_filter(&[
-        SockFilter::new(LOAD_BYTE, 0, 0, FLAGS),
-        SockFilter::new(AND, 0, 0, SYN | ACK),
-        SockFilter::new(JUMP_IF_EQUAL, 0, 1, SYN),
-        SockFilter::new(RETURN, 0, 0, 0),
-        SockFilter::new(RETURN, 0, 0, u32::MAX),
-    ])
+    if let Ok(listener) = listener.into_std() {
+        // Where others go on listening, those who wait might never end.
+        for _ in 0..=BACKLOG {
+            let Ok((stream, peer)) = listener.accept() else {
+                break;
+            };
+            if stream.set_nonblocking(true).is_ok() {
+                give(stream, peer, None, &doors, &shared);
+            }
+        }
+    }
+    place.left();
 }
 
 /// The next connection and the right to have it; `None`: the drain has begun.
@@ -170,12 +150,12 @@ async fn next(
     tokio::select! {
         biased;
         accepted = accepted => accepted,
-        _ = drain.wait_for(|stage| *stage != DrainStage::Serving) => None,
+        _ = drain.wait_for(|stage| DrainStage::Serving < *stage) => None,
     }
 }
 
 /// Gives a connection to the thread that has the fewest.
-fn hand_over(
+fn give(
     stream: std::net::TcpStream,
     peer: SocketAddr,
     permit: Option<OwnedSemaphorePermit>,

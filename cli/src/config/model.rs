@@ -65,6 +65,9 @@ pub(crate) struct Frontend {
     /// Who is believed about the client.
     #[serde(serialize_with = "texts")]
     pub(crate) trusted_proxies: Vec<IpNet>,
+    /// Where it waits for its successor. Not with a broker in the same process.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) handover: Option<PathBuf>,
     /// The first that matches wins, and each can be the first. None matches: the service named like the host, then `*`, with
     /// the defaults of [`Limits`].
     #[serde(skip)]

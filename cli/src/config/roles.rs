@@ -1,7 +1,7 @@
 //! What each role needs to make sense.
 
 use super::address::{BrokerAddress, Endpoint};
-use super::choices::Store;
+use super::choices::{FileName, Store};
 use super::door::Door;
 use super::model::{Bridge, Broker, Brokers, Cache, Frontend, Limits, Route, Service};
 use super::names::{Name, ServiceName};
@@ -18,6 +18,9 @@ const LEAST_CAPACITY: ByteCount = ByteCount::mib(16);
 
 /// The part of the memory tier that one response may take where nothing is said.
 const SHARE_OF_ONE_OBJECT: u64 = 16;
+
+/// Linux has room for 107 in an address, of which `.new` takes four while the socket is made.
+const MOST_SOCKET_NAME: usize = 103;
 
 /// A HELLO names no more services.
 const MOST_SERVICES: usize = 1024;
@@ -133,6 +136,9 @@ impl Door<'_> {
             .filter_map(|(index, route)| self.route(index, route, &routes[..index], limits))
             .collect();
         let cache = self.cache(cache);
+        if let Some(path) = &raw.handover {
+            self.handover(path, broker.is_some());
+        }
         let (frontends, backends) = (
             broker.map(|broker| &broker.frontends),
             broker.map(|broker| &broker.backends),
@@ -143,9 +149,30 @@ impl Door<'_> {
             http,
             brokers,
             trusted_proxies,
+            handover: raw.handover.map(|path| path.0),
             routes,
             cache,
         })
+    }
+
+    fn handover(&mut self, path: &FileName, has_broker: bool) {
+        let at = "frontend.handover";
+        self.at_most(
+            at,
+            path.0.as_os_str().len(),
+            MOST_SOCKET_NAME,
+            "the most bytes that the name of a Unix socket may have",
+        );
+        if has_broker {
+            let problem = self.at(at, "`handover` with a [broker] in the same process");
+            self.refuse(
+                problem
+                    .help(
+                        "a broker's endpoints cannot be handed over: give it a process of its own",
+                    )
+                    .beside("it is here", self.origins.of("broker")),
+            );
+        }
     }
 
     fn route(

@@ -185,6 +185,10 @@ section! {
         /// The proxies that are believed about the client: only from them do `X-Forwarded-*`, `Forwarded` and `X-Request-Id` count.
         /// From anyone else these fields are replaced. Name exactly what stands in front: whoever is in here can pose as any client.
         trusted_proxies: List<Net> = List(Vec::new()),
+        /// The Unix socket at which this process waits for its successor. A process that is started with the same path takes over the
+        /// listening sockets of the one that runs, which then drains and ends; nobody's connection is refused or reset. Not with a
+        /// `[broker]` in the same process.
+        handover: Option<FileName> = None,
     } later ["tls_certificate", "tls_key"]
 }
 

@@ -36,6 +36,8 @@ pub(super) struct Surroundings<'a> {
     pub(super) context: Option<Context>,
     /// What it proves to brokers.
     pub(super) keys: Option<KeyPair>,
+    /// A process before this one may have the store still, and is about to let go of it.
+    pub(super) awaits_store: bool,
     pub(super) threads: &'a Threads,
 }
 

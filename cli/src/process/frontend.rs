@@ -5,7 +5,7 @@ use scale0_cache::policy::{self, Policy};
 use scale0_cache::{CacheConfig, StoreConfig, StoreKind};
 use scale0_frontend::{
     AccessLog, Affinity, Brokers, Coalesce, Frontend, FrontendConfig, HostPattern, Limits,
-    Priority, Route, Rules, Service,
+    Listener, Priority, Route, Rules, Service,
 };
 use scale0_transport::LinkOptions;
 
@@ -16,6 +16,7 @@ use crate::config;
 /// Starts it on the threads that are there.
 pub(super) fn start(
     frontend: &config::Frontend,
+    http: Vec<Listener>,
     instance: u64,
     access_log: AccessLog,
     debug_token: Option<String>,
@@ -34,7 +35,7 @@ pub(super) fn start(
             node: config.node.name.to_string(),
             site: config.site.name.to_string(),
             instance,
-            http: frontend.http.clone(),
+            http,
             trusted_proxies: frontend.trusted_proxies.clone(),
             routes: frontend.routes.iter().map(route).collect(),
             otherwise: Rules {
@@ -70,7 +71,7 @@ pub(super) fn start(
                 },
                 seed: random(),
             },
-            store: store(&frontend.cache),
+            store: store(&frontend.cache, around.awaits_store),
             limits: Limits {
                 max_connections: super::limits::connections(limits.max_connections),
                 header_bytes: bytes(limits.header_bytes),
@@ -90,7 +91,7 @@ pub(super) fn start(
     started.context("the frontend cannot start")
 }
 
-fn store(cache: &config::Cache) -> Option<StoreConfig> {
+fn store(cache: &config::Cache, awaits_folder: bool) -> Option<StoreConfig> {
     let kind = match cache.store {
         config::Store::None => return None,
         config::Store::File => StoreKind::File,
@@ -100,7 +101,7 @@ fn store(cache: &config::Cache) -> Option<StoreConfig> {
         kind,
         path: cache.path.clone(),
         capacity: cache.capacity.bytes(),
-        awaits_folder: false,
+        awaits_folder,
     })
 }
 

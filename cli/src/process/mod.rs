@@ -6,10 +6,13 @@
 mod backends;
 mod broker;
 mod frontend;
+mod handover;
 mod limits;
 mod logging;
+mod notify;
 mod reload;
 mod roles;
+mod sockets;
 mod sources;
 mod supervisor;
 

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use scale0_broker::BrokerHandle;
 use scale0_frontend::admin::{Admin, AdminConfig, OnPurge, OnReload, Source};
-use scale0_frontend::{AccessLog, Frontend, Threads};
+use scale0_frontend::{AccessLog, Frontend, Listener, Threads};
 use scale0_transport::{Context, Hub, Port};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -17,10 +17,12 @@ use tokio::sync::mpsc::{Receiver, channel};
 use tokio::task::JoinSet;
 
 use super::backends::{Backends, Surroundings};
+use super::handover::{Post, Predecessor, Successor};
 use super::reload::Reload;
 use super::roles::{Roles, until};
+use super::sockets::{self, Sockets, Whose};
 use super::sources::{OfBackends, OfBroker};
-use super::{broker, frontend, limits, logging, random};
+use super::{broker, frontend, limits, logging, notify, random};
 use crate::args::Role;
 use crate::config::{self, Brokers, Config, Sources};
 use crate::demo;
@@ -30,6 +32,13 @@ const DRAINS: usize = 16;
 
 /// What is to drain, or all; and within which time, if that was said.
 type Drain = (Option<Role>, Option<Duration>);
+
+/// How long a process that takes over may take to be ready: its brokers may be on their way too.
+const READY: Duration = Duration::from_secs(60);
+
+/// How long connections to a socket that was given to the process may wait for it to be ready: a broker that is there answers much
+/// sooner, and where none is, clients are better told so.
+const READY_ALONE: Duration = Duration::from_secs(5);
 
 /// How long writing what is left of the access log may take.
 const LAST_LINES: Duration = Duration::from_secs(5);
@@ -61,18 +70,124 @@ pub(crate) fn run(config: &Config, sources: Option<Sources>, demo: Demo) -> anyh
     runtime.block_on(async {
         // Before anything starts, so that no signal meets its default action once something runs.
         let mut signals = Signals::listen(sources.is_some())?;
-        let (process, mut drains) = Process::start(config, sources, demo)?;
-        process.announce()?;
-        let (why, within) = process.serve(&mut signals, &mut drains).await;
-        tracing::info!(why, "stopping");
+        let (sockets, succession) = Succession::begin(config).await?;
+        let (mut process, mut drains) = Process::start(config, sockets, sources, demo)?;
+        let stop = tokio::select! {
+            post = succession.turn(&process) => {
+                process.open(post?)?;
+                notify::ready();
+                process.announce()?;
+                process.serve(&mut signals, &mut drains).await
+            }
+            () = signals.stop() => Stop::because("told to stop before it was ready", process.drain_timeout),
+        };
+        tracing::info!(why = stop.why, "stopping");
         tokio::select! {
-            () = process.stop(within) => Ok(()),
+            () = process.stop(stop) => Ok(()),
             () = signals.second_stop() => {
                 tracing::warn!("told to stop twice: ending at once");
                 std::process::exit(1);
             }
         }
     })
+}
+
+/// How a process comes by its sockets, and by its turn to accept on them.
+struct Succession {
+    turn: Turn,
+    post: Option<Post>,
+}
+
+/// When a process may accept.
+enum Turn {
+    /// At once: it has bound its sockets.
+    Now,
+    /// When it is ready: who gave it its sockets keeps them, and others may accept there.
+    WhenReady,
+    /// When it is ready and has relieved the process before it; with which of that one's sockets it uses.
+    After(Predecessor, Vec<usize>),
+}
+
+impl Succession {
+    /// Takes the sockets that there are, and binds the others.
+    async fn begin(config: &Config) -> anyhow::Result<(Inheritance, Self)> {
+        let handover = config.frontend.as_ref().and_then(|it| it.handover.as_ref());
+        let found = match handover {
+            Some(path) => Predecessor::find(path).await?,
+            None => None,
+        };
+        let (predecessor, offered) = found.unzip();
+        let mut given = offered.unwrap_or_default();
+        let offered = given.len();
+        given.extend(sockets::of_service_manager()?);
+        let is_managed = offered < given.len();
+        let claimed = sockets::claim(config, given)?;
+        // What the one before does not hand over any more is left behind on purpose; what a service manager opens is not.
+        sockets::none_left(config, &claimed, offered)?;
+        let turn = match predecessor {
+            Some(predecessor) => {
+                let uses = claimed.used.into_iter().filter(|&index| index < offered);
+                Turn::After(predecessor, uses.collect())
+            }
+            None if is_managed => Turn::WhenReady,
+            None => Turn::Now,
+        };
+        let post = handover.map(|path| Post::prepare(path)).transpose()?;
+        let inheritance = Inheritance {
+            sockets: claimed.sockets,
+            awaits_store: !matches!(turn, Turn::Now),
+        };
+        Ok((inheritance, Self { turn, post }))
+    }
+
+    /// Returns when it is this process's turn to accept; with where it waits for its own successor.
+    async fn turn(self, process: &Process) -> anyhow::Result<Option<Post>> {
+        let is_ready = || process.sources.iter().all(|it| it.is_ready());
+        match self.turn {
+            Turn::Now => {}
+            Turn::WhenReady => {
+                // Nobody else can be asked how it is.
+                process.open_admin();
+                if !until(READY_ALONE, is_ready).await {
+                    tracing::warn!("not ready yet, and accepts connections all the same");
+                }
+            }
+            Turn::After(predecessor, uses) => {
+                ensure!(
+                    until(READY, is_ready).await,
+                    "this process was not ready within {READY:?}, and the one before it goes on"
+                );
+                predecessor.relieve(uses).await;
+            }
+        }
+        Ok(self.post)
+    }
+}
+
+/// What a process has of those before it.
+struct Inheritance {
+    sockets: Sockets,
+    /// One of them may have the store still, and is about to let go of it.
+    awaits_store: bool,
+}
+
+/// Why the process ends, and how.
+struct Stop {
+    why: &'static str,
+    /// How long in-flight work may take.
+    within: Duration,
+    /// Who accepts from then on.
+    successor: Option<Successor>,
+}
+
+impl Stop {
+    fn because(why: &'static str, within: Duration) -> Self {
+        Self {
+            why,
+            within,
+            successor: None,
+        }
+    }
 }
 
 struct Signals {
@@ -124,17 +239,26 @@ struct Process {
     reload: Option<Arc<Reload>>,
     access_log: AccessLog,
     access_log_thread: Option<JoinHandle<()>>,
+    /// Whoever can say whether the process is ready.
+    sources: Vec<Arc<dyn Source>>,
+    /// Where it waits for its successor.
+    post: Option<Post>,
     /// Last, so that everything that runs on them has ended before.
-    _admin: Option<Admin>,
+    admin: Option<Admin>,
     _threads: Threads,
 }
 
 impl Process {
     fn start(
         config: &Config,
+        inheritance: Inheritance,
         read_from: Option<Sources>,
         demo: Demo,
     ) -> anyhow::Result<(Self, Receiver<Drain>)> {
+        let Inheritance {
+            sockets,
+            awaits_store,
+        } = inheritance;
         let cores = std::thread::available_parallelism()?.get();
         let threads = Threads::start(cores).context("cannot start threads")?;
         let instance = random();
@@ -177,6 +301,7 @@ impl Process {
             hub,
             context,
             keys: keys.cloned(),
+            awaits_store,
             threads: &threads,
         };
         let mut backends = Vec::new();
@@ -196,8 +321,8 @@ impl Process {
         let frontend = match &config.frontend {
             Some(settings) => {
                 let log = access_log.clone();
-                let token = token.clone();
-                let started = frontend::start(settings, instance, log, token, &around)?;
+                let (http, token) = (sockets.http, token.clone());
+                let started = frontend::start(settings, http, instance, log, token, &around)?;
                 Some(Arc::new(started))
             }
             None => None,
@@ -233,14 +358,14 @@ impl Process {
                 Err(error) => Err(error.to_string()),
             })
         });
-        let admin = match &config.admin {
-            Some(settings) => Some(
+        let admin = match sockets.admin {
+            Some(listener) => Some(
                 Admin::start(
+                    listener,
                     AdminConfig {
-                        listen: settings.listen,
                         token,
                         about: about(config),
-                        sources,
+                        sources: sources.clone(),
                         on_drain: Box::new(move |request| {
                             let role = request.role.map(|role| drained.named(&role)).transpose()?;
                             drain.try_send((role, request.timeout)).map_err(|error| {
@@ -258,7 +383,7 @@ impl Process {
                     },
                     &threads,
                 )
-                .with_context(|| format!("admin cannot listen on {}", settings.listen))?,
+                .context("the admin endpoints cannot start")?,
             ),
             None => None,
         };
@@ -276,10 +401,70 @@ impl Process {
             reload,
             access_log,
             access_log_thread,
-            _admin: admin,
+            sources,
+            post: None,
+            admin,
             _threads: threads,
         };
         Ok((process, drains))
+    }
+
+    /// Begins to accept, and to wait for its successor.
+    fn open(&mut self, mut post: Option<Post>) -> anyhow::Result<()> {
+        if let Some(frontend) = &self.roles.frontend {
+            frontend.open();
+        }
+        self.open_admin();
+        if let Some(post) = &mut post {
+            post.publish()?;
+        }
+        self.post = post;
+        Ok(())
+    }
+
+    fn open_admin(&self) {
+        if let Some(admin) = &self.admin {
+            admin.open();
+        }
+    }
+
+    /// Descriptors of the sockets for a successor.
+    fn listeners(&self) -> anyhow::Result<Vec<(Whose, Listener)>> {
+        let mut listeners = Vec::new();
+        if let Some(frontend) = &self.roles.frontend {
+            let http = frontend
+                .listeners()?
+                .context("the frontend is draining already")?;
+            listeners.extend(http.into_iter().map(|listener| (Whose::Http, listener)));
+        }
+        if let Some(admin) = &self.admin {
+            let admin = admin.listener()?.map(|listener| (Whose::Admin, listener));
+            listeners.extend(admin);
+        }
+        Ok(listeners)
+    }
+
+    /// Waits for a successor that is ready: for ever, as a rule.
+    async fn successor(&self) -> Successor {
+        match &self.post {
+            Some(post) => post.successor(|| self.listeners()).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Accepts no more, and gives the word to the successor.
+    async fn give_way(&mut self, successor: Successor) {
+        if let Some(frontend) = &self.roles.frontend {
+            // Those of the frontend come first in the offer; what is beyond them is none of its own.
+            frontend.leave_to_successor(&successor.uses).await;
+        }
+        if let Some(admin) = &self.admin {
+            admin.leave_to_successor();
+        }
+        if let Some(post) = &mut self.post {
+            post.leave_to_successor();
+        }
+        successor.take_turn().await;
     }
 
     /// Says where it answers and how to stop it.
@@ -289,40 +474,48 @@ impl Process {
         Ok(out.flush()?)
     }
 
-    /// Serves until told to stop; returns by whom, and how long in-flight work may take.
-    async fn serve(
-        &self,
-        signals: &mut Signals,
-        drains: &mut Receiver<Drain>,
-    ) -> (&'static str, Duration) {
+    /// Serves until told to stop, or until a successor is ready.
+    async fn serve(&self, signals: &mut Signals, drains: &mut Receiver<Drain>) -> Stop {
+        let within = self.drain_timeout;
+        let mut successor = std::pin::pin!(self.successor());
         // Roles that end while the others go on.
         let mut draining = JoinSet::new();
         loop {
             tokio::select! {
-                _ = signals.terminate.recv() => return ("SIGTERM", self.drain_timeout),
-                _ = signals.interrupt.recv() => return ("SIGINT", self.drain_timeout),
+                _ = signals.terminate.recv() => return Stop::because("SIGTERM", within),
+                _ = signals.interrupt.recv() => return Stop::because("SIGINT", within),
                 _ = signals.hang_up.recv() => match self.reload.as_deref().map(Reload::reload) {
-                    None => return ("SIGHUP", self.drain_timeout),
+                    None => return Stop::because("SIGHUP", within),
                     Some(Ok(said)) => tracing::info!(said = said.trim_end(), "read the configuration again"),
                     Some(Err(why)) => tracing::error!(why = why.trim_end(), "nothing was taken over from the configuration"),
                 },
                 _ = signals.reopen.recv() => self.access_log.reopen(),
                 Some((role, timeout)) = drains.recv(), if draining.len() < DRAINS => {
-                    let within = timeout.unwrap_or(self.drain_timeout);
+                    let within = timeout.unwrap_or(within);
                     let Some(role) = role else {
-                        return ("POST /drain", within);
+                        return Stop::because("POST /drain", within);
                     };
                     draining.spawn(self.roles.clone().drain(role, within));
                 }
                 Some(_) = draining.join_next() => {}
-                () = self.roles.broker_failed() => return ("the broker has failed", self.drain_timeout),
+                successor = &mut successor => return Stop {
+                    successor: Some(successor),
+                    ..Stop::because("a successor is ready", within)
+                },
+                () = self.roles.broker_failed() => return Stop::because("the broker has failed", within),
             }
         }
     }
 
     /// Stops all roles, and then what they write to.
-    async fn stop(mut self, within: Duration) {
-        self.roles.stop(within).await;
+    async fn stop(mut self, stop: Stop) {
+        match stop.successor {
+            Some(successor) => self.give_way(successor).await,
+            None => notify::stopping(),
+        }
+        // Who comes from now on finds nobody to take over from.
+        self.post = None;
+        self.roles.stop(stop.within).await;
         self.access_log.close();
         if let Some(thread) = self.access_log_thread.take() {
             if !until(LAST_LINES, || thread.is_finished()).await {

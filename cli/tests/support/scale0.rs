@@ -71,8 +71,18 @@ impl Scale0 {
 
     /// The same with these arguments, in this folder.
     pub(crate) async fn launch_in(folder: TempDir, arguments: &[&str]) -> Self {
-        let errors = std::fs::File::create(folder.path().join("stderr")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_scale0"));
+        command.stdin(Stdio::null());
+        Self::launch_by(command, folder, arguments).await
+    }
+
+    /// The same by a command that starts it with the arguments it is given.
+    pub(crate) async fn launch_by(
+        mut command: Command,
+        folder: TempDir,
+        arguments: &[&str],
+    ) -> Self {
+        let errors = std::fs::File::create(folder.path().join("stderr")).unwrap();
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("SCALE0__") {
                 command.env_remove(name);
@@ -81,7 +91,6 @@ impl Scale0 {
         command
             .args(arguments)
             .current_dir(folder.path())
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
             .kill_on_drop(true);

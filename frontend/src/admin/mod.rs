@@ -26,10 +26,11 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Map, Value, json};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
-use crate::listener;
+use crate::listener::{self, DrainStage};
 use crate::secret;
+use crate::socket::{Listener, Place};
 use crate::threads::Threads;
 pub use metrics::{Kind, Metrics};
 pub use purge::OnPurge;
@@ -71,8 +72,6 @@ pub type OnReload = Arc<dyn Fn() -> Result<String, String> + Send + Sync>;
 
 /// What the admin endpoints need to know.
 pub struct AdminConfig {
-    /// Where to listen. Port 0 takes any that is free.
-    pub listen: SocketAddr,
     /// What requests must carry as `Authorization: Bearer`; `None`: nothing, on loopback only.
     pub token: Option<String>,
     /// The version, node and site that `/status` begins with.
@@ -90,45 +89,73 @@ pub struct AdminConfig {
 /// The running admin endpoints; they end with their threads.
 #[derive(Debug)]
 pub struct Admin {
-    address: SocketAddr,
+    place: Place,
+    stage: watch::Sender<DrainStage>,
 }
 
 impl Admin {
-    /// Binds the address and begins to answer.
+    /// Starts on these threads. They answer from [`Admin::open`] on.
     ///
     /// # Errors
-    /// When the address is taken or not ours.
-    pub fn start(config: AdminConfig, threads: &Threads) -> io::Result<Self> {
-        let listener = listener::bind(config.listen)?;
-        let address = listener.local_addr()?;
-        let endpoints = Arc::new(Endpoints {
-            config,
-            port: address.port(),
-        });
-        threads.spawn(0, move || accept(listener, endpoints));
-        Ok(Self { address })
+    /// When there is no descriptor to be had.
+    pub fn start(listener: Listener, config: AdminConfig, threads: &Threads) -> io::Result<Self> {
+        let place = Place::of(&listener)?;
+        let port = place.address.port();
+        let endpoints = Arc::new(Endpoints { config, port });
+        let (stage, told) = watch::channel(DrainStage::Waiting);
+        threads.spawn(0, move || accept(listener, endpoints, told));
+        Ok(Self { place, stage })
     }
 
     /// Where it listens.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
-        self.address
+        self.place.address
+    }
+
+    /// Begins to answer.
+    pub fn open(&self) {
+        self.stage.send_replace(DrainStage::Serving);
+    }
+
+    /// A descriptor of its socket for another process; `None` once it has been left to one.
+    ///
+    /// # Errors
+    /// When there is no descriptor to be had.
+    pub fn listener(&self) -> io::Result<Option<Listener>> {
+        self.place.spare()
+    }
+
+    /// Answers what is being asked, and nothing after it: another process does, on this socket or on one of its own.
+    pub fn leave_to_successor(&self) {
+        self.place.leave();
+        self.stage.send_replace(DrainStage::Last);
     }
 }
 
-async fn accept(listener: std::net::TcpListener, endpoints: Arc<Endpoints>) {
-    let listener = match TcpListener::from_std(listener) {
+async fn accept(
+    listener: Listener,
+    endpoints: Arc<Endpoints>,
+    mut stage: watch::Receiver<DrainStage>,
+) {
+    _ = stage.wait_for(|stage| *stage != DrainStage::Waiting).await;
+    let listener = match TcpListener::from_std(listener.into_socket()) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the admin socket cannot be used"),
     };
     let permits = Arc::new(Semaphore::new(CONNECTIONS));
     while let Ok(permit) = Arc::clone(&permits).acquire_owned().await {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            biased;
+            _ = stage.wait_for(|stage| *stage == DrainStage::Last) => return,
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
             Ok((stream, _)) => {
-                let endpoints = Arc::clone(&endpoints);
+                let (endpoints, stage) = (Arc::clone(&endpoints), stage.clone());
                 tokio::task::spawn_local(async move {
                     let _permit = permit;
-                    connection(stream, endpoints).await;
+                    connection(stream, endpoints, stage).await;
                 });
             }
             Err(error) => {
@@ -139,7 +166,11 @@ async fn accept(listener: std::net::TcpListener, endpoints: Arc<Endpoints>) {
     }
 }
 
-async fn connection(stream: TcpStream, endpoints: Arc<Endpoints>) {
+async fn connection(
+    stream: TcpStream,
+    endpoints: Arc<Endpoints>,
+    mut stage: watch::Receiver<DrainStage>,
+) {
     let service = service_fn(move |request: Request<Incoming>| {
         let endpoints = Arc::clone(&endpoints);
         async move { Ok::<_, Infallible>(endpoints.answer(request).await) }
@@ -149,7 +180,17 @@ async fn connection(stream: TcpStream, endpoints: Arc<Endpoints>) {
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .serve_connection(TokioIo::new(stream), service);
-    if let Err(error) = served.await {
+    let mut served = std::pin::pin!(served);
+    let served = tokio::select! {
+        biased;
+        served = served.as_mut() => served,
+        // Else whoever keeps a connection would go on to ask a process that is leaving.
+        _ = stage.wait_for(|stage| *stage == DrainStage::Last) => {
+            served.as_mut().graceful_shutdown();
+            served.await
+        }
+    };
+    if let Err(error) = served {
         tracing::debug!(%error, "an admin connection ended in error");
     }
 }
@@ -163,7 +204,7 @@ impl fmt::Debug for Endpoints {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // The token is nobody's business.
         f.debug_struct("Endpoints")
-            .field("listen", &self.config.listen)
+            .field("port", &self.port)
             .finish_non_exhaustive()
     }
 }
@@ -429,7 +470,6 @@ mod tests {
         let drains = Arc::new(Mutex::new(Vec::new()));
         let told = Arc::clone(&drains);
         let config = AdminConfig {
-            listen: ([127, 0, 0, 1], 8081).into(),
             token: token.map(str::to_owned),
             about: Map::from_iter([("node".to_owned(), "fra-1".into())]),
             sources: vec![Arc::new(Role(true)), Arc::new(Role(ready))],

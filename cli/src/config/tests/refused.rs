@@ -224,6 +224,14 @@ fn each_contradiction_is_named_with_its_place() {
             "[broker]\n[frontend]\n[cache]\ncapacity = \"1MiB\"\n",
             "4:12: expected at least 16MiB, found 1MiB".to_owned(),
         ),
+        (
+            "[broker]\n[frontend]\nhandover = \"next\"\n",
+            "3:12: `handover` with a [broker] in the same process".to_owned(),
+        ),
+        (
+            &format!("[frontend]\nbrokers = \"ipc:///a\"\nhandover = \"{}\"\n", "n".repeat(104)),
+            "3:12: expected at most 103, the most bytes that the name of a Unix socket may have, found 104".to_owned(),
+        ),
     ] {
         assert_eq!(problems(load(text)), [expected], "{text}");
     }
