@@ -31,6 +31,8 @@ pub(crate) struct Client {
     address: SocketAddr,
     host: &'static str,
     connection: Option<SendRequest<Full<Bytes>>>,
+    /// Whether it opens a connection for each request.
+    reconnects: bool,
 }
 
 impl Client {
@@ -40,7 +42,13 @@ impl Client {
             address,
             host,
             connection: None,
+            reconnects: false,
         }
+    }
+
+    /// A client that opens a connection for each request.
+    pub(crate) fn reconnecting(self, reconnects: bool) -> Self {
+        Self { reconnects, ..self }
     }
 
     /// Asks, and waits for the whole answer.
@@ -95,7 +103,9 @@ impl Client {
             let status = response.status();
             let body = response.into_body().collect().await;
             let content = body.map_err(|error| format!("after {status}: {error}"))?;
-            self.connection = Some(connection);
+            if !self.reconnects {
+                self.connection = Some(connection);
+            }
             return Ok(Answer {
                 status,
                 content: content.to_bytes(),

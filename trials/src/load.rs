@@ -60,6 +60,8 @@ pub(crate) struct Clients {
     host: &'static str,
     /// Of a hundred requests.
     posts: u64,
+    /// Whether every second client opens a connection for each request.
+    reconnect: bool,
     content: Bytes,
     epoch: Instant,
     number: Arc<AtomicU64>,
@@ -72,9 +74,18 @@ impl Clients {
             pages,
             host,
             posts,
+            reconnect: false,
             content: CONTENT,
             epoch: Instant::now(),
             number: Arc::default(),
+        }
+    }
+
+    /// The same clients, of which every second one opens a connection for each request.
+    pub(crate) fn reconnecting(self) -> Self {
+        Self {
+            reconnect: true,
+            ..self
         }
     }
 
@@ -142,7 +153,8 @@ impl Shared {
 
     fn client(&self, index: usize) -> Client {
         let pages = &self.clients.pages;
-        Client::new(pages[index % pages.len()], self.clients.host)
+        let reconnects = self.clients.reconnect && index % 2 == 1;
+        Client::new(pages[index % pages.len()], self.clients.host).reconnecting(reconnects)
     }
 
     async fn one(&self, client: &mut Client) {

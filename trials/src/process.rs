@@ -32,7 +32,8 @@ pub(crate) struct Process {
 }
 
 impl Process {
-    /// Starts it in `folder`, where what it writes to its standard error is added to `NAME.stderr`.
+    /// Starts it in `folder`, where what it writes to its standard error is added to `NAME.stderr`. Its standard input is what the
+    /// command says.
     pub(crate) fn start(name: &str, folder: &Path, mut command: Command) -> anyhow::Result<Self> {
         let errors = File::options()
             .create(true)
@@ -45,7 +46,6 @@ impl Process {
         }
         command
             .current_dir(folder)
-            .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(errors)
             .kill_on_drop(true);
@@ -111,6 +111,11 @@ impl Process {
     /// Asks it to stop, and waits until it has.
     pub(crate) async fn terminate(&mut self) -> anyhow::Result<ExitStatus> {
         self.signal(Signal::TERM)?;
+        self.ended().await
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
         let ended = timeout(PATIENCE, self.child.wait()).await;
         Ok(ended.with_context(|| format!("{} does not end", self.name))??)
     }

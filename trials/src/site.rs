@@ -2,7 +2,9 @@
 
 use std::fmt::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
@@ -50,6 +52,9 @@ pub(crate) struct Plan {
     pub(crate) impatient: Option<(&'static str, Duration)>,
     /// Whether every link goes through a relay even without latency, so that its connections can be closed.
     pub(crate) relayed: bool,
+    /// Whether all frontends answer at one address, on a socket that the trial has opened as a service manager does; and every second
+    /// client opens a connection for each request, as it is the socket's queue that is at stake.
+    pub(crate) one_address: bool,
     /// Whether the frontends, and each backend, are on machines of their own, with a cable to each broker. Not with relays.
     pub(crate) apart: bool,
 }
@@ -77,6 +82,15 @@ struct Broker {
     ports: [u16; 2],
     /// What is in front of them if links go through relays.
     relays: Option<[Relay; 2]>,
+}
+
+/// Where a frontend has its sockets from, if not from itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sockets {
+    /// From the trial, if all frontends answer at one address.
+    OfManager,
+    /// From the process before it.
+    OfPredecessor,
 }
 
 #[derive(Debug)]
@@ -111,6 +125,8 @@ pub(crate) struct Site {
     frontends: Vec<Frontend>,
     backends: Vec<Option<Process>>,
     machines: Option<Machines>,
+    /// What frontends are given if they answer at one address.
+    socket: Option<std::net::TcpListener>,
     plan: Plan,
     ledger: Ledger,
     binary: PathBuf,
@@ -127,6 +143,7 @@ impl Site {
             frontends: Vec::new(),
             backends: Vec::new(),
             machines,
+            socket: plan.one_address.then(one_socket).transpose()?,
             ledger: Ledger::at(folder.path().join("ledger"))?,
             binary: binary()?,
             plan,
@@ -145,7 +162,7 @@ impl Site {
             site.until_registered(index).await?;
         }
         for index in 0..site.plan.frontends {
-            let frontend = site.start_frontend(index).await?;
+            let frontend = site.start_frontend(index, Sockets::OfManager).await?;
             site.until_served(frontend.pages).await?;
             site.frontends.push(frontend);
         }
@@ -164,11 +181,13 @@ impl Site {
 
     /// Clients of its frontends; so many of a hundred requests are POSTs.
     pub(crate) fn clients(&self, posts: u64) -> Clients {
-        Clients::new(
-            self.frontends.iter().map(|it| it.pages).collect(),
-            HOST,
-            posts,
-        )
+        let pages = self.frontends.iter().map(|it| it.pages).collect();
+        let clients = Clients::new(pages, HOST, posts);
+        if self.plan.one_address {
+            clients.reconnecting()
+        } else {
+            clients
+        }
     }
 
     /// The process of this broker.
@@ -332,23 +351,46 @@ listen = "127.0.0.1:0"
         self.folder.path().to_owned()
     }
 
-    async fn start_frontend(&self, index: usize) -> anyhow::Result<Frontend> {
+    /// Tells this frontend to stop, and starts it again when it has; how it ended.
+    pub(crate) async fn restart_frontend(&mut self, index: usize) -> anyhow::Result<ExitStatus> {
+        let ended = self.frontends[index].process.terminate().await?;
+        self.frontends[index] = self.start_frontend(index, Sockets::OfManager).await?;
+        Ok(ended)
+    }
+
+    /// Starts this frontend beside the one that runs, which hands its sockets over; how that one ended.
+    pub(crate) async fn replace_frontend(&mut self, index: usize) -> anyhow::Result<ExitStatus> {
+        let next = self.start_frontend(index, Sockets::OfPredecessor).await?;
+        let mut before = std::mem::replace(&mut self.frontends[index], next);
+        before.process.ended().await
+    }
+
+    async fn start_frontend(&self, index: usize, sockets: Sockets) -> anyhow::Result<Frontend> {
         let name = format!("frontend-{index}");
-        let at = self
+        let host = self
             .machines
             .as_ref()
             .map_or(Ipv4Addr::LOCALHOST, |it| it.clients.far());
+        let at = match &self.socket {
+            Some(socket) => socket.local_addr()?,
+            None => (host, 0).into(),
+        };
         let machine = self.machines.as_ref().map(|machines| &machines.front);
         let brokers: Vec<String> = (0..self.plan.brokers)
             .map(|broker| format!("tcp://{}", self.dialled(broker, Side::Frontends, machine)))
             .collect();
+        let handover = match &self.socket {
+            Some(_) => format!("handover = \"{name}.sock\""),
+            None => String::new(),
+        };
         let config = format!(
             r#"
 [node]
 name = "{name}"
 [frontend]
-http = "{at}:0"
+http = "{at}"
 brokers = {brokers:?}
+{handover}
 [limits]
 timeout = "{}ms"
 [cache]
@@ -367,7 +409,10 @@ access = "off"
                 "[[route]]\nhost = \"{host}\"\nservice = \"{host}\"\ntimeout = \"{timeout}ms\"\n"
             )
         });
-        let command = self.up(&name, &(config + &route.unwrap_or_default()))?;
+        let mut command = self.up(&name, &(config + &route.unwrap_or_default()))?;
+        if let (Some(socket), Sockets::OfManager) = (&self.socket, sockets) {
+            command = given(socket, &command)?;
+        }
         let process = Process::start(&name, self.folder.path(), command)?;
         let pages = address(&process.line("pages").await?)?;
         Ok(Frontend { process, pages })
@@ -481,13 +526,38 @@ fn binary() -> anyhow::Result<PathBuf> {
 
 /// A command on a machine of its own, if it has one.
 fn on(machine: Option<&Machine>, program: PathBuf) -> Command {
-    let Some(machine) = machine else {
-        return Command::new(program);
+    let mut command = match machine {
+        None => Command::new(program),
+        Some(machine) => {
+            let prefix = machine.namespace.prefix();
+            let mut command = Command::new(&prefix[0]);
+            command.args(&prefix[1..]).arg(program);
+            command
+        }
     };
-    let prefix = machine.namespace.prefix();
-    let mut command = Command::new(&prefix[0]);
-    command.args(&prefix[1..]).arg(program);
+    command.stdin(Stdio::null());
     command
+}
+
+/// The socket that all frontends are given.
+fn one_socket() -> anyhow::Result<std::net::TcpListener> {
+    Ok(std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?)
+}
+
+/// The same command, which is given a socket as a service manager does it: as descriptor 3.
+fn given(socket: &std::net::TcpListener, command: &Command) -> anyhow::Result<Command> {
+    let command = command.as_std();
+    let mut given = Command::new("sh");
+    given
+        .args([
+            "-c",
+            "exec 3<&0 0</dev/null; LISTEN_PID=$$ LISTEN_FDS=1 exec \"$@\"",
+            "sh",
+        ])
+        .arg(command.get_program())
+        .args(command.get_args())
+        .stdin(OwnedFd::from(socket.try_clone()?));
+    Ok(given)
 }
 
 /// The address in `  http://127.0.0.1:8080  and more`.

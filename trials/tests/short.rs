@@ -45,7 +45,7 @@ fn a_cut_link_is_noticed_and_used_again_when_it_is_healed() {
 }
 
 #[test]
-fn a_rolling_restart_of_backends_and_brokers_fails_nothing() {
+fn a_rolling_restart_of_all_processes_fails_nothing() {
     passes("rolling 2 --clients 20");
 }
 

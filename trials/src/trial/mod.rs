@@ -29,7 +29,7 @@ pub(crate) enum Trial {
     Pause(pause::Arguments),
     /// Links are cut and healed, by network namespaces (root only): silence is noticed within 3 heartbeats.
     Cut(cut::Arguments),
-    /// Backends and brokers are told to stop, one after the other, and started again: no request fails.
+    /// Backends, brokers and frontends are restarted one after the other, the frontends behind one address: no request fails.
     Rolling(Options),
     /// A backend that grants credit and reads nothing: others lose nothing, are no slower, and the broker holds no more than it says.
     Stuck(stuck::Arguments),
@@ -101,6 +101,7 @@ impl Options {
             timeout: Duration::from_secs(30),
             impatient: None,
             relayed: false,
+            one_address: false,
             apart: false,
         }
     }
