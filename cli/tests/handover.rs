@@ -216,7 +216,7 @@ async fn a_successor_that_dies_before_it_is_ready_has_changed_nothing() {
     let config = site.heir().replace("/broker-", "/other-");
     let mut dies = successor(&config, &frontend).await;
     dies.kill().await.unwrap();
-    assert!(frontend.stderr().contains("nothing was handed over"));
+    until_said(&frontend, "nothing was handed over").await;
     clients.go_on(100).await;
     assert_eq!(clients.end().await, [""; 0]);
     assert_eq!(get(frontend.admin(), "/readyz").await.status(), 200);
@@ -238,13 +238,18 @@ async fn successor(config: &str, before: &Scale0) -> Child {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
+    until_said(before, "was offered the sockets").await;
+    child
+}
+
+/// Waits until it has written this to its standard error.
+async fn until_said(process: &Scale0, what: &str) {
     soon(async {
-        while !before.stderr().contains("is offered the sockets") {
+        while !process.stderr().contains(what) {
             tokio::task::yield_now().await;
         }
     })
     .await;
-    child
 }
 
 #[tokio::test]

@@ -178,11 +178,6 @@ impl Successor {
             "{} sockets are more than can be handed over at once, {SOCKETS}",
             sockets.len()
         );
-        tracing::info!(
-            pid,
-            sockets = sockets.len(),
-            "a successor has come, and is offered the sockets"
-        );
         let offered = sockets.iter().map(|(whose, listener)| Offered {
             whose: *whose,
             held: listener.is_held(),
@@ -197,6 +192,8 @@ impl Successor {
         timeout(ANSWER, send(&stream, &offer, &sockets))
             .await
             .context("the successor does not read")??;
+        let count = sockets.len();
+        tracing::info!(pid, sockets = count, "a successor was offered the sockets");
         let said = timeout(READY, receive::<Ready>(&stream)).await;
         let said = said.with_context(|| format!("process {pid} was not ready within {READY:?}"))?;
         let (ready, _) =
