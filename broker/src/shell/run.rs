@@ -1,12 +1,12 @@
 //! The thread that owns the sockets: wait, take in, step, send, repeat.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use scale0_transport::{Arrival, Frame, Gatekeeper, PeerId, Port, Router, SendOutcome, wait};
-use scale0_wire::{Kind, Message};
+use scale0_wire::{Kind, Message, RoutingHeader};
 
 use super::clock;
 use super::outbox::{self, Outbox};
@@ -16,7 +16,9 @@ use crate::core::{Action, Backlog, Event};
 /// How long the last BYE may take to leave this process.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// Messages of each router in one round, between two looks at what else there is to do.
+/// Messages of each router in one round: first all are received, then all taken in, then all sent. So libzmq's I/O thread finds many when it
+/// is woken, and each part's code stays in the cache; and they are so few that they do, too. To send each before the next is received costs
+/// more, and so do rounds of 16.
 const ROUND: usize = 64;
 
 /// What peers do wrong is logged at most this often; all of it is counted.
@@ -29,11 +31,13 @@ pub(super) struct SocketThread {
     routers: Vec<Router>,
     /// What comes in at each of them.
     ports: Vec<Port>,
+    /// The frames of what each of them has received in this round, in order: what is passed on leaves in the one it came in.
+    frames: Vec<VecDeque<Frame>>,
     outboxes: HashMap<PeerId, Outbox>,
     room: Backlog,
     /// Who refuses keys, where some are in use.
     gatekeeper: Option<Arc<Gatekeeper>>,
-    /// What came of sending, and is to be told to the core next.
+    /// What is to be told to the core next.
     events: Vec<Event>,
     counters: ShellCounters,
     logged: Option<Instant>,
@@ -48,6 +52,7 @@ impl SocketThread {
     ) -> Self {
         Self {
             station,
+            frames: routers.iter().map(|_| VecDeque::new()).collect(),
             routers,
             ports,
             outboxes: HashMap::new(),
@@ -74,8 +79,7 @@ impl SocketThread {
                 wait(&self.routers, self.station.waker(), deadline)?;
             }
             let now = clock::now();
-            self.flush();
-            more_may_be_there = self.pass_on(now, &mut outbound);
+            more_may_be_there = self.receive(now);
             let counters = self.take_counters();
             let round = self
                 .station
@@ -92,8 +96,12 @@ impl SocketThread {
                     all.handshakes_unfinished = counters.handshakes_unfinished;
                     all.handshakes_broken = counters.handshakes_broken;
                 });
+            self.flush();
             for action in outbound.drain(..) {
-                self.perform(action, None);
+                self.perform(action);
+            }
+            for frames in &mut self.frames {
+                frames.clear();
             }
             if services_refused < round.services_refused && may_log(&mut self.logged, now) {
                 services_refused = round.services_refused;
@@ -113,15 +121,14 @@ impl SocketThread {
         Ok(())
     }
 
-    /// Takes in what has come, at most a round's, and sends what comes of it, one by one: what a message needs is in the nearest cache
-    /// then, from its receipt to its being sent. Whether one of the routers may have more.
-    fn pass_on(&mut self, now: Instant, outbound: &mut Vec<Action>) -> bool {
+    /// What has come, at most a round's. Whether one of the routers may have more.
+    fn receive(&mut self, now: Instant) -> bool {
         let mut more_may_be_there = false;
-        for number in 0..self.routers.len() {
-            let port = self.ports[number];
+        let sources = self.routers.iter_mut().zip(&mut self.frames);
+        for ((router, frames), &port) in sources.zip(&self.ports) {
             let mut left = ROUND;
             while 0 < left
-                && let Some((from, arrival)) = self.routers[number].receive_framed()
+                && let Some((from, arrival)) = router.receive_framed()
             {
                 left -= 1;
                 // The core asks whose it is when a session is opened, and when something is amiss; no more.
@@ -130,14 +137,12 @@ impl SocketThread {
                     Arrival::Malformed(_) => true,
                     Arrival::Down => false,
                 };
-                if matters && let Some(key) = self.routers[number].key_of(from) {
-                    let proved = Event::Proved { peer: from, key };
-                    self.station.take_in(now, proved, outbound);
+                if matters && let Some(key) = router.key_of(from) {
+                    self.events.push(Event::Proved { peer: from, key });
                 }
-                let mut received = None;
-                let event = match arrival {
+                self.events.push(match arrival {
                     Arrival::Message(message, frame) => {
-                        received = frame.map(|frame| (message.header.kind, frame));
+                        frames.extend(frame);
                         Event::Received {
                             from,
                             port,
@@ -152,31 +157,24 @@ impl SocketThread {
                         Event::Malformed { from }
                     }
                     Arrival::Down => Event::Lost { peer: from },
-                };
-                self.station.take_in(now, event, outbound);
-                for action in outbound.drain(..) {
-                    // What is passed on is the first of its kind that comes of what was received. If it is not, it is copied.
-                    let mut frame = None;
-                    if let Action::Send { message, .. } = &action {
-                        let is_it = received.take_if(|(kind, _)| *kind == message.header.kind);
-                        frame = is_it.map(|(_, frame)| frame);
-                    }
-                    self.perform(action, frame);
-                }
-                if !self.events.is_empty() {
-                    // What came of sending comes before what else was received.
-                    return true;
-                }
+                });
             }
             more_may_be_there |= left == 0;
         }
         more_may_be_there
     }
 
-    /// Carries out one action; a message in this frame, if it is the one that was received in it.
-    fn perform(&mut self, action: Action, frame: Option<Frame>) {
+    fn perform(&mut self, action: Action) {
         match action {
-            Action::Send { to, message } => self.send(to, message, frame),
+            Action::Send { to, message } => {
+                let mut frame = None;
+                if is_passed_on(&message.header) {
+                    let mut sources = self.frames.iter_mut();
+                    frame = sources
+                        .find_map(|frames| take_first(frames, |frame| frame.is_of(&message)));
+                }
+                self.send(to, message, frame);
+            }
             Action::Forget { peer } => self.forget(peer),
             Action::Mute { peer, key, until } => {
                 self.mute(peer, true);
@@ -281,6 +279,32 @@ impl SocketThread {
     }
 }
 
+/// The frame that this message was received in, if that was in this round. What is passed on leaves in the order in which it came, so
+/// that it is mostly the first, and those before it are of messages that were not passed on.
+fn take_first<T>(frames: &mut VecDeque<T>, is_it: impl Fn(&T) -> bool) -> Option<T> {
+    let place = frames.iter().position(is_it)?;
+    if 0 < place {
+        frames.drain(..place);
+    }
+    frames.pop_front()
+}
+
+/// Whether such a message may be one that was received: the others are made here, and there is no use in looking for them.
+const fn is_passed_on(header: &RoutingHeader) -> bool {
+    match header.kind {
+        Kind::Request
+        | Kind::Chunk
+        | Kind::Interim
+        | Kind::Response
+        | Kind::Upgrade
+        | Kind::End
+        | Kind::Update => true,
+        // That of a connection is made here.
+        Kind::Window => header.correlation != 0,
+        _ => false,
+    }
+}
+
 /// Whether what a peer did wrong is worth a line now.
 fn may_log(logged: &mut Option<Instant>, now: Instant) -> bool {
     let is_due = logged.is_none_or(|logged| logged + LOG_SPACING <= now);
@@ -296,5 +320,19 @@ struct Closes(Arc<Station>);
 impl Drop for Closes {
     fn drop(&mut self) {
         self.0.close();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_passed_on_is_found_behind_any_number_of_others_and_those_are_dropped() {
+        let mut frames: VecDeque<_> = (0..256).collect();
+        assert_eq!(take_first(&mut frames, |&frame| frame == 300), None);
+        assert_eq!(take_first(&mut frames, |&frame| frame == 20), Some(20));
+        assert_eq!(take_first(&mut frames, |&frame| frame == 255), Some(255));
+        assert!(frames.is_empty());
     }
 }

@@ -118,17 +118,6 @@ impl Station {
         &self.waker
     }
 
-    /// Takes in one event on the socket thread, and hands over what is to be sent.
-    pub(super) fn take_in(&self, now: Instant, event: Event, outbound: &mut Vec<Action>) {
-        let wakers = {
-            let mut state = self.state.lock();
-            state.step(now, event);
-            outbound.append(&mut state.outbound);
-            state.take_wakers()
-        };
-        wake(wakers);
-    }
-
     /// The socket thread's turn: takes in `events`, does what is due, and hands over what is to be sent.
     pub(super) fn round(
         &self,
