@@ -220,6 +220,12 @@ impl Ledger {
         self.shares[broker.0].map_or(0, |share| share.granted)
     }
 
+    /// What the broker was granted, has used and has returned.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn credit(&self, broker: BrokerId) -> Option<[u64; 3]> {
+        self.shares[broker.0].map(|share| [share.granted, share.used, share.returned])
+    }
+
     /// Whether the broker could still send a request.
     pub(crate) fn is_idle_anywhere(&self, broker: BrokerId) -> bool {
         self.shares[broker.0].is_some_and(|share| 0 < share.idle())

@@ -3,6 +3,8 @@
 //! The shell tells it what happened and when ([`Event`]) and carries out what it answers ([`Action`]). `credit` lends the capacity
 //! to the brokers, `broker` is one broker's session, `stream` one request; `serving` is what happens to requests.
 
+#[cfg(feature = "simulation")]
+mod audit;
 mod broker;
 mod credit;
 mod learnt;
@@ -517,7 +519,9 @@ impl Session {
             return;
         }
         broker.line.clear();
-        let orphans: Vec<usize> = broker.streams.drain().map(|(_, index)| index).collect();
+        let mut orphans: Vec<usize> = broker.streams.drain().map(|(_, index)| index).collect();
+        // In the same order in every run, so that a simulation's can be had again.
+        orphans.sort_unstable();
         self.counters.sessions_ended.add();
         self.ledger.leave(id);
         for index in orphans {

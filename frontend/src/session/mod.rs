@@ -1,6 +1,8 @@
 //! What one runtime thread's lane says to the brokers, as a pure state machine: sessions, streams, which broker is asked, what
 //! is repeated. It is told what happened and when, and answers with [`Action`]s; nothing happens here.
 
+#[cfg(feature = "simulation")]
+mod audit;
 mod broker;
 mod explain;
 mod home;
