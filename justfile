@@ -36,11 +36,11 @@ outside:
 
 # Sites in virtual time, seed after seed, until so many steps are taken. A failure prints how to replay it.
 simulate steps="20000000":
-    SCALE0_SIM_STEPS={{ steps }} cargo test -p scale0-broker --test simulation --release -- --nocapture
+    SCALE0_SIM_STEPS={{ steps }} cargo test -p scale0-simulation --test sites --release whatever_breaks -- --nocapture
 
-# One seed of the broker's simulation again.
+# One seed of that simulation again.
 replay seed:
-    SCALE0_SEED={{ seed }} cargo test -p scale0-broker --test simulation --release -- --nocapture
+    SCALE0_SEED={{ seed }} cargo test -p scale0-simulation --test sites --release whatever_breaks -- --nocapture
 
 # One seed of the flights' simulation again.
 replay-flights seed:

@@ -4,15 +4,23 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
+use scale0_transport::Port;
 use scale0_wire::flow::ReceiveWindow;
 use scale0_wire::{
-    Bye, Cancel, End, Fields, Flags, Kind, Message, Priority, Reason, Reject, ServiceId, Window,
-    limits,
+    Cancel, End, Fields, Flags, Kind, Message, Priority, Reason, Reject, ServiceId, Window, limits,
 };
 
-use crate::backend::{about, pair};
-use crate::dialler::{Context, Dialler, Heard, Role, Tag};
+use super::backend::about;
+use super::dialler::{Dialler, Heard, Role};
+use crate::brokers::is_farewell;
+use crate::content::{ENDLESS, check_content, content, pair, read_pair};
+use crate::node::{Ask, Context, Node, Tag};
 use crate::record::Outcome;
+use crate::site::SERVICES;
+
+/// How long after its deadline a request's outcome may come at the latest: it trusts its broker, which may be stopped, as it may
+/// itself, and silence takes a while to be noticed.
+const DETECTION: Duration = Duration::from_secs(15);
 
 /// Windows are small, so that they bind.
 pub(crate) const CONNECTION: u32 = 128 * 1024;
@@ -23,7 +31,6 @@ const TURNS: u8 = 3;
 
 pub(crate) struct Frontend {
     dialler: Dialler,
-    services: &'static [&'static str],
     calls: BTreeMap<u64, Call>,
     streams: Vec<BTreeMap<u64, u64>>,
     streams_so_far: u64,
@@ -31,6 +38,7 @@ pub(crate) struct Frontend {
     /// It reads its connections late.
     is_slow: bool,
     is_leaving: bool,
+    floods_until: Duration,
 }
 
 struct Call {
@@ -48,7 +56,6 @@ struct Call {
     /// Brokers lost under it: another one cannot know whether it has run.
     lost: u8,
     has_head: bool,
-    is_endless: bool,
     total: u64,
     received: u64,
     window: ReceiveWindow,
@@ -63,170 +70,39 @@ struct Upload {
 }
 
 impl Frontend {
-    pub(crate) fn new(
-        name: String,
-        services: &'static [&'static str],
-        brokers: usize,
-        instance: u64,
-        is_slow: bool,
-    ) -> Self {
+    pub(crate) fn new(name: String, brokers: usize, context: &mut Context<'_>) -> Self {
+        context.after(Duration::from_millis(500), Tag::Beat);
+        context.after(Duration::from_millis(20), Tag::Arrive);
         Self {
-            dialler: Dialler::new(name, Role::Frontend, brokers, instance),
-            services,
+            dialler: Dialler::new(name, Role::Frontend, brokers, context.dice.next()),
             calls: BTreeMap::new(),
             streams: vec![BTreeMap::new(); brokers],
             streams_so_far: 0,
             windows: vec![ReceiveWindow::stream(CONNECTION); brokers],
-            is_slow,
-            is_leaving: false,
-        }
-    }
-
-    pub(crate) fn up(&mut self, link: usize, context: &mut Context<'_>) {
-        self.dialler.up(link, context);
-    }
-
-    pub(crate) fn down(&mut self, link: usize, context: &mut Context<'_>) {
-        self.dialler.down(link);
-        self.session_over(link, context);
-    }
-
-    pub(crate) fn resume(&mut self, now: Duration) {
-        self.dialler.resume(now);
-    }
-
-    /// The process is gone, and its clients with it.
-    pub(crate) fn crash(&self, context: &mut Context<'_>) {
-        for call in self.calls.values() {
-            context
-                .record
-                .over(call.id, Outcome::Void, call.has_head, context.now);
-        }
-    }
-
-    /// No more clients; those with endless streams leave.
-    pub(crate) fn settle(&mut self, context: &mut Context<'_>) {
-        self.is_leaving = true;
-        self.is_slow = false;
-        let endless: Vec<u64> = self
-            .calls
-            .values()
-            .filter(|call| call.is_endless)
-            .map(|call| call.id)
-            .collect();
-        for id in endless {
-            self.cancel(id, context);
-        }
-    }
-
-    pub(crate) fn open_calls(&self) -> usize {
-        self.calls.len()
-    }
-
-    pub(crate) fn timer(&mut self, tag: Tag, context: &mut Context<'_>) {
-        match tag {
-            Tag::Beat => {
-                for link in self.dialler.beat(&[], context) {
-                    self.session_over(link, context);
-                }
-            }
-            Tag::Arrive => {
-                if !self.is_leaving {
-                    self.arrive(context);
-                    // In bursts, now and then.
-                    let pause = if context.dice.percent(50) {
-                        0..3000
-                    } else {
-                        2000..40_000
-                    };
-                    let delay = context.dice.micros(pause);
-                    context.after(delay, Tag::Arrive);
-                }
-            }
-            Tag::Leave(id) => {
-                if self.calls.contains_key(&id) {
-                    self.cancel(id, context);
-                }
-            }
-            Tag::Read { id, bytes } => self.read(id, bytes, context),
-            Tag::Drain { link, epoch, bytes } => {
-                if self.dialler.is_open(link) && self.dialler.links[link].epoch == epoch {
-                    self.consume(link, bytes, context);
-                }
-            }
-            other => panic!("a frontend set no {other:?}"),
+            is_slow: !context.is_calm && context.dice.percent(30),
+            is_leaving: context.is_calm,
+            floods_until: Duration::ZERO,
         }
     }
 
     fn arrive(&mut self, context: &mut Context<'_>) {
-        let is_idempotent = context.dice.percent(70);
-        let is_tunnel = context.dice.percent(3);
-        let upload = context
-            .dice
-            .percent(15)
-            .then(|| context.dice.number(0..40_000));
-        let patience = context.dice.millis(500..8000);
-        let id = self.ask(is_idempotent, is_tunnel, upload, patience, context);
+        if self.is_leaving {
+            return;
+        }
+        let dice = &mut *context.dice;
+        let ask = Ask {
+            is_idempotent: dice.percent(70),
+            is_tunnel: dice.percent(3),
+            upload: dice.percent(15).then(|| dice.number(0..40_000)),
+            patience: dice.millis(500..8000),
+        };
+        let id = self.ask(ask, context);
         if context.dice.percent(6) {
             let delay = context.dice.millis(1..500);
             context.after(delay, Tag::Leave(id));
         }
-    }
-
-    /// A client asks for something; the request's id.
-    pub(crate) fn ask(
-        &mut self,
-        is_idempotent: bool,
-        is_tunnel: bool,
-        upload: Option<u64>,
-        patience: Duration,
-        context: &mut Context<'_>,
-    ) -> u64 {
-        let deadline = context.now + patience;
-        let id = context.record.asked(is_idempotent, deadline);
-        let upload = upload.map(|total| Upload {
-            total,
-            sent: 0,
-            limit: 0,
-            has_ended: false,
-        });
-        let call = Call {
-            id,
-            service: context.dice.pick(self.services).unwrap(),
-            is_idempotent: is_idempotent && !is_tunnel,
-            is_tunnel,
-            upload: match upload {
-                None if is_tunnel => Some(Upload {
-                    total: 5000,
-                    sent: 0,
-                    limit: 0,
-                    has_ended: false,
-                }),
-                upload => upload,
-            },
-            deadline,
-            hold: context.dice.millis(0..3000),
-            priority: context
-                .dice
-                .pick(&[
-                    Priority::Interactive,
-                    Priority::Normal,
-                    Priority::Background,
-                ])
-                .unwrap(),
-            link: 0,
-            correlation: 0,
-            turns: 0,
-            lost: 0,
-            has_head: false,
-            is_endless: false,
-            total: 0,
-            received: 0,
-            window: ReceiveWindow::stream(STREAM),
-        };
-        self.calls.insert(id, call);
-        self.send(id, context);
-        id
+        let delay = context.next_client(self.floods_until);
+        context.after(delay, Tag::Arrive);
     }
 
     /// Sends a request to a broker that takes new work.
@@ -293,7 +169,7 @@ impl Frontend {
             }
             let left = upload.total - upload.sent;
             let length = left.min(upload.limit - upload.sent).min(4096);
-            if length == 0 || (length < 16 && length < left) {
+            if length == 0 {
                 return;
             }
             let chunk = content(id, upload.sent, length);
@@ -326,26 +202,6 @@ impl Frontend {
         self.send(id, context);
     }
 
-    pub(crate) fn hear(&mut self, link: usize, message: &Message, context: &mut Context<'_>) {
-        let epoch = self.dialler.links[link].epoch;
-        if is_farewell(message)
-            && message.header.epoch == epoch
-            && !context.record.left_unread.contains(&epoch)
-        {
-            assert!(
-                self.streams[link].is_empty(),
-                "broker {link} left, and never said what became of {:?}",
-                self.streams[link]
-            );
-        }
-        match self.dialler.hear(link, message, context) {
-            Heard::Done => {}
-            Heard::Opened => self.windows[link] = ReceiveWindow::stream(CONNECTION),
-            Heard::Ended => self.session_over(link, context),
-            Heard::Other => self.hear_broker(link, message, context),
-        }
-    }
-
     fn hear_broker(&mut self, link: usize, message: &Message, context: &mut Context<'_>) {
         let length = message.content.len();
         if 0 < length {
@@ -374,12 +230,10 @@ impl Frontend {
         match message.header.kind {
             Kind::Response | Kind::Upgrade => {
                 assert!(!call.has_head, "request {id} has a second head");
-                let (of, total) = read_pair(&message.metadata);
+                let (of, total) = read_pair(&message.metadata).expect("a head nobody wrote");
                 assert_eq!(of, id, "somebody else's response");
                 call.has_head = true;
                 call.total = total;
-                call.is_endless = message.header.flags.contains(Flags::EVENT_STREAM)
-                    || message.header.kind == Kind::Upgrade;
                 self.take_content(id, &message.content, context);
                 if message.header.flags.contains(Flags::FINAL) {
                     self.complete(id, context);
@@ -412,6 +266,7 @@ impl Frontend {
                 }
                 self.upload(id, context);
             }
+            Kind::Redirect => {}
             other => panic!("a broker said {other:?} to a frontend"),
         }
     }
@@ -421,13 +276,7 @@ impl Frontend {
         if bytes.is_empty() {
             return;
         }
-        if 16 <= bytes.len() {
-            assert_eq!(
-                read_pair(bytes),
-                (id, call.received),
-                "content of another stream, lost or out of order"
-            );
-        }
+        check_content("the response to request", id, call.received, bytes);
         assert!(
             call.window.receive(bytes.len()) || call.received == 0,
             "a stream window was exceeded"
@@ -460,7 +309,8 @@ impl Frontend {
     fn complete(&mut self, id: u64, context: &mut Context<'_>) {
         let call = &self.calls[&id];
         assert!(call.has_head, "request {id} ended before it began");
-        assert_eq!(call.received, call.total, "request {id} is short");
+        let is_whole = call.received == call.total || call.total == ENDLESS;
+        assert!(is_whole, "request {id} is short");
         self.over(id, Outcome::Answered, context);
     }
 
@@ -480,25 +330,143 @@ impl Frontend {
     }
 }
 
-/// Whether its sender says that it leaves in order.
-pub(crate) fn is_farewell(message: &Message) -> bool {
-    message.header.kind == Kind::Bye && Bye::decode(&message.metadata).unwrap() == Bye::Leaving
-}
-
-/// So much of a stream's content, which tells whose it is and where in it.
-pub(crate) fn content(id: u64, offset: u64, length: u64) -> Bytes {
-    let mut bytes = pair(id, offset).to_vec();
-    bytes.resize(usize::try_from(length).unwrap(), 0);
-    bytes.into()
-}
-
-pub(crate) fn read_pair(bytes: &Bytes) -> (u64, u64) {
-    let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
-    if bytes.len() < 16 {
-        // The short rest of a stream cannot tell.
-        return (0, 0);
+impl Node for Frontend {
+    fn port(&self) -> Port {
+        Port::Frontends
     }
-    (number(0), number(8))
+
+    fn up(&mut self, link: usize, context: &mut Context<'_>) {
+        self.dialler.up(link, context);
+    }
+
+    fn down(&mut self, link: usize, context: &mut Context<'_>) {
+        self.dialler.down(link);
+        self.session_over(link, context);
+    }
+
+    fn hear(&mut self, link: usize, message: Message, context: &mut Context<'_>) {
+        let epoch = self.dialler.links[link].epoch;
+        if is_farewell(&message)
+            && message.header.epoch == epoch
+            && !context.record.left_unread.contains(&epoch)
+        {
+            assert!(
+                self.streams[link].is_empty(),
+                "broker {link} left, and never said what became of {:?}",
+                self.streams[link]
+            );
+        }
+        match self.dialler.hear(link, &message, context) {
+            Heard::Done => {}
+            Heard::Opened => self.windows[link] = ReceiveWindow::stream(CONNECTION),
+            Heard::Ended => self.session_over(link, context),
+            Heard::Other => self.hear_broker(link, &message, context),
+        }
+    }
+
+    fn timer(&mut self, tag: Tag, context: &mut Context<'_>) {
+        match tag {
+            Tag::Beat => {
+                for link in self.dialler.beat(&[], context) {
+                    self.session_over(link, context);
+                }
+            }
+            Tag::Arrive => self.arrive(context),
+            Tag::Leave(id) => {
+                if self.calls.contains_key(&id) {
+                    self.cancel(id, context);
+                }
+            }
+            Tag::Read { id, bytes } => self.read(id, bytes, context),
+            Tag::Drain { link, epoch, bytes } => {
+                if self.dialler.is_open(link) && self.dialler.links[link].epoch == epoch {
+                    self.consume(link, bytes, context);
+                }
+            }
+            other => panic!("a frontend set no {other:?}"),
+        }
+    }
+
+    fn resume(&mut self, _pause: Duration, context: &mut Context<'_>) {
+        self.dialler.resume(context.now);
+    }
+
+    fn crash(&mut self, context: &mut Context<'_>) {
+        for call in self.calls.values() {
+            let (id, has_head) = (call.id, call.has_head);
+            (context.record).over(id, Outcome::Void, has_head, context.now);
+        }
+    }
+
+    /// It is of an age in which frontends were just killed.
+    fn drain(&mut self, _context: &mut Context<'_>) {}
+
+    fn flood(&mut self, until: Duration) {
+        self.floods_until = until;
+    }
+
+    /// No more clients; those with endless streams leave.
+    fn settle(&mut self, context: &mut Context<'_>) {
+        self.is_leaving = true;
+        self.is_slow = false;
+        let endless = self.calls.values().filter(|call| call.total == ENDLESS);
+        let endless: Vec<u64> = endless.map(|call| call.id).collect();
+        for id in endless {
+            self.cancel(id, context);
+        }
+    }
+
+    fn ask(&mut self, ask: Ask, context: &mut Context<'_>) -> u64 {
+        let is_idempotent = ask.is_idempotent && !ask.is_tunnel;
+        let deadline = context.now + ask.patience;
+        let id = context.record.asked(&ask, deadline + DETECTION);
+        let upload = ask.upload.map(|total| Upload {
+            total,
+            sent: 0,
+            limit: 0,
+            has_ended: false,
+        });
+        let call = Call {
+            id,
+            service: context.dice.pick(SERVICES).unwrap(),
+            is_idempotent,
+            is_tunnel: ask.is_tunnel,
+            upload: match upload {
+                None if ask.is_tunnel => Some(Upload {
+                    total: 5000,
+                    sent: 0,
+                    limit: 0,
+                    has_ended: false,
+                }),
+                upload => upload,
+            },
+            deadline,
+            hold: context.dice.millis(0..3000),
+            priority: context
+                .dice
+                .pick(&[
+                    Priority::Interactive,
+                    Priority::Normal,
+                    Priority::Background,
+                ])
+                .unwrap(),
+            link: 0,
+            correlation: 0,
+            turns: 0,
+            lost: 0,
+            has_head: false,
+            total: 0,
+            received: 0,
+            window: ReceiveWindow::stream(STREAM),
+        };
+        self.calls.insert(id, call);
+        self.send(id, context);
+        id
+    }
+
+    fn check_quiet(&self, _ledger: &dyn Fn(usize) -> Option<[u64; 3]>) {
+        assert_eq!(self.calls.len(), 0, "somebody still waits");
+    }
 }
 
 const _: () = assert!(STREAM as usize <= limits::CONTENT);

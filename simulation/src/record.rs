@@ -1,17 +1,23 @@
 //! What really happened, as nobody in the site knows it: the judge's book.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
-use scale0_wire::Reason;
+use scale0_wire::{Message, Reason};
 
-/// How long after its deadline a request's outcome may come at the latest: the longest pause of its broker or of its frontend
-/// itself, and the time until its silence is noticed.
-const DETECTION: Duration = Duration::from_secs(15);
+use crate::node::Ask;
+
+/// How long after its deadline a request's outcome may come at the latest: a frontend looks its streams over four times a second,
+/// and lets its broker go first by as much. Whatever brokers and backends do: it does not depend on them.
+pub(crate) const LATE: Duration = Duration::from_millis(600);
+
+/// Messages that somebody evil could have overheard.
+const OVERHEARD: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Answered,
+    /// No handler has begun to work on it.
     Refused(Reason),
     Failed(Reason),
     Cancelled,
@@ -26,27 +32,61 @@ pub(crate) struct Record {
     pub(crate) left_unread: BTreeSet<u64>,
     /// Requests over, by outcome.
     pub(crate) outcomes: BTreeMap<String, u64>,
+    overheard: VecDeque<Message>,
+    promise: Promise,
+}
+
+/// Who is answered, if only the client waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Promise {
+    /// Whoever is lucky.
+    #[default]
+    None,
+    /// Who may be asked twice, until the response has begun.
+    Repeatable,
+    All,
 }
 
 #[derive(Debug)]
 struct Story {
     is_idempotent: bool,
-    deadline: Duration,
+    /// It is all in one message too.
+    is_repeatable: bool,
+    due: Duration,
     starts: u32,
     outcome: Option<Outcome>,
 }
 
 impl Record {
-    pub(crate) fn asked(&mut self, is_idempotent: bool, deadline: Duration) -> u64 {
+    pub(crate) fn new(promise: Promise) -> Self {
+        Self {
+            promise,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn asked(&mut self, ask: &Ask, due: Duration) -> u64 {
+        let is_idempotent = ask.is_idempotent && !ask.is_tunnel;
         let id = self.requests.len() as u64 + 1;
         let story = Story {
             is_idempotent,
-            deadline,
+            is_repeatable: is_idempotent && ask.upload.is_none(),
+            due,
             starts: 0,
             outcome: None,
         };
         self.requests.insert(id, story);
         id
+    }
+
+    /// It has until then: its client goes on sending, more clients wait for it, or its frontend was stopped.
+    pub(crate) fn put_off(&mut self, id: u64, due: Duration) {
+        let story = self.requests.get_mut(&id).expect("a request nobody asked");
+        story.due = story.due.max(due);
+    }
+
+    pub(crate) fn due(&self, id: u64) -> Duration {
+        self.requests[&id].due
     }
 
     /// A handler has begun to work on it.
@@ -66,9 +106,22 @@ impl Record {
             "request {id} has a second outcome, {outcome:?}"
         );
         assert!(
-            has_head || outcome == Outcome::Void || now <= story.deadline + DETECTION,
+            has_head || outcome == Outcome::Void || now <= story.due + LATE,
             "request {id} was due at {:?}, and is {outcome:?} at {now:?}",
-            story.deadline
+            story.due
+        );
+        let is_promised = match self.promise {
+            Promise::None => false,
+            Promise::Repeatable => story.is_repeatable && !has_head,
+            Promise::All => true,
+        };
+        let may_be = matches!(
+            outcome,
+            Outcome::Answered | Outcome::Cancelled | Outcome::Void
+        );
+        assert!(
+            may_be || !is_promised,
+            "request {id} is {outcome:?} at {now:?}, against the promise"
         );
         assert!(
             !matches!(
@@ -101,5 +154,17 @@ impl Record {
                 "request {id} has no outcome: {story:?}"
             );
         }
+    }
+
+    /// Somebody honest has sent this.
+    pub(crate) fn overhear(&mut self, message: &Message) {
+        if self.overheard.len() == OVERHEARD {
+            self.overheard.pop_front();
+        }
+        self.overheard.push_back(message.clone());
+    }
+
+    pub(crate) fn overheard(&self) -> &VecDeque<Message> {
+        &self.overheard
     }
 }

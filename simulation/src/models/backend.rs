@@ -3,14 +3,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
+use scale0_transport::Port;
 use scale0_wire::flow::{ReceiveWindow, SendWindow};
 use scale0_wire::{
     End, Fields, Flags, Kind, Message, Reason, Reject, RoutingHeader, Wanted, Window, limits,
 };
 
-use crate::dialler::{Context, Dialler, Effect, Heard, Role, Tag};
-use crate::frontend::{content, read_pair};
+use super::dialler::{Dialler, Heard, Role};
+use crate::content::{ENDLESS, check_content, content, pair, read_pair};
+use crate::node::{Context, Effect, Node, Tag};
+use crate::site::Trade;
 
 /// On RESPONSE, of version 2 on: a status of 500 or more.
 const APP_ERROR: Flags = Flags(1 << 8);
@@ -101,51 +103,21 @@ impl Session {
 impl Backend {
     pub(crate) fn new(
         name: String,
-        service: &'static str,
-        capacity: u32,
+        trade: Trade,
         brokers: usize,
-        instance: u64,
+        context: &mut Context<'_>,
     ) -> Self {
+        context.after(Duration::from_millis(500), Tag::Beat);
+        let instance = context.dice.next();
         Self {
-            dialler: Dialler::new(name, Role::Backend { capacity, service }, brokers, instance),
-            capacity: capacity.into(),
+            dialler: Dialler::new(name, Role::Backend(trade), brokers, instance),
+            capacity: trade.capacity.into(),
             sessions: vec![Session::new(); brokers],
             works: BTreeMap::new(),
             works_so_far: 0,
             is_draining: false,
             is_waking: false,
         }
-    }
-
-    pub(crate) fn up(&mut self, link: usize, context: &mut Context<'_>) {
-        self.dialler.up(link, context);
-    }
-
-    pub(crate) fn down(&mut self, link: usize, context: &mut Context<'_>) {
-        self.dialler.down(link);
-        self.session_over(link, context);
-    }
-
-    pub(crate) fn resume(&mut self, pause: Duration, context: &mut Context<'_>) {
-        self.dialler.resume(context.now);
-        self.is_waking = limits::HEARTBEAT < pause;
-    }
-
-    /// All that came during the pause has been taken in.
-    pub(crate) fn is_awake(&mut self) {
-        self.is_waking = false;
-    }
-
-    pub(crate) fn drain(&mut self, context: &mut Context<'_>) {
-        self.is_draining = true;
-        let patience = context.dice.millis(100..6000);
-        context.after(patience, Tag::CutOff);
-        for link in 0..self.sessions.len() {
-            if self.dialler.is_open(link) {
-                self.say(link, Message::new(RoutingHeader::new(Kind::Drain)), context);
-            }
-        }
-        self.exit_if_done(context);
     }
 
     fn exit_if_done(&mut self, context: &mut Context<'_>) {
@@ -172,21 +144,6 @@ impl Backend {
             }
         }
         self.regrant(context);
-    }
-
-    pub(crate) fn hear(&mut self, link: usize, message: &Message, context: &mut Context<'_>) {
-        match self.dialler.hear(link, message, context) {
-            Heard::Done => {}
-            Heard::Ended => self.session_over(link, context),
-            Heard::Opened => {
-                self.sessions[link] = Session::new();
-                if self.is_draining {
-                    self.say(link, Message::new(RoutingHeader::new(Kind::Drain)), context);
-                }
-                self.regrant(context);
-            }
-            Heard::Other => self.hear_broker(link, message, context),
-        }
     }
 
     fn hear_broker(&mut self, link: usize, message: &Message, context: &mut Context<'_>) {
@@ -250,7 +207,7 @@ impl Backend {
                     self.finish(key, Some(Reason::Cancelled), context);
                 }
             }
-            Kind::Update => {}
+            Kind::Update | Kind::Redirect => {}
             other => panic!("a broker said {other:?} to a backend"),
         }
     }
@@ -280,7 +237,8 @@ impl Backend {
             session.received + session.returned <= session.granted,
             "a broker sent more than it was granted: {session:?}"
         );
-        let (id, upload) = read_pair(&message.metadata);
+        let asked = read_pair(&message.metadata);
+        let (id, upload) = asked.unwrap_or((0, 0));
         let is_whole = header.flags.contains(Flags::FINAL);
         let is_tunnel = header.flags.contains(Flags::UPGRADE);
         let plan = if context.is_calm && !is_tunnel {
@@ -319,7 +277,7 @@ impl Backend {
             total,
             sent: 0,
             send: SendWindow::new(header.window),
-            upload: (!is_whole).then(|| Upload {
+            upload: (!is_whole || is_tunnel).then(|| Upload {
                 total: upload,
                 received: 0,
                 window: ReceiveWindow::stream(UPLOAD),
@@ -347,7 +305,9 @@ impl Backend {
             };
             return self.reject(key, reason, context);
         }
-        context.record.started(id);
+        if asked.is_some() {
+            context.record.started(id);
+        }
         if !is_whole && !is_tunnel {
             self.open_window(key, UPLOAD.into(), context);
         }
@@ -377,13 +337,7 @@ impl Backend {
         let work = self.works.get_mut(&key).unwrap();
         let id = work.id;
         let upload = work.upload.as_mut().expect("content of a whole request");
-        if 16 <= length {
-            assert_eq!(
-                read_pair(&message.content),
-                (id, upload.received),
-                "lost or reordered"
-            );
-        }
+        check_content("the request", id, upload.received, &message.content);
         assert!(
             upload.window.receive(length),
             "a stream window was exceeded"
@@ -412,49 +366,6 @@ impl Backend {
     fn say(&mut self, link: usize, mut message: Message, context: &mut Context<'_>) {
         message.header.credit = self.sessions[link].granted;
         self.dialler.send(link, message, context);
-    }
-
-    pub(crate) fn timer(&mut self, tag: Tag, context: &mut Context<'_>) {
-        match tag {
-            Tag::Beat => {
-                let credit: Vec<u64> = self.sessions.iter().map(|it| it.granted).collect();
-                for link in self.dialler.beat(&credit, context) {
-                    self.session_over(link, context);
-                }
-                // Demand may have been told to a session that has no credit to spare yet.
-                self.regrant(context);
-            }
-            Tag::Stray {
-                link,
-                epoch,
-                correlation,
-            } => {
-                if self.dialler.is_open(link) && self.dialler.links[link].epoch == epoch {
-                    let kinds = [Kind::Chunk, Kind::End, Kind::Response, Kind::Reject];
-                    let mut stray = about(context.dice.pick(&kinds).unwrap(), correlation);
-                    stray.header.flags = Flags::FINAL;
-                    let message = stray.with_metadata(pair(0, 0));
-                    self.say(link, message.with_content(content(0, 0, 16)), context);
-                }
-            }
-            Tag::CutOff => {
-                for key in self.works.keys().copied().collect::<Vec<_>>() {
-                    self.finish(key, Some(Reason::Draining), context);
-                }
-            }
-            Tag::Return => self.set_away(false, context),
-            Tag::Work(key) => {
-                let Some(work) = self.works.get_mut(&key) else {
-                    return;
-                };
-                work.is_ready = true;
-                if work.link.is_none() {
-                    return self.finish(key, None, context);
-                }
-                self.go_on(key, context);
-            }
-            other => panic!("a backend set no {other:?}"),
-        }
     }
 
     /// A handler does what it can.
@@ -510,7 +421,12 @@ impl Backend {
             } else {
                 Kind::Response
             };
-            let mut message = about(kind, correlation).with_metadata(pair(id, total));
+            let announced = if is_tunnel || is_event_stream {
+                ENDLESS
+            } else {
+                total
+            };
+            let mut message = about(kind, correlation).with_metadata(pair(id, announced));
             message.header.flags = Flags(0).with(Flags::EVENT_STREAM, is_event_stream);
             self.say(link, message, context);
             if is_tunnel {
@@ -522,7 +438,7 @@ impl Backend {
             let session = &mut self.sessions[link];
             let room = work.send.room().min(session.send.room()).min(16 * 1024);
             let length = (total - work.sent).min(room);
-            if length == 0 || (length < 16 && length < total - work.sent) {
+            if length == 0 {
                 break;
             }
             let chunk = content(id, work.sent, length);
@@ -640,13 +556,102 @@ impl Backend {
             }
         }
     }
+}
 
-    pub(crate) fn name(&self) -> &str {
-        self.dialler.name()
+impl Node for Backend {
+    fn port(&self) -> Port {
+        Port::Backends
     }
 
-    /// Nothing is under way: all credit is where both sides say it is.
-    pub(crate) fn check_quiet(&self, ledger: impl Fn(usize) -> Option<[u64; 3]>) {
+    fn up(&mut self, link: usize, context: &mut Context<'_>) {
+        self.dialler.up(link, context);
+    }
+
+    fn down(&mut self, link: usize, context: &mut Context<'_>) {
+        self.dialler.down(link);
+        self.session_over(link, context);
+    }
+
+    fn hear(&mut self, link: usize, message: Message, context: &mut Context<'_>) {
+        match self.dialler.hear(link, &message, context) {
+            Heard::Done => {}
+            Heard::Ended => self.session_over(link, context),
+            Heard::Opened => {
+                self.sessions[link] = Session::new();
+                if self.is_draining {
+                    self.say(link, Message::new(RoutingHeader::new(Kind::Drain)), context);
+                }
+                self.regrant(context);
+            }
+            Heard::Other => self.hear_broker(link, &message, context),
+        }
+    }
+
+    fn timer(&mut self, tag: Tag, context: &mut Context<'_>) {
+        match tag {
+            Tag::Beat => {
+                let credit: Vec<u64> = self.sessions.iter().map(|it| it.granted).collect();
+                for link in self.dialler.beat(&credit, context) {
+                    self.session_over(link, context);
+                }
+                // Demand may have been told to a session that has no credit to spare yet.
+                self.regrant(context);
+            }
+            Tag::Stray {
+                link,
+                epoch,
+                correlation,
+            } => {
+                if self.dialler.is_open(link) && self.dialler.links[link].epoch == epoch {
+                    let kinds = [Kind::Chunk, Kind::End, Kind::Response, Kind::Reject];
+                    let mut stray = about(context.dice.pick(&kinds).unwrap(), correlation);
+                    stray.header.flags = Flags::FINAL;
+                    let message = stray.with_metadata(pair(0, 0));
+                    self.say(link, message.with_content(content(0, 0, 16)), context);
+                }
+            }
+            Tag::CutOff => {
+                for key in self.works.keys().copied().collect::<Vec<_>>() {
+                    self.finish(key, Some(Reason::Draining), context);
+                }
+            }
+            Tag::Return => self.set_away(false, context),
+            Tag::Work(key) => {
+                let Some(work) = self.works.get_mut(&key) else {
+                    return;
+                };
+                work.is_ready = true;
+                if work.link.is_none() {
+                    return self.finish(key, None, context);
+                }
+                self.go_on(key, context);
+            }
+            other => panic!("a backend set no {other:?}"),
+        }
+    }
+
+    fn resume(&mut self, pause: Duration, context: &mut Context<'_>) {
+        self.dialler.resume(context.now);
+        self.is_waking = limits::HEARTBEAT < pause;
+    }
+
+    fn awake(&mut self) {
+        self.is_waking = false;
+    }
+
+    fn drain(&mut self, context: &mut Context<'_>) {
+        self.is_draining = true;
+        let patience = context.dice.millis(100..6000);
+        context.after(patience, Tag::CutOff);
+        for link in 0..self.sessions.len() {
+            if self.dialler.is_open(link) {
+                self.say(link, Message::new(RoutingHeader::new(Kind::Drain)), context);
+            }
+        }
+        self.exit_if_done(context);
+    }
+
+    fn check_quiet(&self, ledger: &dyn Fn(usize) -> Option<[u64; 3]>) {
         assert!(self.works.is_empty(), "a handler is still at work");
         for (link, session) in self.sessions.iter().enumerate() {
             assert_eq!(session.received, session.finished);
@@ -671,8 +676,4 @@ pub(crate) fn about(kind: Kind, correlation: u64) -> Message {
         correlation,
         ..RoutingHeader::new(kind)
     })
-}
-
-pub(crate) fn pair(first: u64, second: u64) -> Bytes {
-    [first.to_le_bytes(), second.to_le_bytes()].concat().into()
 }

@@ -4,86 +4,13 @@ use std::time::Duration;
 
 use scale0_wire::{Bye, Heartbeat, Hello, Kind, Message, RoutingHeader, VERSION, Welcome, limits};
 
-use crate::dice::Dice;
-use crate::record::Record;
+use crate::node::{Context, Effect, Tag};
+use crate::site::Trade;
 
-/// What a node does in a step.
-#[derive(Debug)]
-pub(crate) enum Effect {
-    Send {
-        link: usize,
-        message: Message,
-    },
-    After {
-        delay: Duration,
-        tag: Tag,
-    },
-    /// Drop the connection and dial anew.
-    Hangup {
-        link: usize,
-    },
-    /// The process ends in order.
-    Exit,
-}
-
-/// What a node set a timer for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Tag {
-    Beat,
-    /// A handler goes on.
-    Work(u64),
-    /// The time of a drain is over.
-    CutOff,
-    /// The application is there again.
-    Return,
-    /// A confused handler says something about a stream that is over.
-    Stray {
-        link: usize,
-        epoch: u64,
-        correlation: u64,
-    },
-    /// A reader has read so much of a stream.
-    Read {
-        id: u64,
-        bytes: usize,
-    },
-    /// A reader has read so much of a connection.
-    Drain {
-        link: usize,
-        epoch: u64,
-        bytes: usize,
-    },
-    /// A client loses its patience.
-    Leave(u64),
-    /// The next client comes.
-    Arrive,
-}
-
-/// All that a node can reach in a step.
-pub(crate) struct Context<'a> {
-    pub(crate) now: Duration,
-    pub(crate) dice: &'a mut Dice,
-    pub(crate) record: &'a mut Record,
-    pub(crate) effects: &'a mut Vec<Effect>,
-    /// Nothing goes wrong any more.
-    pub(crate) is_calm: bool,
-    /// How many in a hundred requests the application fails.
-    pub(crate) failing: u64,
-}
-
-impl Context<'_> {
-    pub(crate) fn after(&mut self, delay: Duration, tag: Tag) {
-        self.effects.push(Effect::After { delay, tag });
-    }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) enum Role {
     Frontend,
-    Backend {
-        capacity: u32,
-        service: &'static str,
-    },
+    Backend(Trade),
 }
 
 /// A session with one broker.
@@ -134,10 +61,6 @@ impl Dialler {
         }
     }
 
-    pub(crate) fn name(&self) -> &str {
-        &self.name
-    }
-
     pub(crate) fn up(&mut self, link: usize, context: &mut Context<'_>) {
         self.links[link].is_up = true;
         self.renew(link, context);
@@ -169,11 +92,11 @@ impl Dialler {
 
     fn hello(&self, link: usize, context: &mut Context<'_>) {
         let (window, capacity, services) = match self.role {
-            Role::Frontend => (crate::frontend::CONNECTION, 0, Vec::new()),
-            Role::Backend { service, .. } => (
+            Role::Frontend => (super::frontend::CONNECTION, 0, Vec::new()),
+            Role::Backend(trade) => (
                 limits::CONNECTION_WINDOW,
                 self.capacity(),
-                vec![service.to_owned()],
+                trade.services.iter().map(|&name| name.to_owned()).collect(),
             ),
         };
         let hello = Hello {
@@ -193,7 +116,7 @@ impl Dialler {
 
     pub(crate) fn send(&self, link: usize, mut message: Message, context: &mut Context<'_>) {
         message.header.epoch = self.links[link].epoch;
-        context.effects.push(Effect::Send { link, message });
+        context.send(link, message);
     }
 
     /// Says that it lives, and hangs up on who does not. Returns the sessions that ended so.
@@ -222,8 +145,8 @@ impl Dialler {
 
     fn capacity(&self) -> u32 {
         match self.role {
-            Role::Backend { capacity, .. } if !self.is_away => capacity,
-            Role::Backend { .. } | Role::Frontend => 0,
+            Role::Backend(trade) if !self.is_away => trade.capacity,
+            Role::Backend(_) | Role::Frontend => 0,
         }
     }
 
@@ -271,7 +194,7 @@ impl Dialler {
                 state.beat = Heartbeat::decode(&message.metadata).unwrap().sequence;
                 // A broker that drains waits for this. Every other node is of an older version, and says it in its time.
                 if state.is_draining
-                    && self.role == Role::Frontend
+                    && matches!(self.role, Role::Frontend)
                     && self.instance.is_multiple_of(2)
                 {
                     self.say_capacity(link, 0, context);
