@@ -51,15 +51,22 @@ trial *arguments:
     cargo build --release --locked -p scale0 -p scale0-trials
     target/release/scale0-trials {{ arguments }}
 
-# The decoders on bytes that a fuzzer makes up. Needs cargo-fuzz; see wire/fuzz/README.md and cache/fuzz/README.md.
-fuzz seconds="60":
-    mkdir -p wire/fuzz/found
-    cd wire && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none message fuzz/found fuzz/corpus -- -max_len=8192 -max_total_time={{ seconds }}
-    mkdir -p cache/fuzz/found/fields cache/fuzz/found/records
-    cd cache && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none fields fuzz/found/fields fuzz/corpus/fields -- -max_total_time={{ seconds }}
-    cd cache && for target in metadata purges segments; do \
-        RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none $target fuzz/found/records fuzz/corpus/records -- -max_total_time={{ seconds }} || exit; \
-    done
+# A fuzzer, for hours: `message` in wire; `fields`, `metadata`, `purges`, `segments` in cache; `broker`, `lane`, `session` in simulation.
+# Needs cargo-fuzz; see the README.md in each crate's `fuzz`.
+fuzz target hours="1":
+    #!/usr/bin/env bash
+    set -euo pipefail
+    case {{ target }} in
+        message) folder=wire seeds=corpus options=(-max_len=8192) ;;
+        fields) folder=cache seeds=corpus/fields options=() ;;
+        metadata | purges | segments) folder=cache seeds=corpus/records options=() ;;
+        broker | lane | session) folder=simulation seeds=corpus/{{ target }} options=(-max_len=8192) ;;
+        *) echo "no fuzzer is called {{ target }}" >&2; exit 2 ;;
+    esac
+    cd $folder
+    mkdir -p fuzz/found/{{ target }}
+    RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none {{ target }} fuzz/found/{{ target }} fuzz/$seeds -- \
+        "${options[@]}" -max_total_time=$(({{ hours }} * 3600))
 
 # The golden messages, read and written by a second implementation.
 vectors:

@@ -5,6 +5,7 @@ use std::time::Duration;
 use scale0_broker::{Action, Broker, Counters, Event};
 use scale0_wire::{Bye, Kind, Message};
 
+use crate::fuzz::Trace;
 use crate::network::{Way, peer};
 use crate::node::LITTLE;
 use crate::site;
@@ -19,6 +20,9 @@ const UNDER_WAY: usize = 512 * 1024;
 impl World {
     pub(crate) fn start_broker(&mut self, broker: usize) {
         let drawn = [self.dice.next(), self.dice.next()];
+        if broker == 0 && self.script.is_some() {
+            self.script = Some(Trace::new(drawn[1], self.now));
+        }
         let is_tight = !self.weather.is_healthy();
         let config = site::config(broker, drawn, self.has_keys, is_tight);
         let now = clock(self.now, self.brokers[broker].ahead);
@@ -52,13 +56,25 @@ impl World {
     /// Says it as the shell does.
     fn give_broker(&mut self, broker: usize, what: ForBroker) {
         let (connection, message) = match what {
-            ForBroker::Event(event) => return self.step_broker(broker, event),
+            ForBroker::Event(event) => {
+                if let (0, Some(script), Event::Lost { peer }) = (broker, &mut self.script, &event)
+                {
+                    let connection = self.network.of(*peer);
+                    let node = self.network.connections[connection].node;
+                    script.lost(self.now, node);
+                }
+                return self.step_broker(broker, event);
+            }
             ForBroker::From(connection, message) => (connection, message),
         };
         let size = message.as_ref().map_or(0, Message::size);
         self.taken_up(connection, size);
         if self.network.connections[connection].is_muted {
             return;
+        }
+        if let (0, Some(script), Some(message)) = (broker, &mut self.script, &message) {
+            let node = self.network.connections[connection].node;
+            script.said(self.now, node, message);
         }
         let from = peer(connection);
         if let Some(key) = self.key_of(connection, message.as_ref()) {

@@ -8,6 +8,7 @@
 //!
 //! `site` says who is there, `weather` what befalls them, `network` what lies between them; `frontend` and `backend` put clients and
 //! handlers around the state machines; `models` are other implementations of the protocol, and `stranger` is nobody's friend.
+//! `fuzz` feeds the state machines one by one with any bytes.
 #![expect(
     clippy::unwrap_used,
     reason = "a simulation that cannot go on has failed"
@@ -19,6 +20,7 @@ mod brokers;
 mod content;
 mod dice;
 mod frontend;
+pub mod fuzz;
 mod judge;
 mod models;
 mod network;

@@ -11,6 +11,7 @@ use scale0_wire::{Kind, Message};
 use slab::Slab;
 
 use crate::dice::Dice;
+use crate::fuzz::Trace;
 use crate::network::{Network, Way, peer};
 use crate::node::{Node, Tag};
 use crate::record::Record;
@@ -43,6 +44,8 @@ pub struct World {
     pub(crate) messages: u64,
     trace: u64,
     pub(crate) report: Report,
+    /// What happens to the first broker, where that is asked for.
+    pub(crate) script: Option<Trace>,
 }
 
 /// A broker's process.
@@ -214,6 +217,7 @@ impl World {
             messages: 0,
             trace: 0,
             report: Report::default(),
+            script: None,
         };
         for broker in 0..BROKERS {
             world.start_broker(broker);

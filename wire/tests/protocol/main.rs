@@ -10,6 +10,7 @@ mod description;
 mod document;
 mod golden;
 mod malformed;
+mod mutator;
 mod properties;
 mod sound;
 mod vectors;
