@@ -135,7 +135,10 @@ impl Backend {
             Action::Released(stream, bytes) => {
                 if let Some(work) = self.works.get_mut(&stream.serial) {
                     work.queued -= bytes;
-                    context.after(Duration::ZERO, Tag::Work(stream.serial));
+                    // What has no end goes on at its own pace.
+                    if work.total != ENDLESS {
+                        context.after(Duration::ZERO, Tag::Work(stream.serial));
+                    }
                 }
             }
             Action::Cancel(stream, _) => {
@@ -349,6 +352,9 @@ impl Backend {
                 return self.say(serial, Output::End(end), context);
             }
             if QUEUED <= work.queued {
+                if work.total == ENDLESS {
+                    context.after(Duration::from_millis(300), Tag::Work(serial));
+                }
                 return;
             }
             let length = match work.total {
