@@ -222,7 +222,7 @@ impl Frontend {
                 let delay = context.dice.millis(pace.start..pace.end);
                 context.after(delay, Tag::Upload(id));
             }
-            Delivery::Interim(_) => {}
+            Delivery::Interim(_) | Delivery::Told(_) => {}
             Delivery::Head {
                 head,
                 content,
@@ -571,6 +571,7 @@ impl Node for Frontend {
                 dice.millis(0..3000)
             },
             trace: TraceContext::default(),
+            explain: dice.percent(10),
         };
         let upload = match ask.upload {
             Some(total) => Some(total),

@@ -155,6 +155,7 @@ impl Stage {
             idle_timeout: Duration::from_secs(5),
             hold: Duration::from_millis(20 * u64::from(how)),
             trace: TraceContext::default(),
+            explain: how & 32 != 0,
         };
         // What comes of it at once is told to an owner that is there.
         let opened = self.lane.open(self.now, open, &mut self.actions);
@@ -255,6 +256,7 @@ impl Stage {
                 owner.may_upload = true;
                 false
             }
+            Delivery::Told(_) => false,
             Delivery::Interim(_) => {
                 assert!(!owner.head_came, "an interim response behind the head");
                 false
