@@ -207,7 +207,11 @@ impl Session {
     pub fn step(&mut self, now: Instant, event: Event, actions: &mut Vec<Action>) {
         self.notice_pause(now, actions);
         match event {
-            Event::Up(broker) => self.on_up(now, broker, actions),
+            Event::Up(broker) => {
+                // What was full was the connection before: a link that is dialled anew is up without having been down.
+                self.brokers[broker.0].is_full = false;
+                self.on_up(now, broker, actions);
+            }
             Event::Down(broker) => {
                 self.end_session(broker, actions);
                 self.brokers[broker.0].is_full = false;

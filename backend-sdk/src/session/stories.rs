@@ -186,6 +186,19 @@ fn a_full_transport_gets_no_more_until_it_has_room() {
 }
 
 #[test]
+fn a_transport_that_was_full_has_room_when_it_is_dialled_anew() {
+    let mut stage = Stage::welcomed(2, 1);
+    stage.step(Event::Full(BrokerId(0)));
+    stage.pass(SECOND * 3);
+    assert!(stage.actions.contains(&Action::Redial(BrokerId(0))));
+    stage.up(0);
+    stage.welcome(0);
+    let stream = stage.request(0, 1).unwrap();
+    stage.respond(stream, b"hello");
+    assert_eq!(stage.sent(Kind::Response).len(), 1);
+}
+
+#[test]
 fn an_upload_may_come_only_when_its_handler_reads() {
     let mut stage = Stage::welcomed(1, 1);
     let stream = stage.request_with(0, 1, Flags::default()).unwrap();
