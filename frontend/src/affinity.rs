@@ -19,7 +19,7 @@ pub enum Affinity {
     Path,
     /// Their client's address.
     Client,
-    /// The value of this field, which [crosses](fields::crosses); without it they belong to nobody.
+    /// The value of this field, which must be one that backends see; without it they belong to nobody.
     Header(HeaderName),
     /// The value of this cookie, the first of its name; likewise.
     Cookie(String),
